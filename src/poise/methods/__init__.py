@@ -1,0 +1,207 @@
+"""The methods by name: one literal table, what is known of each, and how to build one from its name.
+
+A method is a function (problem, seed) -> head. Adding one touches three files: that of its family, one row below, and
+one row of the table of reference values in the tests. A package outside adds its own through the entry-point group
+`poise.methods`, with an `Entry` or a factory.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, Literal
+
+from poise.errors import InputError
+from poise.methods import closed_form, posthoc, retrain
+from poise.methods.method import Chain, Method, then
+from poise.methods.posthoc import prediction_rebalancing
+from poise.plan import Options
+from poise.spec import Spec
+
+__all__ = [
+    "METHODS",
+    "Chain",
+    "Entry",
+    "Method",
+    "Parameter",
+    "Traits",
+    "available",
+    "build",
+    "defaults",
+    "entries",
+    "from_spec",
+    "parameters",
+    "prediction_rebalancing",
+    "then",
+]
+
+GROUP = "poise.methods"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What checks and reports must know of a method.
+
+    `needs_head`: reads the stage-1 head. `needs_held_out`: reads unseen rows. `stochastic`: depends on the seed.
+    `order_dependent`: depends on the order of the rows even in a full batch. `transductive`: reads the evaluated rows.
+    `implied_prior`: the class prior for which its softmax is meant at default parameters; None if it is not known, and
+    then the mean softmax on unseen rows tells.
+    """
+
+    needs_head: bool = False
+    needs_held_out: bool = False
+    stochastic: bool = False
+    order_dependent: bool = False
+    transductive: bool = False
+    implied_prior: Literal["train", "uniform"] | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: the factory, the key of its paper in references.bib, and its traits."""
+
+    factory: Callable[..., Method]
+    reference: str | None = None
+    traits: Traits = Traits()
+
+    @property
+    def summary(self) -> str:
+        """First line of the factory's docstring."""
+        return (inspect.getdoc(self.factory) or "").split("\n")[0]
+
+
+TRAINED = Traits(needs_head=True, stochastic=True)
+
+METHODS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "balanced_softmax": Entry(
+            retrain.balanced_softmax, "ren2020", Traits(needs_head=True, stochastic=True, implied_prior="uniform")
+        ),
+        "ce": Entry(retrain.ce, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
+        "class_balanced": Entry(retrain.class_balanced, "cui2019", TRAINED),
+        "cosine": Entry(retrain.cosine, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
+        "crt": Entry(retrain.crt, "kang2020", Traits(stochastic=True, implied_prior="uniform")),
+        "focal": Entry(retrain.focal, "lin2017", Traits(needs_head=True, stochastic=True, implied_prior="train")),
+        "gala": Entry(retrain.gala, "gala2024", Traits(stochastic=True, order_dependent=True)),
+        "l2_norm": Entry(posthoc.l2_norm, "alshammari2022", Traits(needs_head=True)),
+        "label_aware_smoothing": Entry(retrain.label_aware_smoothing, "zhong2021", TRAINED),
+        "lda": Entry(closed_form.lda, "wang2024", Traits(implied_prior="uniform")),
+        "ldam": Entry(retrain.ldam, "cao2019", TRAINED),
+        "logit_adjustment": Entry(
+            posthoc.logit_adjustment, "menon2021", Traits(needs_head=True, implied_prior="uniform")
+        ),
+        "los": Entry(retrain.los, "sun2025", TRAINED),
+        "lws": Entry(retrain.lws, "kang2020", TRAINED),
+        "marc": Entry(retrain.marc, "wang2022", TRAINED),
+        "ncm": Entry(closed_form.ncm, "kang2020", Traits()),
+        "rebalance": Entry(
+            posthoc.rebalance, "gala2024", Traits(needs_head=True, needs_held_out=True, implied_prior="uniform")
+        ),
+        "stage1": Entry(posthoc.stage1, None, Traits(needs_head=True, implied_prior="train")),
+        "tau_norm": Entry(posthoc.tau_norm, "kang2020", Traits(needs_head=True)),
+        "temperature": Entry(
+            posthoc.temperature, "guo2017", Traits(needs_head=True, needs_held_out=True, implied_prior="train")
+        ),
+        "unlearn": Entry(posthoc.unlearn, None, Traits(needs_head=True)),
+        "vs": Entry(retrain.vs, "kini2021", TRAINED),
+        "weight_balancing": Entry(retrain.weight_balancing, "alshammari2022", TRAINED),
+    }
+)
+
+
+def entries() -> Mapping[str, Entry]:
+    """The table above and the methods that installed packages add, sorted by name.
+
+    Raises: InputError if a package takes a name that exists.
+    """
+    found = dict(METHODS)
+    for point in entry_points(group=GROUP):
+        if point.name in found:
+            raise InputError(f"{point.value} wants to add the method {point.name!r}, which exists; rename it")
+        loaded = point.load()
+        found[point.name] = loaded if isinstance(loaded, Entry) else Entry(loaded)
+    return dict(sorted(found.items()))
+
+
+def available() -> tuple[str, ...]:
+    """Names of all methods."""
+    return tuple(entries())
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a method: its name, its default (`inspect.Parameter.empty` if required) and its annotation."""
+
+    name: str
+    default: Any
+    annotation: Any
+
+    @property
+    def required(self) -> bool:
+        """Has it no default?"""
+        return self.default is inspect.Parameter.empty
+
+
+def parameters(name: str) -> dict[str, Parameter]:
+    """A method's own parameters by name, in the order of its signature; the options of training not included."""
+    signature = inspect.signature(_entry(name).factory)
+    return {
+        p.name: Parameter(p.name, p.default, p.annotation)
+        for p in signature.parameters.values()
+        if p.kind is not p.VAR_KEYWORD
+    }
+
+
+def is_trained(name: str) -> bool:
+    """Does the method take the options of training beside its own parameters?"""
+    signature = inspect.signature(_entry(name).factory)
+    return any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+
+
+def build(name: str, **params: Any) -> Method:
+    """The named method with these parameters; a trained one also takes the options of training.
+
+    Raises: InputError for a name, parameter or value that does not exist, with what is near it.
+    """
+    own = parameters(name)
+    allowed = [*own, *(Options.__annotations__ if is_trained(name) else ())]
+    for given in params:
+        if given not in allowed:
+            raise InputError(f"{name} has no parameter {given!r}{_near(given, allowed)}; it takes {', '.join(allowed)}")
+    missing = [p.name for p in own.values() if p.required and p.name not in params]
+    if missing:
+        raise InputError(f"{name} needs the parameter {missing[0]!r}")
+    try:
+        return _entry(name).factory(**params)
+    except TypeError as error:
+        raise InputError(f"{Spec(name, params)}: {error}") from error
+
+
+def from_spec(spec: Spec | str) -> Method:
+    """The method that a Spec, or its text, names; chained specs give chained methods."""
+    spec = Spec.parse(spec) if isinstance(spec, str) else spec
+    first, *rest = (build(step.name, **dict(step.params)) for step in spec.steps)
+    return then(first, *rest)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options of training that the method uses where none is given; empty for one that is not trained."""
+    if not is_trained(name):
+        return {}
+    method = build(name, **{p.name: p.default for p in parameters(name).values() if not p.required})
+    plan = getattr(method, "plan", None)
+    return {} if plan is None else dict(vars(plan))
+
+
+def _entry(name: str) -> Entry:
+    table = entries()
+    if name not in table:
+        raise InputError(f"no method is called {name!r}{_near(name, table)}; see `poise methods`")
+    return table[name]
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

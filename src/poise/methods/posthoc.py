@@ -1,0 +1,180 @@
+"""Adjustments of a given head that need no training: rescaled rows, shifted biases, temperature, un-learning."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from poise.errors import InputError
+from poise.memorised import refuse_memorised
+from poise.methods.closed_form import class_means
+from poise.methods.method import Method
+from poise.metrics import logit_chunks
+from poise.solver import with_stage1
+from poise.types import Features, Head, Problem
+
+__all__ = [
+    "l2_norm",
+    "logit_adjustment",
+    "prediction_rebalancing",
+    "rebalance",
+    "stage1",
+    "tau_norm",
+    "temperature",
+    "unlearn",
+]
+
+
+def _stage1_head(problem: Problem, seed: int) -> Head:
+    head = with_stage1(problem, seed).head
+    assert head is not None
+    return head
+
+
+def stage1() -> Method:
+    """The stage-1 head as it is: the baseline of every table.
+
+    Without one, cross-entropy is fitted from fresh on the training features.
+    """
+    return partial(_stage1)
+
+
+def _stage1(problem: Problem, seed: int = 0) -> Head:
+    return _stage1_head(problem, seed)
+
+
+def tau_norm(*, tau: float = 1.0, bias: Literal["drop", "keep"] = "drop") -> Method:
+    """tau-normalised head: w_k / |w_k|^tau (Kang et al., ICLR 2020).
+
+    The authors drop the bias; weight balancing and BagofTricks keep it. tau = 0 leaves the weight as it is, tau = 1
+    gives unit rows; the paper searches (0, 1), the released script 0 to 2. A zero row stays zero.
+
+    Raises: InputError for an unknown `bias`.
+    """
+    if bias not in ("drop", "keep"):
+        raise InputError(f"bias must be 'drop' or 'keep', got {bias!r}")
+    return partial(_tau_norm, tau=tau, bias=bias)
+
+
+def _tau_norm(problem: Problem, seed: int = 0, *, tau: float, bias: str) -> Head:
+    head = _stage1_head(problem, seed)
+    norms = head.weight.norm(dim=-1, keepdim=True)
+    factor = torch.where(norms > 0, norms, 1.0).pow(-tau)
+    kept = head.bias if bias == "keep" else torch.zeros_like(head.bias)
+    return replace(head, weight=head.weight * factor, bias=kept)
+
+
+def l2_norm() -> Method:
+    """Unit weight rows, bias kept: the post-hoc L2 normalisation of weight balancing (Alshammari et al., CVPR 2022)."""
+    return tau_norm(tau=1.0, bias="keep")
+
+
+def logit_adjustment(*, tau: float = 1.0) -> Method:
+    """Post-hoc logit adjustment: z_k - tau log prior_k (Menon et al., ICLR 2021), folded into the bias.
+
+    The prior is that of the training counts. tau = 1 turns a head calibrated for the training prior into one for a
+    uniform prior; the sign is minus, and rare classes gain as tau grows.
+    """
+    return partial(_logit_adjustment, tau=tau)
+
+
+def _logit_adjustment(problem: Problem, seed: int = 0, *, tau: float) -> Head:
+    return _stage1_head(problem, seed).shifted(-tau * problem.train.counts.prior.log())
+
+
+def unlearn(*, t: float = 1.0) -> Method:
+    """Closed-form un-learning of class frequency: w_k - t prior_k mu_k and b_k - t prior_k.
+
+    mu_k is the class mean of the training features (test-time transform). Ours: the first steps of label over-smoothing
+    on memorised rows, where softmax is nearly one-hot, are exactly of this form. Tune t: its scale is that of a
+    learning rate, and its best value depends on the norm of the features.
+
+    Raises: InputError for a head on normalised features.
+    """
+    return partial(_unlearn, t=t)
+
+
+def _unlearn(problem: Problem, seed: int = 0, *, t: float) -> Head:
+    head = _stage1_head(problem, seed).folded()
+    prior = problem.train.counts.prior
+    pull = prior.unsqueeze(-1) * class_means(problem.train.x[0], problem.train)
+    return Head(head.weight - (t * pull).to(head.weight), head.bias - (t * prior).to(head.bias))
+
+
+def rebalance(*, power: float = 1.0) -> Method:
+    """Inductive prediction re-balancing: z_k - power log m_k, m_k the mean softmax of class k over held-out rows.
+
+    The sound form of GALA's re-balancing (ICASSP 2024), akin to Prior2Posterior (WACV 2025): m is estimated once, on
+    rows that neither trained the representation nor are evaluated, and folded into the bias. power = 0 changes nothing.
+
+    Raises: InputError without held-out rows; MemorisedRowsError if they trained the representation, where m is merely
+    the training prior and `logit_adjustment` says the same without pretence.
+    """
+    return partial(_rebalance, power=power)
+
+
+def _rebalance(problem: Problem, seed: int = 0, *, power: float) -> Head:
+    head = _stage1_head(problem, seed)
+    rows = _held_out(problem, head, "rebalance (use logit_adjustment for the training prior)")
+    return head.shifted(-power * log_mean_softmax(head, rows))
+
+
+def log_mean_softmax(head: Head, features: Features) -> Tensor:
+    """(C,) float64 logarithm of the mean softmax over the rows: the head's effective prior there."""
+    sums = [z.double().log_softmax(dim=-1).logsumexp(dim=0) for z, _ in logit_chunks(head, features)]
+    return torch.stack(sums).logsumexp(dim=0) - torch.tensor(float(len(features)), dtype=torch.float64).log()
+
+
+def temperature() -> Method:
+    """Temperature scaling: all logits divided by the T that minimises the NLL of held-out rows.
+
+    Changes no prediction. T is searched in [0.01, 100].
+
+    Raises: InputError without held-out rows; MemorisedRowsError if they trained the representation (measured once: T =
+    0.44 from training rows where 2.31 is right).
+    """
+    return partial(_temperature)
+
+
+def _temperature(problem: Problem, seed: int = 0) -> Head:
+    from scipy.optimize import minimize_scalar
+
+    head = _stage1_head(problem, seed)
+    rows = _held_out(problem, head, "temperature")
+    logits = head(rows.x[0]).double()
+
+    def nll(log_t: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits * torch.tensor(-log_t).double().exp(), rows.y))
+
+    bound = torch.tensor(100.0).log().item()
+    found = minimize_scalar(nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
+    return head.scaled(torch.tensor(-found.x, dtype=torch.float64).exp())
+
+
+def _held_out(problem: Problem, head: Head, purpose: str) -> Features:
+    if problem.held_out is None:
+        raise InputError(f"{purpose} needs rows that the backbone never saw: give Problem(held_out=...)")
+    refuse_memorised(problem.held_out, head, purpose=purpose)
+    return problem.held_out
+
+
+def prediction_rebalancing(*, power: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """GALA's prediction re-balancing as released (ICASSP 2024): a function of all evaluated logits (N, C).
+
+    Subtracts power log m_k, with m_k the mean softmax over the rows themselves: transductive, and it assumes a uniform
+    test prior. For `evaluate(..., adjust=...)`; every report marks such a row. `rebalance` is the inductive form. The
+    released code applies softmax once more before its argmax, which changes no prediction and is left out here.
+
+    Raises: InputError for a single row, where dividing by its own mass erases the prediction.
+    """
+
+    def adjust(logits: Tensor) -> Tensor:
+        if len(logits) < 2:
+            raise InputError("prediction re-balancing needs many rows at once; for single rows use rebalance")
+        mass = logits.double().log_softmax(dim=-1).logsumexp(dim=0)
+        return logits.double() - power * (mass - mass.logsumexp(dim=0))
+
+    return adjust

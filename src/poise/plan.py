@@ -1,0 +1,116 @@
+"""How long and how fast a head is trained: numbers only."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypedDict, get_args
+
+import torch
+from torch import Tensor
+
+from poise.errors import InputError
+
+__all__ = ["Options", "Plan", "SamplerName", "Schedule", "learning_rates"]
+
+Schedule = Literal["cosine", "cosine_epoch_start", "cosine_epoch_end", "constant", "multistep"]
+SamplerName = Literal["instance", "class_balanced", "class_balanced_iid", "square_root", "progressive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Momentum SGD on cached features.
+
+    `lr` is per step of the mean loss of a batch. `weight_decay` w adds w times the weight to its gradient (bias
+    included), as torch.optim.SGD does. `scale_features` centres the features and divides them by one number, so that
+    their mean squared norm is 1 and `lr` means the same everywhere; the result is folded back into the head. Published
+    recipes are stated for raw features of one family and switch it off.
+
+    `schedule`: `cosine` decays per step from lr towards 0. `cosine_epoch_end` holds lr/2 (1 + cos(pi e / epochs))
+    during epoch e = 0, 1, ... (a scheduler stepped after each epoch). `cosine_epoch_start` uses e = 1, 2, ... instead
+    (stepped before each epoch, as decoupling and weight balancing release it): the first epoch is already below lr and
+    the last has lr 0. `multistep` multiplies lr by `milestone_factor` at each share of the epochs in `milestones`. The
+    first `warmup_epochs` rise linearly, epoch by epoch, to lr, and the schedule spans the rest.
+
+    Raises: InputError naming the field that is out of range.
+    """
+
+    lr: float = 1.0
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    epochs: int = 10
+    batch_size: int = 128
+    drop_last: bool = False
+    scale_features: bool = True
+    schedule: Schedule = "cosine"
+    warmup_epochs: int = 0
+    milestones: tuple[float, ...] = (0.8, 0.9)
+    milestone_factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, allowed, good in (
+            ("lr", "0 or more", self.lr >= 0 and math.isfinite(self.lr)),
+            ("momentum", "in [0, 1)", 0 <= self.momentum < 1),
+            ("weight_decay", "0 or more", self.weight_decay >= 0 and math.isfinite(self.weight_decay)),
+            ("epochs", "0 or more", self.epochs >= 0 and int(self.epochs) == self.epochs),
+            ("batch_size", "1 or more", self.batch_size >= 1 and int(self.batch_size) == self.batch_size),
+            ("warmup_epochs", "between 0 and epochs", 0 <= self.warmup_epochs <= self.epochs),
+            ("schedule", f"one of {', '.join(get_args(Schedule))}", self.schedule in get_args(Schedule)),
+            ("milestones", "shares of the epochs in [0, 1]", all(0 <= share <= 1 for share in self.milestones)),
+            ("nesterov", "false without momentum", self.momentum > 0 or not self.nesterov),
+        ):
+            if not good:
+                raise InputError(f"plan: {name} must be {allowed}, got {getattr(self, name)!r}")
+
+    def steps(self, rows: int) -> int:
+        """Steps of an epoch of `rows` draws. Raises: InputError if `drop_last` leaves none."""
+        whole, rest = divmod(rows, self.batch_size)
+        if self.drop_last and whole == 0:
+            raise InputError(f"drop_last with batch_size {self.batch_size} leaves no batch of {rows} rows; lower it")
+        return whole if self.drop_last or rest == 0 else whole + 1
+
+
+class Options(TypedDict, total=False):
+    """What every trained method accepts beside its own parameters: the plan, and three choices."""
+
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    epochs: int
+    batch_size: int
+    drop_last: bool
+    scale_features: bool
+    schedule: Schedule
+    warmup_epochs: int
+    milestones: tuple[float, ...]
+    milestone_factor: float
+    start: Literal["stage1", "fresh"]
+    sampler: SamplerName
+    images_per_visit: int
+
+
+def learning_rates(plan: Plan, steps: int) -> Tensor:
+    """(epochs, steps) float64 learning rate of every step.
+
+    >>> learning_rates(Plan(lr=1.0, epochs=2, schedule="cosine_epoch_start"), 1).squeeze(-1).tolist()
+    [0.5, 0.0]
+    """
+    epoch = torch.arange(plan.epochs, dtype=torch.float64).unsqueeze(-1)
+    time = epoch + torch.arange(steps, dtype=torch.float64) / steps
+    if plan.schedule != "cosine":
+        time = epoch.expand_as(time) + (plan.schedule == "cosine_epoch_start")
+    rest = plan.epochs - plan.warmup_epochs
+    share = (time - plan.warmup_epochs) / max(rest, 1)
+    rise = (epoch + 1) / max(plan.warmup_epochs, 1)
+    return plan.lr * torch.where(epoch < plan.warmup_epochs, rise, _decay(plan, share))
+
+
+def _decay(plan: Plan, share: Tensor) -> Tensor:
+    """Factor of the learning rate once `share` (0 to 1) of the epochs after the warm-up is over."""
+    if plan.schedule == "constant":
+        return torch.ones_like(share)
+    if plan.schedule == "multistep":
+        # An epoch that begins at a milestone belongs to the lower rate, whatever the rounding of the share.
+        passed = torch.stack([share >= milestone - 1e-9 for milestone in plan.milestones] or [share < 0]).sum(dim=0)
+        return plan.milestone_factor**passed
+    return (1 + torch.cos(torch.pi * share)) / 2

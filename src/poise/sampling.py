@@ -1,0 +1,175 @@
+"""Which rows make an epoch.
+
+A `Sampler` is a pure function (y, counts, epoch, epochs, seed) -> row order (N,) int64 of that epoch, epochs counted
+from 0. Every order has as many draws as there are rows: an "epoch" of class-balanced sampling sees N rows, as in the
+reference code of Kang et al. (ICLR 2020). Randomness comes from (seed, epoch) alone; nothing is remembered between
+calls, and no sampler is limited in the number of rows.
+
+Only classes with at least one row are drawn.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poise.errors import InputError
+from poise.types import ClassCounts, as_counts
+
+__all__ = [
+    "ClassAware",
+    "Sampler",
+    "class_balanced_iid",
+    "instance",
+    "probabilities",
+    "progressive",
+    "square_root",
+]
+
+Sampler = Callable[[Tensor, ClassCounts, int, int, int], Tensor]
+Strategy = Literal["instance", "class_balanced", "square_root", "progressive"]
+Ints = NDArray[np.int64]
+
+CLASS_CYCLE, ROW_CYCLE, DRAWS = 1, 2, 3  # names of the random streams, so that no two share numbers
+
+
+def probabilities(counts: ClassCounts | Tensor, strategy: Strategy, progress: float = 0.0) -> Tensor:
+    """(C,) float64 probability that a draw is of class k; 0 for a class without rows.
+
+    p_k is proportional to n_k^q with q = 1 (instance), 0 (class_balanced) or 1/2 (square_root); progressive mixes
+    instance and class-balanced by `progress` in [0, 1] (Kang et al., ICLR 2020).
+
+    Raises: InputError for an unknown strategy or a progress outside [0, 1].
+    """
+    n = as_counts(counts).n.double()
+    powers = {"instance": 1.0, "class_balanced": 0.0, "square_root": 0.5}
+    if strategy == "progressive":
+        if not 0 <= progress <= 1:
+            raise InputError(f"progress must lie in [0, 1], got {progress}")
+        return (1 - progress) * probabilities(counts, "instance") + progress * probabilities(counts, "class_balanced")
+    if strategy not in powers:
+        raise InputError(f"strategy must be one of {', '.join(powers)}, progressive; got {strategy!r}")
+    mass = torch.where(n > 0, n.pow(powers[strategy]), 0.0)
+    return mass / mass.sum()
+
+
+def instance(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
+    """Every row once, shuffled."""
+    return torch.from_numpy(_generator(seed, DRAWS, epoch).permutation(len(y)))
+
+
+def class_balanced_iid(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
+    """Independent draws with replacement: a class uniformly, then one of its rows uniformly."""
+    return _independent(y, "class_balanced", _generator(seed, DRAWS, epoch))
+
+
+def square_root(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
+    """Independent draws with replacement: a class in proportion to sqrt(n_k), then one of its rows uniformly."""
+    return _independent(y, "square_root", _generator(seed, DRAWS, epoch))
+
+
+def progressive(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
+    """Class probabilities that move from instance (first epoch) to class-balanced (last epoch).
+
+    Classes are drawn independently; the rows of a class come from its shuffled cycle, so that none repeats before all
+    were used. Deviation from the released code: the cycles start anew in every epoch, which keeps the order a function
+    of the epoch alone.
+    """
+    rows = _RowsByClass(y)
+    rng = _generator(seed, DRAWS, epoch)
+    progress = epoch / (epochs - 1) if epochs > 1 else 0.0
+    chances = probabilities(torch.from_numpy(rows.sizes), "progressive", progress).numpy()
+    classes = rng.choice(len(chances), size=len(y), p=chances)
+    return torch.from_numpy(rows.pick(classes, _occurrence(classes), seed, epoch))
+
+
+@dataclass(frozen=True)
+class ClassAware:
+    """Class-aware cycle: a shuffled cycle over classes, and for each class a shuffled cycle over its rows.
+
+    Every visit of a class takes `images_per_visit` consecutive rows of its cycle (4 in the released code of Kang et
+    al., ICLR 2020); a class with fewer rows repeats some within a visit. Cycles are reshuffled when they are exhausted
+    and keep their position from one epoch to the next: epoch e holds draws e N to (e + 1) N of one endless sequence.
+
+    Raises: InputError if images_per_visit is below 1.
+    """
+
+    images_per_visit: int = 4
+
+    def __post_init__(self) -> None:
+        if self.images_per_visit < 1:
+            raise InputError(f"images_per_visit must be at least 1, got {self.images_per_visit}")
+
+    def __call__(self, y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
+        """The row order of one epoch."""
+        rows = _RowsByClass(y)
+        draw = epoch * len(y) + np.arange(len(y))
+        visit, within = np.divmod(draw, self.images_per_visit)
+        cycle, place = np.divmod(visit, len(rows.present))
+        orders = {c: _generator(seed, CLASS_CYCLE, c).permutation(rows.present) for c in np.unique(cycle).tolist()}
+        shuffled = np.stack([orders[c] for c in sorted(orders)])
+        classes = shuffled[cycle - cycle.min(), place]
+        # A class is visited once per cycle, so its draws so far are known without a memory.
+        return torch.from_numpy(rows.pick(classes, cycle * self.images_per_visit + within, seed))
+
+
+class _RowsByClass:
+    """Row numbers sorted by class: rows of class k are order[first[k] : first[k] + sizes[k]]."""
+
+    def __init__(self, y: Tensor) -> None:
+        labels = y.cpu().numpy()
+        self.order: Ints = np.argsort(labels, kind="stable")
+        self.sizes: Ints = np.bincount(labels).astype(np.int64)
+        self.first: Ints = np.cumsum(self.sizes) - self.sizes
+        self.present: Ints = np.flatnonzero(self.sizes)
+
+    def pick(self, classes: Ints, number: Ints, seed: int, epoch: int = 0) -> Ints:
+        """The row that the `number`-th draw (from 0) of each of `classes` takes from that class's shuffled cycles."""
+        size = self.sizes[classes]
+        cycle, place = np.divmod(number, size)
+        pairs, which = np.unique(np.stack([classes, cycle]), axis=1, return_inverse=True)
+        lengths = self.sizes[pairs[0]]
+        start = np.cumsum(lengths) - lengths
+        pair = np.repeat(np.arange(len(lengths)), lengths)
+        member = np.arange(len(pair)) - start[pair]
+        keys = _hash(seed, ROW_CYCLE, epoch, pairs[0][pair], pairs[1][pair], member)
+        shuffled = member[np.lexsort((keys, pair))]
+        chosen: Ints = self.order[self.first[classes] + shuffled[start[which.reshape(-1)] + place]]
+        return chosen
+
+
+def _independent(y: Tensor, strategy: Strategy, rng: np.random.Generator) -> Tensor:
+    rows = _RowsByClass(y)
+    chances = probabilities(torch.from_numpy(rows.sizes), strategy).numpy()
+    classes = rng.choice(len(chances), size=len(y), p=chances)
+    member = np.minimum((rng.random(len(y)) * rows.sizes[classes]).astype(np.int64), rows.sizes[classes] - 1)
+    return torch.from_numpy(rows.order[rows.first[classes] + member])
+
+
+def _occurrence(classes: Ints) -> Ints:
+    """For every position, how often its class occurred before it."""
+    order = np.argsort(classes, kind="stable")
+    sizes = np.bincount(classes)
+    before = np.empty_like(classes)
+    before[order] = np.arange(len(classes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return before
+
+
+def _generator(seed: int, stream: int, index: int) -> np.random.Generator:
+    return np.random.default_rng([seed, stream, index])
+
+
+def _hash(*words: int | Ints) -> NDArray[np.uint64]:
+    """A random number for every combination of words, so that any draw can be computed alone (splitmix64 finaliser)."""
+    state: Any = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for word in words:
+            state = (state + np.asarray(word).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return np.asarray(state, dtype=np.uint64)

@@ -1,0 +1,335 @@
+"""`fit_heads`: any number of heads on cached features, in one pass.
+
+Recipes that share the row order, the trained part and the shape of an epoch are stacked to one tensor (G, C, D + 1),
+weight and bias side by side. One batch of rows serves all of them: the logits of every head come from one batched
+matrix product, the losses of one family from one call, and momentum SGD works elementwise with learning rate and weight
+decay as columns. Heads cannot influence each other, so training many at once gives what training each alone gives.
+"""
+
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.constraints import Projection, free
+from poise.errors import CancelledError, InputError, PoiseWarning
+from poise.losses import Loss, cross_entropy, gradient, stack_states
+from poise.params import Part, full
+from poise.plan import Plan, learning_rates
+from poise.sampling import Sampler, instance
+from poise.types import ClassCounts, Features, Head, Prep, Problem
+
+__all__ = ["Retrain", "Start", "fit_heads", "fresh", "stage1", "with_stage1"]
+
+Start = Callable[[Tensor, int], Tensor]
+Progress = Callable[[int, int], None]
+Cancelled = Callable[[], bool]
+
+# Heads are trained together as long as their logits of one batch stay below this many numbers (128 MB in float32).
+MOST_LOGITS = 2**25
+FRESH_START = 4  # name of the random stream; the samplers use 1 to 3
+
+
+def stage1(rows: Tensor, seed: int) -> Tensor:
+    """Start from the stage-1 head."""
+    return rows
+
+
+def fresh(rows: Tensor, seed: int) -> Tensor:
+    """Start from weight and bias uniform in +-1/sqrt(D): a function of the seed and the shape alone."""
+    bound = (rows.shape[-1] - 1) ** -0.5
+    drawn = np.random.default_rng([seed, FRESH_START]).uniform(-bound, bound, tuple(rows.shape))
+    return torch.from_numpy(drawn).to(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain:
+    """A trained method as a handful of independent choices; calling it on (problem, seed) returns a head.
+
+    `start` maps the stage-1 rows (C, D + 1) and the seed to the first rows. `scale` is the scale of cosine logits, for
+    parts with unit features. Everything else is what its name says, from the module of that name.
+    """
+
+    loss: Loss = field(default_factory=cross_entropy)
+    start: Start = stage1
+    part: Part = full
+    sampler: Sampler = instance
+    projection: Projection = field(default_factory=free)
+    scale: float = 1.0
+    plan: Plan = field(default_factory=Plan)
+
+    def __post_init__(self) -> None:
+        if self.projection.every != "never" and not self.part.whole:
+            raise InputError("a projection bounds whole weight rows; it cannot be combined with a part of the head")
+
+    @property
+    def needs_head(self) -> bool:
+        """Does it read the stage-1 head?"""
+        return self.start is not fresh or self.projection.needs_head
+
+    def __call__(self, problem: Problem, seed: int = 0) -> Head:
+        """The trained head."""
+        return fit_heads(problem, [self], seed)[0]
+
+
+def with_stage1(problem: Problem, seed: int = 0) -> Problem:
+    """The problem itself if it has a stage-1 head; else with cross-entropy, fitted from fresh on the same rows."""
+    if problem.head is not None:
+        return problem
+    return replace(problem, head=Retrain(start=fresh)(problem, seed))
+
+
+def fit_heads(
+    problem: Problem,
+    recipes: Sequence[Retrain],
+    seed: int = 0,
+    *,
+    snapshots: bool = False,
+    progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
+) -> list[Head]:
+    """Train one head per recipe, all that can share a pass in one pass.
+
+    With `snapshots` every returned head holds its path: weight (epochs + 1, C, D), entry e after e epochs, the last
+    being the result. `progress(done, total)` counts epochs times heads; `cancelled()` is asked before every step.
+
+    Training reads views 1..V-1 of the features, one per epoch in turn, or view 0 if it is the only one. The row order
+    of an epoch depends on (seed, sampler, epoch) and a fresh start on the seed alone, so heads of one seed are paired.
+    Arithmetic is float32, or float64 if the features are. A head that becomes infinite or NaN keeps its last finite
+    epoch, with a PoiseWarning that names it. Without a stage-1 head, recipes that need one use `with_stage1`.
+
+    Raises: CancelledError; InputError for a recipe that does not fit the problem.
+    """
+    recipes = list(recipes)
+    if any(recipe.needs_head for recipe in recipes):
+        problem = with_stage1(problem, seed)
+    heads: dict[int, Head] = {}
+    ticker = _Ticker(progress, sum(recipe.plan.epochs for recipe in recipes))
+    for members in _blocks(recipes, len(problem.train.counts)):
+        block = _Block(problem, [recipes[i] for i in members], seed)
+        heads.update(zip(members, block.train(snapshots, ticker, cancelled or _never), strict=True))
+    return [heads[i] for i in range(len(recipes))]
+
+
+def _never() -> bool:
+    return False
+
+
+class _Ticker:
+    """Counts finished epochs times heads and reports them."""
+
+    def __init__(self, report: Progress | None, total: int) -> None:
+        self.report, self.total, self.done = report, total, 0
+
+    def __call__(self, heads: int) -> None:
+        self.done += heads
+        if self.report is not None:
+            self.report(self.done, self.total)
+
+
+def _blocks(recipes: Sequence[Retrain], classes: int) -> Iterable[list[int]]:
+    """Numbers of the recipes that are trained together, families side by side."""
+    for group in _grouped(range(len(recipes)), lambda i: _pass_key(recipes[i])):
+        most = max(1, MOST_LOGITS // (recipes[group[0]].plan.batch_size * classes))
+        for first in range(0, len(group), most):
+            together = group[first : first + most]
+            yield [i for family in _grouped(together, lambda i: _family_key(recipes[i])) for i in family]
+
+
+def _grouped(items: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
+    groups: dict[Hashable, list[int]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def _pass_key(recipe: Retrain) -> Hashable:
+    """What must agree for heads to share the rows and shapes of every step."""
+    plan = recipe.plan
+    shape = (plan.epochs, plan.batch_size, plan.drop_last, plan.scale_features, plan.nesterov)
+    return (recipe.sampler, recipe.part, *shape)
+
+
+def _family_key(recipe: Retrain) -> Hashable:
+    """What must agree for losses and projections to be computed in one call."""
+    # Which terms of the state are None depends on the parameters only, so any counts show it.
+    state = recipe.loss.init(ClassCounts(torch.tensor([2, 1])))
+    shape = tuple(term is None for term in state)
+    return (*recipe.loss[1:], shape, recipe.projection.apply, recipe.projection.every)
+
+
+class _Space(NamedTuple):
+    """Where heads are trained: x -> (x - centre) factor, divided by its norm if `unit`, with a column of ones."""
+
+    centre: Tensor | None
+    factor: float
+    unit: bool
+
+    def rows(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """(N, D) features -> (N, D + 1)."""
+        x = x.to(dtype)
+        x = x if self.centre is None else (x - self.centre.to(dtype)) * self.factor
+        x = torch.nn.functional.normalize(x, dim=-1) if self.unit else x
+        return torch.cat([x, torch.ones_like(x[:, :1])], dim=-1)
+
+    def enter(self, head: Head) -> Tensor:
+        """(C, D + 1) float64 rows in this space whose logits equal those of `head` (or its directions, if `unit`)."""
+        plain = head if self.unit else head.folded()
+        weight, bias = plain.weight.double(), plain.bias.double()
+        if self.centre is not None and not self.unit:
+            weight, bias = weight / self.factor, bias + weight @ self.centre
+        return torch.cat([weight, bias.unsqueeze(-1)], dim=-1)
+
+    def leave(self, rows: Tensor) -> Head:
+        """Rows (..., C, D + 1) of this space as a head on the features as they are."""
+        weight, bias = rows[..., :-1], rows[..., -1]
+        if self.unit:
+            centre = None if self.centre is None else self.centre.to(rows.dtype)
+            return Head(weight.clone(), bias.clone(), Prep(centre, unit=True))
+        if self.centre is None:
+            return Head(weight.clone(), bias.clone())
+        raw = weight.double() * self.factor
+        return Head(raw.to(rows.dtype), (bias.double() - raw @ self.centre).to(rows.dtype))
+
+
+def _space(features: Features, scale: bool, unit: bool) -> _Space:
+    if not scale:
+        return _Space(None, 1.0, unit)
+    x = features.x[0].double()
+    centre = x.mean(dim=0)
+    power = float((x - centre).square().sum(dim=-1).mean())
+    return _Space(centre, power**-0.5 if power > 0 else 1.0, unit)
+
+
+@dataclass
+class _Family:
+    """Consecutive heads of a block that share loss functions and projection; `state` is stacked over them."""
+
+    heads: slice
+    loss: Loss
+    state: Any
+    projection: Projection
+    radius: Tensor
+
+
+class _Block:
+    """Heads trained together. The only mutable thing in this module, and local to one call of `fit_heads`."""
+
+    def __init__(self, problem: Problem, recipes: Sequence[Retrain], seed: int) -> None:
+        self.features, self.recipes, self.seed = problem.train, recipes, seed
+        first = recipes[0]
+        self.part, self.sampler, self.plan = first.part, first.sampler, first.plan
+        self.dtype = problem.train.dtype
+        self.space = _space(problem.train, self.plan.scale_features, self.part.unit_features)
+        self.steps = self.plan.steps(len(problem.train))
+        self.rates = self.column([learning_rates(r.plan, self.steps).flatten().tolist() for r in recipes])
+        self.decay = self.column([r.plan.weight_decay for r in recipes])
+        self.momentum = self.column([r.plan.momentum for r in recipes])
+        self.leaves, self.frozen = self.part.split(self.start(problem.head), self.column([r.scale for r in recipes]))
+        self.velocity = tuple(torch.zeros_like(leaf) for leaf in self.leaves)
+        self.families = self.make_families(problem)
+
+    def column(self, values: Sequence[Any]) -> Tensor:
+        """One entry per head, in the dtype and on the device of the training."""
+        return torch.tensor(values, dtype=self.dtype, device=self.features.x.device)
+
+    def start(self, head: Head | None) -> Tensor:
+        """(G, C, D + 1) first rows."""
+        shape = (len(self.features.counts), self.features.dim + 1)
+        rows = torch.zeros(shape, dtype=torch.float64) if head is None else self.space.enter(head)
+        return torch.stack([recipe.start(rows, self.seed) for recipe in self.recipes]).to(self.rates)
+
+    def make_families(self, problem: Problem) -> list[_Family]:
+        """The families of this block, whose heads stand side by side."""
+        families, first = [], 0
+        for members in _grouped(range(len(self.recipes)), lambda i: _family_key(self.recipes[i])):
+            recipes = [self.recipes[i] for i in members]
+            states = [recipe.loss.init(problem.train.counts) for recipe in recipes]
+            state = stack_states(states, self.rates)
+            radius = self.column([recipe.projection.radius(problem.head) / self.space.factor for recipe in recipes])
+            heads = slice(first, first + len(members))
+            families.append(_Family(heads, recipes[0].loss, state, recipes[0].projection, radius))
+            first += len(members)
+        return families
+
+    def train(self, snapshots: bool, tick: _Ticker, cancelled: Cancelled) -> list[Head]:
+        """Run all epochs; one head per recipe, or its path."""
+        views = [self.space.rows(view, self.dtype) for view in self.features.training_views]
+        alive = torch.ones(len(self.recipes), dtype=torch.bool)
+        path = [self.rows().clone()]
+        for epoch in range(self.plan.epochs):
+            self.epoch(views[epoch % len(views)], epoch, cancelled)
+            rows, before = self.rows(), path[-1]
+            finite = torch.isfinite(rows).flatten(1).all(dim=1).cpu()
+            self.report_lost(alive & ~finite, epoch)
+            alive &= finite
+            kept = rows.clone() if alive.all() else torch.where(alive.to(rows.device)[:, None, None], rows, before)
+            path = [*path, kept] if snapshots else [kept]
+            tick(len(self.recipes))
+        result = torch.stack(path, dim=1) if snapshots else path[-1]
+        return [self.space.leave(rows) for rows in result]
+
+    def rows(self) -> Tensor:
+        """(G, C, D + 1) current rows."""
+        return self.part.join(self.leaves, self.frozen)
+
+    def report_lost(self, lost: Tensor, epoch: int) -> None:
+        """Warn of heads that were finite until this epoch."""
+        for i in lost.nonzero().flatten().tolist():
+            plan = self.recipes[i].plan
+            warnings.warn(
+                f"a head diverged in epoch {epoch + 1} of {plan.epochs} and keeps its state before it; lower its "
+                f"lr={plan.lr:g} or weight_decay={plan.weight_decay:g}",
+                PoiseWarning,
+                stacklevel=4,
+            )
+
+    def epoch(self, view: Tensor, epoch: int, cancelled: Cancelled) -> None:
+        """One epoch of steps over the rows of `view` (N, D + 1)."""
+        plan, y = self.plan, self.features.y
+        order = self.sampler(y, self.features.counts, epoch, plan.epochs, self.seed).to(y.device)
+        x, y = view[order], y[order]
+        for family in self.families:
+            if family.loss.epoch is not None:
+                family.state = family.loss.epoch(family.state, epoch, plan.epochs)
+        for step in range(self.steps):
+            if cancelled():
+                raise CancelledError(f"cancelled in epoch {epoch + 1} of {plan.epochs}; no head was returned")
+            batch = slice(step * plan.batch_size, (step + 1) * plan.batch_size)
+            self.step(x[batch], y[batch], self.rates[:, epoch * self.steps + step])
+            self.project("step")
+        self.project("epoch")
+
+    def step(self, x: Tensor, y: Tensor, rate: Tensor) -> None:
+        """One step of momentum SGD on a batch x (B, D + 1), y (B,)."""
+        rows = self.rows()
+        slopes = torch.empty_like(rows)
+        mean = x / len(x)  # the batch average, taken where it is cheapest
+        for family in self.families:
+            part = rows[family.heads]
+            logits = torch.bmm(x.expand(len(part), *x.shape), part.mT)
+            slope, family.state = gradient(family.loss, logits, y, family.state)
+            torch.bmm(slope.mT, mean.expand(len(part), *x.shape), out=slopes[family.heads])
+        pulled = self.part.pull(slopes, self.leaves, self.frozen)
+        for leaf, velocity, slope in zip(self.leaves, self.velocity, pulled, strict=True):
+            decay, momentum, lr = (_like(column, leaf) for column in (self.decay, self.momentum, rate))
+            slope.addcmul_(leaf, decay)
+            velocity.mul_(momentum).add_(slope)
+            leaf.addcmul_(slope.addcmul_(velocity, momentum) if self.plan.nesterov else velocity, lr, value=-1)
+
+    def project(self, moment: str) -> None:
+        """Apply the projections that are due at this moment."""
+        for family in self.families:
+            if family.projection.every == moment:
+                rows = self.leaves[0][family.heads]
+                projected = family.projection.apply(Head(rows[..., :-1], rows[..., -1]), family.radius)
+                rows[..., :-1] = projected.weight
+
+
+def _like(column: Tensor, leaf: Tensor) -> Tensor:
+    """(G,) -> (G, 1, ...) to broadcast against a leaf (G, ...)."""
+    return column.view(-1, *[1] * (leaf.ndim - 1))

@@ -1,0 +1,335 @@
+"""The values that Poise computes with: `ClassCounts`, `Prep`, `Head`, `Features`, `Problem`, `Scores`.
+
+All are frozen: change is a new value. Symbols, here and everywhere: N rows, B batch, C classes, D feature dimension,
+G heads trained at once, V stored views.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from poise.errors import InputError
+from poise.files import write_atomically
+
+__all__ = ["ClassCounts", "Features", "Head", "Prep", "Problem", "Scores", "as_counts"]
+
+HEAD_SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCounts:
+    """Training rows per class: `n` (C,) int64. Zero is allowed and is clamped to 1 in formulas.
+
+    Raises: InputError for fewer than two classes, a negative count, a count that is no integer, or no row at all.
+    """
+
+    n: Tensor
+
+    def __post_init__(self) -> None:
+        given = torch.as_tensor(self.n)
+        n = given.to(torch.int64)
+        if n.ndim != 1 or len(n) < 2:
+            raise InputError(
+                f"class counts need one number per class for at least 2 classes, got shape {tuple(n.shape)}"
+            )
+        if given.is_floating_point() and not torch.equal(n.to(given.dtype), given):
+            raise InputError("class counts are whole numbers of training rows; got fractions")
+        if (n < 0).any():
+            k = int((n < 0).nonzero()[0])
+            raise InputError(f"class {k} has the count {int(n[k])}; counts are 0 or more")
+        if int(n.sum()) == 0:
+            raise InputError("all class counts are 0; give the counts of the training split")
+        object.__setattr__(self, "n", n)
+
+    @classmethod
+    def from_labels(cls, y: Tensor | Sequence[int], num_classes: int | None = None) -> "ClassCounts":
+        """Count integer labels `y` (N,); `num_classes` keeps trailing classes that have no row."""
+        labels = check_labels(torch.as_tensor(y), num_classes)
+        return cls(torch.bincount(labels, minlength=num_classes or 0))
+
+    def __len__(self) -> int:
+        return len(self.n)
+
+    @cached_property
+    def clamped(self) -> Tensor:
+        """(C,) float64 counts of at least 1, for formulas."""
+        return self.n.clamp_min(1).double()
+
+    @cached_property
+    def prior(self) -> Tensor:
+        """(C,) float64 class frequencies n_k / N of the clamped counts; they sum to 1."""
+        return self.clamped / self.clamped.sum()
+
+    @property
+    def imbalance(self) -> float:
+        """Largest count divided by the smallest (clamped) one."""
+        return float(self.clamped.max() / self.clamped.min())
+
+    def shots(self, many: int = 100, few: int = 20) -> dict[str, Tensor]:
+        """Boolean masks (C,) of the groups: many n > `many`, medium `few` <= n <= `many`, few n < `few`."""
+        if few > many + 1:
+            raise InputError(f"group edges must satisfy few <= many + 1, got many={many}, few={few}")
+        above, below = self.n > many, self.n < few
+        return {"many": above, "medium": ~above & ~below, "few": below}
+
+
+def as_counts(counts: ClassCounts | Tensor | Sequence[int]) -> ClassCounts:
+    """`counts` itself, or the ClassCounts of a (C,) integer array."""
+    return counts if isinstance(counts, ClassCounts) else ClassCounts(torch.as_tensor(counts))
+
+
+def check_labels(y: Tensor, num_classes: int | None) -> Tensor:
+    """Labels as (N,) int64. Raises: InputError naming the first row that is no class index."""
+    if y.ndim != 1:
+        raise InputError(f"labels are one integer per row, got shape {tuple(y.shape)}")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError(f"labels are integers 0, 1, ..., got {y.dtype}; encode them first")
+    bad = (y < 0) if num_classes is None else (y < 0) | (y >= num_classes)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        most = "" if num_classes is None else f" and below {num_classes}, the number of classes"
+        raise InputError(f"row {row} has label {int(y[row])}; labels are 0 or more{most}")
+    return y.to(torch.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Prep:
+    """What happens to features before the linear map: subtract `centre` (D,), then divide by the row norm if `unit`.
+
+    A centre alone folds into a head's bias; unit norm does not, and `Head.folded` says so. A scalar factor never needs
+    to be kept: without `unit` it belongs into the weights, with `unit` it has no effect.
+    """
+
+    centre: Tensor | None = None
+    unit: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D); a zero row stays zero."""
+        shifted = x if self.centre is None else x - self.centre.to(x)
+        return torch.nn.functional.normalize(shifted, dim=-1) if self.unit else shifted
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear classifier: `weight` (..., C, D), `bias` (..., C), and an optional `prep` of the features.
+
+    Calling it on x (N, D) returns logits (..., N, C), any scale included, computed in the dtype of the weight. Leading
+    dimensions hold several heads (of one pass, or of one head's path over epochs); indexing selects among them.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    prep: Prep | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight.ndim < 2 or self.weight.shape[:-1] != self.bias.shape:
+            raise InputError(
+                f"a head needs weight (..., C, D) and bias (..., C), got {tuple(self.weight.shape)} and "
+                f"{tuple(self.bias.shape)}"
+            )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C."""
+        return self.weight.shape[-2]
+
+    @property
+    def dim(self) -> int:
+        """Feature dimension D."""
+        return self.weight.shape[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (..., N, C) of feature rows x (N, D)."""
+        if x.shape[-1] != self.dim:
+            raise InputError(f"the head reads {self.dim} features per row, these rows have {x.shape[-1]}")
+        rows = x.to(self.weight)
+        rows = rows if self.prep is None else self.prep(rows)
+        return rows @ self.weight.mT + self.bias.unsqueeze(-2)
+
+    def __getitem__(self, index: int | slice) -> "Head":
+        if self.weight.ndim < 3:
+            raise IndexError("this is one head; only a stack of heads can be indexed")
+        return replace(self, weight=self.weight[index], bias=self.bias[index])
+
+    def scaled(self, factor: Tensor | float) -> "Head":
+        """The head whose logits are multiplied by `factor`: one number, or one per class (C,)."""
+        rows = torch.as_tensor(factor).to(self.bias).expand_as(self.bias)
+        return replace(self, weight=self.weight * rows.unsqueeze(-1), bias=self.bias * rows)
+
+    def shifted(self, delta: Tensor | float) -> "Head":
+        """The head whose logits have `delta` added: one number, or one per class (C,)."""
+        return replace(self, bias=self.bias + torch.as_tensor(delta).to(self.bias))
+
+    def to(self, dtype: torch.dtype) -> "Head":
+        """The same head in another floating-point type."""
+        centre = None if self.prep is None or self.prep.centre is None else self.prep.centre.to(dtype)
+        prep = None if self.prep is None else replace(self.prep, centre=centre)
+        return Head(self.weight.to(dtype), self.bias.to(dtype), prep)
+
+    def folded(self) -> "Head":
+        """The equivalent head without `prep`.
+
+        Raises: InputError when features are normalised to unit length, which no plain linear layer can do.
+        """
+        if self.prep is None:
+            return self
+        if self.prep.unit:
+            raise InputError(
+                "this head divides each feature row by its norm, which a plain (weight, bias) cannot express; "
+                "keep the head, or choose a method on raw features"
+            )
+        if self.prep.centre is None:
+            return replace(self, prep=None)
+        return Head(self.weight, self.bias - self.weight @ self.prep.centre.to(self.weight))
+
+    def save(self, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> Path:
+        """Write the head as one safetensors file (no pickle), atomically; `load` reads it back bit for bit."""
+        prep = self.prep or Prep()
+        tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
+        if prep.centre is not None:
+            tensors["centre"] = prep.centre.contiguous()
+        header = {"format": "poise.head", "schema": str(HEAD_SCHEMA), "unit": json.dumps(prep.unit), **(metadata or {})}
+        return write_atomically(Path(path), save(tensors, header))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Head":
+        """Read what `save` wrote. Raises: InputError naming the file when it is missing, damaged or something else."""
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                header = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} cannot be read as a head: {error}") from None
+        if header.get("format") != "poise.head":
+            raise InputError(f"{path} is a safetensors file but no head saved by Poise")
+        if int(header["schema"]) > HEAD_SCHEMA:
+            raise InputError(
+                f"{path} has schema {header['schema']}, this version reads up to {HEAD_SCHEMA}; update poise"
+            )
+        prep = Prep(tensors.get("centre"), json.loads(header["unit"]))
+        return cls(tensors["weight"], tensors["bias"], prep if prep.unit or prep.centre is not None else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Feature rows of one split.
+
+    `x` (V, N, D), or (N, D) for a single view, of any floating-point type; x[0] is the test-time transform. `y` (N,)
+    int64. `counts` are those of the TRAINING split, whatever split this is. `seen_by_backbone` tells whether these rows
+    trained the representation: such rows may train heads, but never select, calibrate or estimate a prior.
+
+    Raises: InputError naming the first row that is not finite or has no valid label.
+    """
+
+    x: Tensor
+    y: Tensor
+    counts: ClassCounts
+    seen_by_backbone: bool | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        x = torch.as_tensor(self.x)
+        x = x.unsqueeze(0) if x.ndim == 2 else x
+        counts = as_counts(self.counts)
+        if x.ndim != 3 or not x.is_floating_point():
+            raise InputError(f"features are floating-point (N, D) or (V, N, D), got {x.dtype} {tuple(x.shape)}")
+        y = check_labels(torch.as_tensor(self.y), len(counts))
+        if len(y) != x.shape[1] or len(y) == 0:
+            raise InputError(
+                f"features have {x.shape[1]} rows and labels {len(y)}; both need the same number, at least 1"
+            )
+        bad = ~torch.isfinite(x).all(dim=-1)
+        if bad.any():
+            view, row = bad.nonzero()[0].tolist()
+            raise InputError(f"feature row {row} of view {view} holds NaN or infinity; extract it anew or drop the row")
+        names = None if self.class_names is None else tuple(self.class_names)
+        if names is not None and len(names) != len(counts):
+            raise InputError(f"{len(names)} class names for {len(counts)} classes")
+        for field, value in (("x", x), ("y", y), ("counts", counts), ("class_names", names)):
+            object.__setattr__(self, field, value)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def dim(self) -> int:
+        """Feature dimension D."""
+        return self.x.shape[-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of heads and arithmetic on these rows: float64 for float64 rows, float32 for all narrower ones."""
+        return torch.float64 if self.x.dtype == torch.float64 else torch.float32
+
+    @property
+    def training_views(self) -> Tensor:
+        """(V', N, D): the views that heads are trained on: all but the test-time one, or that one if it is alone."""
+        return self.x[1:] if len(self.x) > 1 else self.x
+
+    def take(self, rows: Tensor) -> "Features":
+        """The features of some rows, with the same training counts."""
+        return replace(self, x=self.x[:, rows], y=self.y[rows])
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash (16 hex digits) over values, labels, counts and shape."""
+        digest = hashlib.sha256(f"{self.x.dtype}{tuple(self.x.shape)}".encode())
+        for tensor in (self.x, self.y, self.counts.n):
+            digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a method is given: training features, the stage-1 head if there is one, unseen rows if there are any."""
+
+    train: Features
+    head: Head | None = None
+    held_out: Features | None = None
+
+    def __post_init__(self) -> None:
+        classes, dim = len(self.train.counts), self.train.dim
+        if self.head is not None and (self.head.classes, self.head.dim) != (classes, dim):
+            raise InputError(
+                f"the stage-1 head has {self.head.classes} classes and {self.head.dim} features, "
+                f"the training rows have {classes} and {dim}"
+            )
+        if self.held_out is not None and (len(self.held_out.counts), self.held_out.dim) != (classes, dim):
+            raise InputError(
+                f"the held-out rows have {len(self.held_out.counts)} classes and {self.held_out.dim} features, the "
+                f"training rows have {classes} and {dim}"
+            )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Measures of one classifier on one split; fractions in [0, 1], and None where there is nothing to measure.
+
+    `accuracy` over rows; `balanced_accuracy` over classes with at least one row; `many`, `medium`, `few`: mean recall
+    of the group's classes that have rows; `per_class` recalls; `macro_f1` over classes that occur in labels or
+    predictions; `nll` in nats; `ece` with 15 equal bins of the largest probability.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    many: float | None
+    medium: float | None
+    few: float | None
+    macro_f1: float
+    nll: float
+    ece: float
+    per_class: tuple[float | None, ...]
+    rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same numbers as plain JSON types."""
+        return {**self.__dict__, "per_class": list(self.per_class)}
