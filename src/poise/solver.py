@@ -171,7 +171,7 @@ class _Space(NamedTuple):
 
     def rows(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """(N, D) features -> (N, D + 1)."""
-        x = x.to(dtype)
+        x = x.to(dtype).contiguous()  # norms of strided rows round differently
         x = x if self.centre is None else (x - self.centre.to(dtype)) * self.factor
         x = torch.nn.functional.normalize(x, dim=-1) if self.unit else x
         return torch.cat([x, torch.ones_like(x[:, :1])], dim=-1)

@@ -32,6 +32,7 @@ __all__ = [
     "defaults",
     "entries",
     "from_spec",
+    "is_trained",
     "parameters",
     "prediction_rebalancing",
     "then",

@@ -4,8 +4,9 @@ Each is a sentence over the same vocabulary: a loss, the part of the head that i
 Every factory takes its own parameters, the fields of `Plan`, and three choices: `start` ("stage1" or "fresh"),
 `sampler`, and `images_per_visit` of the class-aware cycle ("class_balanced").
 
-The default plans are for features scaled by the solver (`scale_features`). The recipes that the papers publish are for
-raw features of one family; they are values in `methods.published`.
+The default plans are for features scaled by the solver (`scale_features`), with a smaller learning rate where a part
+has few parameters, where logits are cosines, and where the loss un-learns (LOS). The recipes that the papers publish
+are for raw features of one family; they are values in `methods.published`.
 """
 
 from collections.abc import Mapping
@@ -112,7 +113,7 @@ def lws(**options: Unpack[Options]) -> Retrain:
     z_k = s_k (w_k f + b_k) with s = 1 at the start and the stage-1 weight frozen: as in the released code the bias is
     scaled too, and weight decay acts on s, pulling it to 0.
     """
-    default = Options(sampler="class_balanced")
+    default = Options(sampler="class_balanced", lr=0.1)
     return recipe(losses.cross_entropy(), options, default=default, part=params.scale_only)
 
 
@@ -124,7 +125,7 @@ def cosine(*, scale: float = 16.0, learn_scale: bool = False, **options: Unpack[
     if not scale > 0:
         raise InputError(f"scale must be positive, got {scale}")
     part = params.unit_rows_and_scale if learn_scale else params.unit_rows
-    return recipe(losses.cross_entropy(), options, part=part, scale=scale)
+    return recipe(losses.cross_entropy(), options, default=Options(lr=0.3), part=part, scale=scale)
 
 
 def los(*, delta: float = 0.98, **options: Unpack[Options]) -> Retrain:
@@ -134,7 +135,7 @@ def los(*, delta: float = 0.98, **options: Unpack[Options]) -> Retrain:
     and how far it goes is set by the sum of learning rates: the number of epochs is a parameter to select.
     Deviation: the released code keeps batch normalisation in training mode and keeps the best test epoch.
     """
-    return recipe(losses.los(delta=delta), options)
+    return recipe(losses.los(delta=delta), options, default=Options(lr=0.03))
 
 
 def balanced_softmax(*, tau: float = 1.0, **options: Unpack[Options]) -> Retrain:
@@ -165,7 +166,7 @@ def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = True, **op
     head has unit rows times the scale and no bias; margins are not used in prediction.
     """
     loss = losses.ldam(max_margin=max_margin, scale=scale, drw=drw)
-    return recipe(loss, options, part=params.unit_rows, scale=scale)
+    return recipe(loss, options, default=Options(lr=0.3), part=params.unit_rows, scale=scale)
 
 
 def vs(*, tau: float = 1.0, gamma: float = 0.3, **options: Unpack[Options]) -> Retrain:
@@ -173,7 +174,7 @@ def vs(*, tau: float = 1.0, gamma: float = 0.3, **options: Unpack[Options]) -> R
 
     d_k = (n_max / n_k)^gamma; prediction with plain z. gamma = 0 is balanced softmax, tau = 0 is CDT (Ye et al., 2020).
     """
-    return recipe(losses.vs(tau=tau, gamma=gamma), options)
+    return recipe(losses.vs(tau=tau, gamma=gamma), options, default=Options(lr=0.3))
 
 
 def label_aware_smoothing(
@@ -192,7 +193,8 @@ def label_aware_smoothing(
     the other half of MiSLAS's second stage, needs images.
     """
     loss = losses.label_aware_smoothing(smooth_head=smooth_head, smooth_tail=smooth_tail, shape=shape, variant=variant)
-    return recipe(loss, options, default=Options(sampler="class_balanced"), part=params.scale_only)
+    default = Options(sampler="class_balanced", lr=0.1)
+    return recipe(loss, options, default=default, part=params.scale_only)
 
 
 def marc(*, rho: float = 1.0, **options: Unpack[Options]) -> Retrain:
@@ -201,7 +203,7 @@ def marc(*, rho: float = 1.0, **options: Unpack[Options]) -> Retrain:
     2 C parameters, a = 1 and b = 0 at the start; cross-entropy with weights prior_k^-rho. The exponent is not
     established by our sources: it is a parameter.
     """
-    return recipe(losses.prior_weighted(rho=rho), options, part=params.affine_only)
+    return recipe(losses.prior_weighted(rho=rho), options, default=Options(lr=0.1), part=params.affine_only)
 
 
 def weight_balancing(

@@ -1,0 +1,279 @@
+"""Checks that every method passes, Poise's own and anyone else's.
+
+    from poise import testing
+    testing.check_method("my_method")
+
+or, one test per check: `@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda c: c.__name__)` with
+`check(testing.Case("my_method"))`. The checks hold for any method; they say nothing about accuracy.
+"""
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from poise.errors import InputError
+from poise.methods import Entry, Method, build, entries, is_trained
+from poise.plan import Options
+from poise.solver import with_stage1
+from poise.spec import Spec
+from poise.types import ClassCounts, Features, Head, Problem
+
+__all__ = ["CHECKS", "Case", "check_method", "world"]
+
+
+def world(
+    *,
+    counts: tuple[int, ...] = (40, 20, 9, 3),
+    dim: int = 6,
+    views: int = 1,
+    seed: int = 0,
+    separation: float = 2.0,
+    dtype: torch.dtype = torch.float32,
+    held_out: int = 5,
+    head: bool = True,
+) -> Problem:
+    """A small problem: Gaussian classes with unit covariance around random means `separation` apart from the origin.
+
+    `held_out` fresh rows per class are included unless it is 0. With `head`, the stage-1 head is fitted on the rows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    means = separation * torch.nn.functional.normalize(torch.randn(len(counts), dim, generator=generator), dim=-1)
+
+    def rows(numbers: tuple[int, ...], views: int, seen: bool) -> Features:
+        y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(numbers))
+        x = means[y] + torch.randn(views, len(y), dim, generator=generator)
+        return Features(x.to(dtype), y, ClassCounts(torch.tensor(counts)), seen_by_backbone=seen)
+
+    train = rows(counts, views, seen=True)
+    fresh = rows((held_out,) * len(counts), 1, seen=False) if held_out else None
+    problem = Problem(train, None, fresh)
+    return with_stage1(problem, seed) if head else problem
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method under check: its name, parameters to build it with, and a short plan if it is trained."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def entry(self) -> Entry:
+        """Its row of the table."""
+        return entries()[self.name]
+
+    @property
+    def method(self) -> Method:
+        """The method with these parameters; a trained one runs 3 epochs unless they say otherwise."""
+        short = {"epochs": 3, "batch_size": 16} if is_trained(self.name) else {}
+        return build(self.name, **{**short, **self.params})
+
+    def head(self, problem: Problem | None = None, seed: int | None = None) -> Head:
+        """The method's head on `problem`, by default on the `world` of this case."""
+        return self.method(self.world() if problem is None else problem, self.seed if seed is None else seed)
+
+    def world(self, **changes: Any) -> Problem:
+        """A small problem for this case."""
+        return world(**{"seed": self.seed, **changes})
+
+
+def _same(a: Head, b: Head) -> bool:
+    return torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
+
+
+def _close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
+    return bool((a - b).abs().max() <= tolerance * (1 + b.abs().max()))
+
+
+def _refusal(call: Callable[[], object]) -> str:
+    """The message with which `call` refuses its input; empty if it does not."""
+    try:
+        call()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def check_head_fits(case: Case) -> None:
+    """The head is one linear classifier of the right shape, finite, in the type of the arithmetic."""
+    problem = case.world()
+    head = case.head(problem)
+    assert isinstance(head, Head)
+    assert head.weight.shape == (len(problem.train.counts), problem.train.dim)
+    assert head.weight.dtype == head.bias.dtype == problem.train.dtype
+    assert torch.isfinite(head(problem.train.x[0])).all()
+
+
+def check_inputs_unchanged(case: Case) -> None:
+    """No tensor of the problem is written to."""
+    problem = case.world(views=2)
+    assert problem.head is not None
+    tensors = [problem.train.x, problem.train.y, problem.train.counts.n, problem.head.weight, problem.head.bias]
+    before = [tensor.clone() for tensor in tensors]
+    case.head(problem)
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))
+
+
+def check_same_seed_same_bytes(case: Case) -> None:
+    """Two calls agree bit for bit, whatever the global random state; another seed matters only if declared."""
+    problem = case.world()
+    first = case.head(problem)
+    torch.manual_seed(12345)
+    assert _same(first, case.head(problem))
+    if not case.entry.traits.stochastic:
+        assert _same(first, case.head(problem, seed=case.seed + 1))
+
+
+def check_two_classes(case: Case) -> None:
+    """Two classes are enough."""
+    assert torch.isfinite(case.head(case.world(counts=(12, 4))).weight).all()
+
+
+def check_single_row_class(case: Case) -> None:
+    """A class with one row gives a finite head."""
+    head = case.head(case.world(counts=(12, 5, 1)))
+    assert torch.isfinite(head.weight).all()
+    assert torch.isfinite(head.bias).all()
+
+
+def check_empty_class(case: Case) -> None:
+    """A class without training rows gives a finite head that keeps the class."""
+    head = case.head(case.world(counts=(12, 5, 0)))
+    assert head.classes == 3
+    assert torch.isfinite(head.weight).all()
+    assert torch.isfinite(head.bias).all()
+
+
+def check_float64(case: Case) -> None:
+    """Double-precision features give a double-precision head."""
+    assert case.head(case.world(dtype=torch.float64)).weight.dtype == torch.float64
+
+
+def check_half_storage(case: Case) -> None:
+    """Features stored in half precision give the same head as their float32 values."""
+    problem = case.world()
+    half = replace(problem.train, x=problem.train.x.half())
+    single = replace(problem.train, x=problem.train.x.half().float())
+    assert _same(case.head(replace(problem, train=half)), case.head(replace(problem, train=single)))
+
+
+def check_non_contiguous(case: Case) -> None:
+    """The memory layout of the features does not matter."""
+    problem = case.world()
+    strided = problem.train.x.transpose(1, 2).contiguous().transpose(1, 2)
+    assert not strided.is_contiguous()
+    assert _same(case.head(problem), case.head(replace(problem, train=replace(problem.train, x=strided))))
+
+
+def check_works_without_stage1(case: Case) -> None:
+    """Without a stage-1 head, one is fitted where it is needed."""
+    assert torch.isfinite(case.head(case.world(head=False)).weight).all()
+
+
+def check_relabelling(case: Case) -> None:
+    """Permuting the classes in labels, counts and stage-1 head permutes the result.
+
+    A fresh start and an order of rows that depend on labels are seeds, not classes, so trained methods are checked from
+    the stage-1 head with instance sampling.
+    """
+    fixed = {"start": "stage1", "sampler": "instance"} if is_trained(case.name) else {}
+    case = replace(case, params={**fixed, **case.params})
+    problem = case.world(dtype=torch.float64)
+    permutation = torch.tensor([2, 0, 3, 1])  # new class -> old class
+    inverse = permutation.argsort()
+
+    def renamed(features: Features) -> Features:
+        return replace(features, y=inverse[features.y], counts=ClassCounts(features.counts.n[permutation]))
+
+    assert problem.head is not None
+    assert problem.held_out is not None
+    head = Head(problem.head.weight[permutation], problem.head.bias[permutation])
+    expected = case.head(problem)(problem.train.x[0])[:, permutation]
+    result = case.head(Problem(renamed(problem.train), head, renamed(problem.held_out)))(problem.train.x[0])
+    assert _close(result, expected, 1e-9)
+
+
+def check_row_order(case: Case) -> None:
+    """A method that is neither stochastic nor order-dependent ignores the order of the training rows."""
+    traits = case.entry.traits
+    if traits.stochastic or traits.order_dependent:
+        return
+    problem = case.world(dtype=torch.float64)
+    turned = problem.train.take(torch.arange(len(problem.train)).flip(0))
+    a, b = case.head(problem), case.head(replace(problem, train=turned))
+    assert _close(b(problem.train.x[0]), a(problem.train.x[0]), 1e-9)
+
+
+def check_error_names_label(case: Case) -> None:
+    """A label outside the range is refused with its row, before the method sees it."""
+    problem = case.world()
+    y = problem.train.y.clone()
+    y[3] = 99
+    message = _refusal(lambda: case.head(replace(problem, train=replace(problem.train, y=y))))
+    assert "row 3" in message
+    assert "99" in message
+
+
+def check_spec_round_trip(case: Case) -> None:
+    """Its Spec survives text, JSON and pickle, and the method itself pickles."""
+    spec = Spec(case.name, case.params)
+    assert Spec.parse(str(spec)) == spec
+    assert Spec.from_json(spec.to_json()) == spec
+    assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def check_rejects_unknown_parameter(case: Case) -> None:
+    """A misspelt parameter is refused by name."""
+    assert "not_a_parameter" in _refusal(lambda: build(case.name, not_a_parameter=1))
+
+
+def check_documented(case: Case) -> None:
+    """The factory says in one line what it is."""
+    assert len(case.entry.summary) > 10
+
+
+def check_batched_equals_alone(case: Case) -> None:
+    """A trained method gives the same head in a pass with others as alone, to 1e-6 relative."""
+    from poise.methods import retrain
+    from poise.solver import Retrain, fit_heads
+
+    method = case.method
+    if not isinstance(method, Retrain):
+        return
+    problem = case.world()
+    others = Options(epochs=method.plan.epochs, batch_size=method.plan.batch_size)
+    together = fit_heads(problem, [retrain.ce(**others), method, retrain.los(**others)], case.seed)[1]
+    alone = method(problem, case.seed)
+    assert _close(together.weight, alone.weight, 1e-6)
+    assert _close(together.bias, alone.bias, 1e-6)
+
+
+CHECKS: tuple[Callable[[Case], None], ...] = (
+    check_batched_equals_alone,
+    check_documented,
+    check_empty_class,
+    check_error_names_label,
+    check_float64,
+    check_half_storage,
+    check_head_fits,
+    check_inputs_unchanged,
+    check_non_contiguous,
+    check_rejects_unknown_parameter,
+    check_relabelling,
+    check_row_order,
+    check_same_seed_same_bytes,
+    check_single_row_class,
+    check_spec_round_trip,
+    check_two_classes,
+    check_works_without_stage1,
+)
+
+
+def check_method(name: str, *, seed: int = 0, **params: Any) -> None:
+    """Run every check on the method `name`, built with `params`. Raises: AssertionError from the check that fails."""
+    for check in CHECKS:
+        check(Case(name, params, seed))
