@@ -68,8 +68,8 @@ class Case:
 
     @property
     def method(self) -> Method:
-        """The method with these parameters; a trained one runs 3 epochs unless they say otherwise."""
-        short = {"epochs": 3, "batch_size": 16} if is_trained(self.name) else {}
+        """The method with these parameters; a trained one runs 5 epochs unless they say otherwise."""
+        short = {"epochs": 5, "batch_size": 16} if is_trained(self.name) else {}
         return build(self.name, **{**short, **self.params})
 
     def head(self, problem: Problem | None = None, seed: int | None = None) -> Head:

@@ -1,0 +1,97 @@
+"""The methods described: generated from the table, the signatures and the docstrings, never written by hand."""
+
+import inspect
+import re
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from poise.methods import Entry, defaults, entries, is_trained, parameters
+from poise.methods.published import published
+
+__all__ = ["Listing", "describe", "describe_all", "references"]
+
+Printable = Table | str
+
+
+class Listing(NamedTuple):
+    """The same content for people and for programs."""
+
+    text: Printable
+    data: Any
+
+
+def references() -> dict[str, str]:
+    """Citation key -> "Kang and others, Decoupling ..., ICLR 2020", from references.bib."""
+    text = (files("poise") / "references.bib").read_text(encoding="utf-8")
+    row = re.compile(r"@\w+\{(\w+), author = \{(.*?)\}, title = \{(.*?)\}, booktitle = \{(.*?)\}, year = \{(\d+)\}\}")
+    return {key: f"{author}, {title}, {venue} {year}" for key, author, title, venue, year in row.findall(text)}
+
+
+def describe_all() -> Listing:
+    """Every method in one line."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("method", no_wrap=True)
+    table.add_column("what it is")
+    table.add_column("needs", no_wrap=True)
+    data = {}
+    for name, entry in entries().items():
+        table.add_row(name, _gist(entry), ", ".join(_needs(entry)) or "-")
+        data[name] = {"summary": entry.summary, "reference": entry.reference, **vars(entry.traits)}
+    return Listing(table, data)
+
+
+def _gist(entry: Entry) -> str:
+    """The summary up to its colon, without the citations, which the page of the method gives."""
+    return re.sub(r" \([^()]*\b(19|20)\d\d\)", "", entry.summary.split(":")[0]).rstrip(".")
+
+
+def _needs(entry: Entry) -> list[str]:
+    traits = entry.traits
+    return [word for word, needed in (("head", traits.needs_head), ("unseen rows", traits.needs_held_out)) if needed]
+
+
+def describe(name: str) -> Listing:
+    """One method: docstring, parameters with defaults, options of training, published recipes."""
+    own = {p.name: "required" if p.required else repr(p.default) for p in parameters(name).values()}
+    entry = entries()[name]
+    plan = {key: repr(value) for key, value in defaults(name).items()}
+    recipes = [f"{row.spec}\n    {row.features}{'; ' * bool(row.note)}{row.note}" for row in published(name)]
+    cited = references().get(entry.reference or "", "")
+    blocks = [
+        f"{name}\n",
+        _reflowed(inspect.getdoc(entry.factory) or ""),
+        _block("Parameters", [f"{key} = {value}" for key, value in own.items()]),
+        _block("Options of training", [f"{key} = {value}" for key, value in plan.items()]),
+        _block("Choices", CHOICES if is_trained(name) else []),
+        _block("Published recipes, for raw features of their family", recipes),
+        _block("Reference", [cited] if cited else []),
+    ]
+    data = {
+        "name": name,
+        "doc": inspect.getdoc(entry.factory),
+        "parameters": own,
+        "plan": plan,
+        "published": recipes,
+        "reference": cited,
+    }
+    return Listing("\n".join(block for block in blocks if block), data)
+
+
+CHOICES = [
+    "start = 'stage1' | 'fresh'",
+    "sampler = 'instance' | 'class_balanced' | 'class_balanced_iid' | 'square_root' | 'progressive'",
+    "images_per_visit = 4  (of the class-aware cycle, sampler 'class_balanced')",
+]
+
+
+def _reflowed(doc: str) -> str:
+    """Paragraphs as single lines, for the terminal to wrap at its own width."""
+    marked = re.sub(r"\n(?=(Deviation|Raises):)", "\n\n", doc)
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in marked.split("\n\n"))
+
+
+def _block(title: str, lines: list[str]) -> str:
+    return "" if not lines else "\n".join([f"\n{title}", *(f"  {line}" for line in lines)])

@@ -1,0 +1,1 @@
+"""Records for people: tables now, pages later. Sees records only."""

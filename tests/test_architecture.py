@@ -1,0 +1,108 @@
+"""The shape of the package, held as data and compared with the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import poise
+
+ROOT = Path(poise.__file__).parent
+MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
+
+VALUES = {"errors", "files", "types", "spec"}
+PURE = {"losses", "sampling", "constraints", "params", "plan", "metrics", "profiles"}
+
+# What each module may import of Poise. Layers: values; pure functions of values, strangers to each other; algorithms;
+# shells; the command line and the public checks.
+ALLOWED: dict[str, set[str]] = {
+    "__init__": {"constraints", "losses", "methods", "metrics", "profiles", "sampling"}
+    | {"errors", "plan", "solver", "spec", "types"},
+    "errors": set(),
+    "files": set(),
+    "spec": {"errors"},
+    "types": {"errors", "files"},
+    "record": {"types"},
+    **{name: {"errors", "types"} for name in PURE},
+    "memorised": {"errors", "metrics", "types"},
+    "solver": VALUES | PURE,
+    "methods/__init__": VALUES | PURE | {"methods"},
+    "methods/method": {"types"},
+    "methods/closed_form": VALUES | {"methods"},
+    "methods/posthoc": VALUES | {"memorised", "methods", "metrics", "solver"},
+    "methods/retrain": VALUES | PURE | {"solver"},
+    "methods/published": {"spec"},
+    "experiment": VALUES | {"methods", "metrics", "record", "solver"},
+    "data": VALUES,
+    "report/__init__": set(),
+    "report/tables": {"record", "spec"},
+    "runs": {"errors", "files", "record", "report"},
+    "catalogue": {"methods"},
+    "demo": {"data", "experiment", "methods", "record", "spec"},
+    "testing": VALUES | {"methods", "plan", "solver"},
+    "cli": {"__version__", "catalogue", "data", "demo", "errors", "report", "runs"},
+}
+
+
+def imported(module: str) -> set[str]:
+    """First names below `poise` that a module imports, wherever in its body."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "poise":
+            below = node.module.split(".")[1:]
+            found |= {below[0]} if below else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("poise.")}
+    return found
+
+
+def test_every_module_has_a_row_in_the_table() -> None:
+    assert set(ALLOWED) == set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_its_layer_allows(module: str) -> None:
+    assert imported(module) <= ALLOWED[module]
+
+
+def test_pure_functions_are_strangers_to_each_other() -> None:
+    assert all(not imported(module) & PURE for module in PURE)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_neither_prints_nor_names_a_device(module: str) -> None:
+    source = (ROOT / f"{module}.py").read_text()
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
+    assert "print" not in calls
+    assert not calls & {"torch.load", "pickle.load", "eval", "exec"}
+    assert not any(call.endswith(".cuda") for call in calls)
+
+
+def test_public_names_are_sorted_and_all_resolve() -> None:
+    assert poise.__all__ == sorted(poise.__all__)
+    assert set(poise.__all__) == set(poise._HOMES)
+    for name in poise.__all__:
+        assert getattr(poise, name) is not None
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["--version"], ["demo", "--sed", "1"]])
+def test_help_and_usage_errors_import_no_torch(arguments: list[str]) -> None:
+    program = f"""
+import sys
+from poise.cli import main
+try:
+    main({arguments!r})
+except SystemExit:
+    pass
+heavy = {{"torch", "numpy", "sklearn", "scipy"}} & set(sys.modules)
+sys.exit(f"imported {{sorted(heavy)}}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    program = "import sys, poise; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
