@@ -121,9 +121,21 @@ def entries() -> Mapping[str, Entry]:
     for point in entry_points(group=GROUP):
         if point.name in found:
             raise InputError(f"{point.value} wants to add the method {point.name!r}, which exists; rename it")
-        loaded = point.load()
-        found[point.name] = loaded if isinstance(loaded, Entry) else Entry(loaded)
+        try:
+            loaded = point.load()
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"the method {point.name!r} of {point.value} cannot be loaded: {error}") from error
+        found[point.name] = loaded if isinstance(loaded, Entry) else _entry_of(loaded)
     return dict(sorted(found.items()))
+
+
+def _entry_of(factory: Callable[..., Method]) -> Entry:
+    """The row of a plain factory: one that takes the options of training has the traits of a trained method."""
+    return Entry(factory, traits=TRAINED if _takes_options(factory) else Traits())
+
+
+def _takes_options(factory: Callable[..., Method]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
 
 
 def available() -> tuple[str, ...]:
@@ -157,8 +169,7 @@ def parameters(name: str) -> dict[str, Parameter]:
 
 def is_trained(name: str) -> bool:
     """Does the method take the options of training beside its own parameters?"""
-    signature = inspect.signature(_entry(name).factory)
-    return any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    return _takes_options(_entry(name).factory)
 
 
 def build(name: str, **params: Any) -> Method:

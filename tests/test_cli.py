@@ -1,0 +1,135 @@
+"""The command line as a person meets it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from poise import methods
+from poise.cli import main
+from poise.demo import demo_specs
+from poise.report.tables import short_name
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "poise", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    folder = tmp_path_factory.mktemp("demo with space ü")
+    return run("demo", cwd=folder), folder / "runs" / "demo"
+
+
+def test_the_demo_prints_at_least_22_methods_within_80_columns(
+    demo: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, _ = demo
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines[: len(demo_specs()) + 4])) <= 80
+    names = {line.split()[0].split("(")[0] for line in lines if line.strip()}
+    assert len(names & set(methods.METHODS)) == len(methods.METHODS) >= 22
+    assert "Nothing was selected" in done.stdout
+
+
+def test_the_demo_is_silent_on_standard_error_when_it_is_no_terminal(
+    demo: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    assert demo[0].stderr == ""
+
+
+def test_the_demo_writes_records_and_summaries(demo: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    folder = demo[1]
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    rows = list(csv.DictReader((folder / "summary.csv").read_text().splitlines()))
+    assert len(records) == len(rows) == len(demo_specs())
+    assert {record["method"] for record in records} == {str(spec) for spec in demo_specs()}
+    assert all(record["selected_on"] is None for record in records)
+    assert len({record["test"] for record in records}) == 1
+    baseline = next(row for row in rows if row["method"] == "stage1")
+    # The accuracies that the origin page of the shipped features states.
+    assert [f"{100 * float(baseline[key]):.2f}" for key in ("accuracy", "many", "medium", "few")] == [
+        "42.54",
+        "72.23",
+        "39.89",
+        "11.00",
+    ]
+    assert (folder / "summary.md").read_text().startswith("| method | all | many |")
+
+
+def test_the_demo_repeats_byte_for_byte_but_for_the_seconds(
+    demo: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path
+) -> None:
+    assert run("demo", "--quiet", "--out", str(tmp_path)).returncode == 0
+
+    def without_seconds(path: Path) -> list[dict[str, object]]:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+    assert without_seconds(tmp_path / "records.jsonl") == without_seconds(demo[1] / "records.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("methods", "losss"), "poise: no method is called 'losss', did you mean 'los'?; see `poise methods`\n"),
+        (
+            ("demo", "--set", "cifar"),
+            "poise: no demo set is called 'cifar'; there are cifar100lt_r32_autoaugment, cifar100lt_r32\n",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    arguments: tuple[str, ...],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == sentence
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "--out", str(tmp_path / "taken")])
+    assert stop.value.code == 2
+    assert "choose another with --out" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands() -> None:
+    done = run("methods", "losss", "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_method_is_explained_with_its_parameters(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["methods", name])
+    assert stop.value.code == 0
+    page = capsys.readouterr().out
+    assert all(f"{key} =" in page for key in methods.parameters(name))
+    assert ("Options of training" in page) == methods.is_trained(name)
+
+
+def test_methods_as_json_lists_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["methods", "--json"])
+    assert set(json.loads(capsys.readouterr().out)) == set(methods.available())
+
+
+def test_short_names_keep_own_parameters_and_mark_hidden_options() -> None:
+    assert short_name("los(delta=0.9,lr=0.1)") == "los(delta=0.9,...)"
+    assert short_name("crt+tau_norm(tau=0.5)") == "crt+tau_norm(tau=0.5)"
