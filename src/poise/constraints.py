@@ -45,7 +45,7 @@ def project_max_norm(head: Head, radius: Tensor | float) -> Head:
 def project_unit_norm(head: Head, radius: Tensor | float = 1.0) -> Head:
     """The nearest head whose weight rows have norm exactly `radius`; a zero row stays zero."""
     norms = head.weight.norm(dim=-1, keepdim=True)
-    return replace(head, weight=head.weight * (_column(radius, norms) / norms.clamp_min(torch.finfo(norms.dtype).tiny)))
+    return replace(head, weight=head.weight * (_column(radius, norms) / torch.where(norms > 0, norms, 1)))
 
 
 def free() -> Projection:
@@ -88,5 +88,5 @@ def _between_norms(head: Head | None, *, threshold: float) -> float:
 
 
 def _column(radius: Tensor | float, like: Tensor) -> Tensor:
-    given = torch.as_tensor(radius).to(like)
+    given = torch.as_tensor(radius, dtype=like.dtype, device=like.device)
     return given if given.ndim == 0 else given[..., None, None]

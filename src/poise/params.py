@@ -104,7 +104,8 @@ bias_only = Part(_split_bias, _join_bias, _pull_bias)
 
 
 def _directions(raw: Tensor) -> tuple[Tensor, Tensor]:
-    norms = raw.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(raw.dtype).tiny)
+    norms = raw.norm(dim=-1, keepdim=True)
+    norms = torch.where(norms > 0, norms, 1)  # a zero row has no direction: it stays zero, and its gradient finite
     return raw / norms, norms
 
 
@@ -120,7 +121,7 @@ def _pull_direction(slope: Tensor, raw: Tensor, scale: Tensor) -> Tensor:
 
 
 def _split_unit(rows: Tensor, scale: Tensor) -> tuple[Leaves, Leaves]:
-    return (rows[..., :-1].clone(),), (scale,)
+    return (_directions(rows[..., :-1])[0],), (scale,)
 
 
 def _join_unit(leaves: Leaves, frozen: Leaves) -> Tensor:
@@ -132,11 +133,11 @@ def _pull_unit(slope: Tensor, leaves: Leaves, frozen: Leaves) -> Leaves:
 
 
 unit_rows = Part(_split_unit, _join_unit, _pull_unit, unit_features=True)
-"""Cosine logits s cos(f, w_k) without bias; the scale s is fixed."""
+"""Cosine logits s cos(f, w_k) without bias; the scale s is fixed. The leaf starts with unit rows, as LDAM's release."""
 
 
 def _split_unit_scale(rows: Tensor, scale: Tensor) -> tuple[Leaves, Leaves]:
-    return (rows[..., :-1].clone(), scale.clone()), ()
+    return (_directions(rows[..., :-1])[0], scale.clone()), ()
 
 
 def _join_unit_scale(leaves: Leaves, frozen: Leaves) -> Tensor:

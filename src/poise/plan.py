@@ -50,14 +50,19 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name, allowed, good in (
-            ("lr", "0 or more", self.lr >= 0 and math.isfinite(self.lr)),
-            ("momentum", "in [0, 1)", 0 <= self.momentum < 1),
-            ("weight_decay", "0 or more", self.weight_decay >= 0 and math.isfinite(self.weight_decay)),
-            ("epochs", "0 or more", self.epochs >= 0 and int(self.epochs) == self.epochs),
-            ("batch_size", "1 or more", self.batch_size >= 1 and int(self.batch_size) == self.batch_size),
-            ("warmup_epochs", "between 0 and epochs", 0 <= self.warmup_epochs <= self.epochs),
+            ("lr", "a finite number, 0 or more", _finite(self.lr) and self.lr >= 0),
+            ("momentum", "a number in [0, 1)", _finite(self.momentum) and 0 <= self.momentum < 1),
+            ("weight_decay", "a finite number, 0 or more", _finite(self.weight_decay) and self.weight_decay >= 0),
+            ("epochs", "a whole number, 0 or more", _whole(self.epochs) and self.epochs >= 0),
+            ("batch_size", "a whole number, 1 or more", _whole(self.batch_size) and self.batch_size >= 1),
+            ("warmup_epochs", "a whole number from 0 to epochs", _whole(self.warmup_epochs, self.epochs)),
             ("schedule", f"one of {', '.join(get_args(Schedule))}", self.schedule in get_args(Schedule)),
-            ("milestones", "shares of the epochs in [0, 1]", all(0 <= share <= 1 for share in self.milestones)),
+            ("milestones", "shares of the epochs in [0, 1]", all(_finite(m) and 0 <= m <= 1 for m in self.milestones)),
+            (
+                "milestone_factor",
+                "a number in [0, 1]",
+                _finite(self.milestone_factor) and 0 <= self.milestone_factor <= 1,
+            ),
             ("nesterov", "false without momentum", self.momentum > 0 or not self.nesterov),
         ):
             if not good:
@@ -69,6 +74,14 @@ class Plan:
         if self.drop_last and whole == 0:
             raise InputError(f"drop_last with batch_size {self.batch_size} leaves no batch of {rows} rows; lower it")
         return whole if self.drop_last or rest == 0 else whole + 1
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _whole(value: object, most: float = math.inf) -> bool:
+    return isinstance(value, int) and 0 <= value <= most
 
 
 class Options(TypedDict, total=False):
@@ -114,5 +127,5 @@ def _decay(plan: Plan, share: Tensor) -> Tensor:
     if plan.schedule == "multistep":
         # An epoch that begins at a milestone belongs to the lower rate, whatever the rounding of the share.
         passed = torch.stack([share >= milestone - 1e-9 for milestone in plan.milestones] or [share < 0]).sum(dim=0)
-        return plan.milestone_factor**passed
+        return torch.tensor(plan.milestone_factor, dtype=share.dtype) ** passed
     return (1 + torch.cos(torch.pi * share)) / 2

@@ -9,7 +9,7 @@ decay as columns. Heads cannot influence each other, so training many at once gi
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from poise.losses import Loss, cross_entropy, gradient, stack_states
 from poise.params import Part, full
 from poise.plan import Plan, learning_rates
 from poise.sampling import Sampler, instance
-from poise.types import ClassCounts, Features, Head, Prep, Problem
+from poise.space import space_of
+from poise.types import ClassCounts, Head, Problem
 
 __all__ = ["Retrain", "Start", "fit_heads", "fresh", "stage1", "with_stage1"]
 
@@ -162,49 +163,6 @@ def _family_key(recipe: Retrain) -> Hashable:
     return (*recipe.loss[1:], shape, recipe.projection.apply, recipe.projection.every)
 
 
-class _Space(NamedTuple):
-    """Where heads are trained: x -> (x - centre) factor, divided by its norm if `unit`, with a column of ones."""
-
-    centre: Tensor | None
-    factor: float
-    unit: bool
-
-    def rows(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """(N, D) features -> (N, D + 1)."""
-        x = x.to(dtype).contiguous()  # norms of strided rows round differently
-        x = x if self.centre is None else (x - self.centre.to(dtype)) * self.factor
-        x = torch.nn.functional.normalize(x, dim=-1) if self.unit else x
-        return torch.cat([x, torch.ones_like(x[:, :1])], dim=-1)
-
-    def enter(self, head: Head) -> Tensor:
-        """(C, D + 1) float64 rows in this space whose logits equal those of `head` (or its directions, if `unit`)."""
-        plain = head if self.unit else head.folded()
-        weight, bias = plain.weight.double(), plain.bias.double()
-        if self.centre is not None and not self.unit:
-            weight, bias = weight / self.factor, bias + weight @ self.centre
-        return torch.cat([weight, bias.unsqueeze(-1)], dim=-1)
-
-    def leave(self, rows: Tensor) -> Head:
-        """Rows (..., C, D + 1) of this space as a head on the features as they are."""
-        weight, bias = rows[..., :-1], rows[..., -1]
-        if self.unit:
-            centre = None if self.centre is None else self.centre.to(rows.dtype)
-            return Head(weight.clone(), bias.clone(), Prep(centre, unit=True))
-        if self.centre is None:
-            return Head(weight.clone(), bias.clone())
-        raw = weight.double() * self.factor
-        return Head(raw.to(rows.dtype), (bias.double() - raw @ self.centre).to(rows.dtype))
-
-
-def _space(features: Features, scale: bool, unit: bool) -> _Space:
-    if not scale:
-        return _Space(None, 1.0, unit)
-    x = features.x[0].double()
-    centre = x.mean(dim=0)
-    power = float((x - centre).square().sum(dim=-1).mean())
-    return _Space(centre, power**-0.5 if power > 0 else 1.0, unit)
-
-
 @dataclass
 class _Family:
     """Consecutive heads of a block that share loss functions and projection; `state` is stacked over them."""
@@ -224,7 +182,7 @@ class _Block:
         first = recipes[0]
         self.part, self.sampler, self.plan = first.part, first.sampler, first.plan
         self.dtype = problem.train.dtype
-        self.space = _space(problem.train, self.plan.scale_features, self.part.unit_features)
+        self.space = space_of(problem.train, self.plan.scale_features, self.part.unit_features)
         self.steps = self.plan.steps(len(problem.train))
         self.rates = self.column([learning_rates(r.plan, self.steps).flatten().tolist() for r in recipes])
         self.decay = self.column([r.plan.weight_decay for r in recipes])

@@ -2,14 +2,14 @@
 
 import ast
 import json
+import keyword
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
 from poise.errors import InputError
 
 __all__ = ["Spec"]
-
-_LITERALS = (bool, int, float, str, type(None))
 
 
 class Spec:
@@ -34,8 +34,9 @@ class Spec:
 
     def __init__(self, name: str, params: tuple[tuple[str, Any], ...] | Mapping[str, Any] = (), /, **more: Any) -> None:
         merged = {**dict(params), **more}
-        if not name.isidentifier():
-            raise InputError(f"a method name is an identifier such as 'los', got {name!r}")
+        for word in (name, *merged):
+            if not word.isidentifier() or keyword.iskeyword(word):
+                raise InputError(f"names of methods and parameters are identifiers such as 'los', got {word!r}")
         frozen = tuple(sorted((key, _literal(key, value)) for key, value in merged.items()))
         for field, value in (("name", name), ("params", frozen), ("then", None)):
             object.__setattr__(self, field, value)
@@ -101,19 +102,28 @@ class Spec:
 def _literal(key: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_literal(key, item) for item in value)
-    if not isinstance(value, _LITERALS):
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    # Numbers of numpy become plain ones, whose text reads back.
+    if not isinstance(value, numbers.Real):
         raise InputError(f"parameter {key} of a Spec must be a number, string, boolean, None or a tuple, got {value!r}")
     if value != value:
         raise InputError(f"parameter {key} of a Spec is not a number (nan)")
-    return value
+    return float(value)
 
 
 def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({''.join(_written(item) + ',' for item in value)})"
     # 1e999 reads back as infinity; the word "inf" is no literal.
     return repr(value).replace("inf", "1e999") if isinstance(value, float) else repr(value)
 
 
 def _chain(steps: list[Spec]) -> Spec:
+    if not steps:
+        raise InputError("a Spec has at least one method, got none")
     chained = steps[-1]
     for step in reversed(steps[:-1]):
         chained = step + chained
@@ -132,8 +142,8 @@ def _step(node: ast.expr, text: str) -> Spec:
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args):
         raise _unreadable(text)
     try:
-        params = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
-    except ValueError:
+        params = {str(given.arg): ast.literal_eval(given.value) for given in node.keywords if given.arg}
+    except (ValueError, TypeError):
         raise _unreadable(text) from None
     if len(params) != len(node.keywords):
         raise _unreadable(text)

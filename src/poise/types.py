@@ -162,12 +162,13 @@ class Head:
 
     def scaled(self, factor: Tensor | float) -> "Head":
         """The head whose logits are multiplied by `factor`: one number, or one per class (C,)."""
-        rows = torch.as_tensor(factor).to(self.bias).expand_as(self.bias)
+        rows = torch.as_tensor(factor, dtype=self.bias.dtype, device=self.bias.device).expand_as(self.bias)
         return replace(self, weight=self.weight * rows.unsqueeze(-1), bias=self.bias * rows)
 
     def shifted(self, delta: Tensor | float) -> "Head":
         """The head whose logits have `delta` added: one number, or one per class (C,)."""
-        return replace(self, bias=self.bias + torch.as_tensor(delta).to(self.bias))
+        added = torch.as_tensor(delta, dtype=self.bias.dtype, device=self.bias.device)
+        return replace(self, bias=self.bias + added)
 
     def to(self, dtype: torch.dtype) -> "Head":
         """The same head in another floating-point type."""
@@ -197,7 +198,8 @@ class Head:
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
         if prep.centre is not None:
             tensors["centre"] = prep.centre.contiguous()
-        header = {"format": "poise.head", "schema": str(HEAD_SCHEMA), "unit": json.dumps(prep.unit), **(metadata or {})}
+        own = {"format": "poise.head", "schema": str(HEAD_SCHEMA), "unit": json.dumps(prep.unit)}
+        header = {**(metadata or {}), **own}
         return write_atomically(Path(path), save(tensors, header))
 
     @classmethod

@@ -81,7 +81,7 @@ def _lda(problem: Problem, seed: int = 0, *, shrinkage: float | str, prior: str)
     within = x - means[train.y]
     covariance = within.T @ within / len(x)
     level = covariance.trace() / train.dim
-    if not level > 0:
+    if not level > torch.finfo(x.dtype).eps * x.square().mean():  # what rounding alone leaves
         raise InputError("lda needs rows that differ within their classes; every class here is a single point")
     a = _ledoit_wolf(within) if isinstance(shrinkage, str) else float(shrinkage)
     shrunk = (1 - a) * covariance + a * level * torch.eye(train.dim, dtype=x.dtype, device=x.device)

@@ -1,0 +1,104 @@
+"""What a loss is: two pure functions, and what can be done with any of them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poise.errors import InputError
+from poise.types import ClassCounts, as_counts
+
+__all__ = [
+    "Loss",
+    "bind",
+    "check_inside",
+    "check_one_of",
+    "check_positive",
+    "gradient",
+    "rows_of",
+    "stack_states",
+    "stateless",
+]
+
+Step = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
+
+
+class Loss(NamedTuple):
+    """A loss. `grad` has the signature of `apply` and returns d loss / d logits; without it autograd is used."""
+
+    init: Callable[[ClassCounts], Any]
+    apply: Step
+    grad: Step | None = None
+    epoch: Callable[[Any, int, int], Any] | None = None  # (state, epoch from 0, epochs) -> state of that epoch
+
+
+def gradient(loss: Loss, logits: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """D loss_b / d logits_b (..., B, C) and the next state: in closed form if the loss has one, else by autograd."""
+    if loss.grad is not None:
+        return loss.grad(logits, y, state)
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        losses, after = loss.apply(leaf, y, state)
+        (slope,) = torch.autograd.grad(losses.sum(), leaf)
+    return slope, after
+
+
+def stack_states(states: Sequence[Any], like: Tensor) -> Any:
+    """States of one family as one, every term stacked along a new leading dimension, in the dtype of `like`."""
+    columns = zip(*states, strict=True)
+    return _with_terms(states[0], [None if terms[0] is None else torch.stack(terms).to(like) for terms in columns])
+
+
+def _with_terms(state: Any, terms: list[Tensor | None]) -> Any:
+    # A named tuple is rebuilt with its names; a plain tuple, which a loss from outside may use, as it is.
+    return state._make(terms) if hasattr(state, "_make") else tuple(terms)
+
+
+def stateless(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """Lift a plain function (logits (..., B, C), y (B,)) -> losses (..., B) into a Loss."""
+    return Loss(partial(_no_state), partial(_apply_stateless, function))
+
+
+def _no_state(counts: ClassCounts) -> tuple[()]:
+    return ()
+
+
+def _apply_stateless(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor, state: Any) -> Any:
+    return function(logits, y), state
+
+
+def bind(loss: Loss, counts: ClassCounts | Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss as a function (logits (..., B, C), y (B,)) -> losses (..., B) at its initial state."""
+    state = loss.init(as_counts(counts))
+
+    def losses(logits: Tensor, y: Tensor) -> Tensor:
+        return loss.apply(logits, y, _with_terms(state, [term if term is None else term.to(logits) for term in state]))[
+            0
+        ]
+
+    return losses
+
+
+def rows_of(y: Tensor) -> tuple[Any, ...]:
+    """Index that picks, in (..., B, C), the entry of the true class of every row."""
+    return (..., torch.arange(len(y), device=y.device), y)
+
+
+def check_inside(name: str, value: float, low: float, high: float, hint: str) -> None:
+    """Raises: InputError unless low <= value < high."""
+    if not low <= value < high:
+        raise InputError(f"{name} must lie in [{low}, {high}), got {value}; {hint}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises: InputError unless value > 0."""
+    if not value > 0:
+        raise InputError(f"{name} must be positive, got {value}")
+
+
+def check_one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raises: InputError unless value is one of `allowed`."""
+    if value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

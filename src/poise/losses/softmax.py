@@ -1,0 +1,214 @@
+"""The softmax family: cross-entropy with scale, shift, margin, softened target and class weight.
+
+    z'_k = scale_k z_k + shift_k - margin_k [k = y]
+
+against a softened target, times a weight per class; its gradient is `weight_y scale_k (softmax(z')_k - target_k)`.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poise.losses.focal import focal
+from poise.losses.loss import Loss, check_inside, check_one_of, check_positive, rows_of
+from poise.losses.weights import class_balanced_weights, prior_power
+from poise.types import ClassCounts
+
+__all__ = [
+    "SoftmaxTerms",
+    "balanced_softmax",
+    "class_balanced",
+    "cross_entropy",
+    "label_aware_smoothing",
+    "ldam",
+    "los",
+    "prior_weighted",
+    "softmax_gradient",
+    "softmax_losses",
+    "vs",
+]
+
+DEFERRED_FROM = 0.8  # share of the epochs before deferred re-weighting: 160 of 200 in LDAM's release
+
+
+class SoftmaxTerms(NamedTuple):
+    """Terms of the expression above, each (..., C) or None where neutral.
+
+    `spread[y]` is the target mass that each class other than y receives; the true class keeps 1 - (C - 1) spread[y].
+    `later` replaces `weight` in the last fifth of the epochs (deferred re-weighting).
+    """
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    margin: Tensor | None = None
+    spread: Tensor | None = None
+    weight: Tensor | None = None
+    later: Tensor | None = None
+
+
+def _adjusted(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
+    z = logits if terms.scale is None else logits * terms.scale.unsqueeze(-2)
+    z = z if terms.shift is None else z + terms.shift.unsqueeze(-2)
+    if terms.margin is None:
+        return z
+    z = z.clone() if z is logits else z
+    z[rows_of(y)] -= terms.margin[..., y]
+    return z
+
+
+def softmax_losses(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
+    """(..., B) losses of the softmax family."""
+    log_p = _adjusted(logits, y, terms).log_softmax(dim=-1)
+    loss = -log_p[rows_of(y)]
+    if terms.spread is not None:
+        spread = terms.spread[..., y]
+        loss = (1 - logits.shape[-1] * spread) * loss - spread * log_p.sum(dim=-1)
+    return (loss if terms.weight is None else terms.weight[..., y] * loss), terms
+
+
+def softmax_gradient(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
+    """(..., B, C) gradient of the softmax family: weight_y scale_k (p_k - target_k)."""
+    slope = _adjusted(logits, y, terms).softmax(dim=-1)
+    if terms.spread is None:
+        slope[rows_of(y)] -= 1
+    else:
+        spread = terms.spread[..., y]
+        slope -= spread.unsqueeze(-1)
+        slope[rows_of(y)] -= 1 - logits.shape[-1] * spread
+    if terms.weight is not None:
+        slope *= terms.weight[..., y].unsqueeze(-1)
+    if terms.scale is not None:
+        slope *= terms.scale.unsqueeze(-2)
+    return slope, terms
+
+
+def _deferred(terms: SoftmaxTerms, epoch: int, epochs: int) -> SoftmaxTerms:
+    due = terms.later is not None and epoch >= DEFERRED_FROM * epochs
+    return terms._replace(weight=terms.later) if due else terms
+
+
+def _softmax(init: Callable[[ClassCounts], SoftmaxTerms]) -> Loss:
+    return Loss(init, softmax_losses, softmax_gradient, _deferred)
+
+
+def cross_entropy() -> Loss:
+    """Softmax cross-entropy, -log p_y."""
+    return _softmax(partial(_cross_entropy))
+
+
+def _cross_entropy(counts: ClassCounts) -> SoftmaxTerms:
+    return SoftmaxTerms()
+
+
+def los(*, delta: float = 0.98) -> Loss:
+    """Label over-smoothing (Sun et al., ICLR 2025): target (1 - delta) onehot + delta / C.
+
+    Equals torch's cross-entropy with label_smoothing=delta; no class counts are used. Fitted exactly, the true logit
+    leads every other by log(1 + C (1 - delta) / delta), for all classes alike.
+
+    Raises: InputError if delta is outside [0, 1).
+    """
+    check_inside("delta", delta, 0, 1, "LOS uses values near 0.98")
+    return _softmax(partial(_los, delta=delta))
+
+
+def _los(counts: ClassCounts, *, delta: float) -> SoftmaxTerms:
+    return SoftmaxTerms(spread=torch.full_like(counts.prior, delta / len(counts)))
+
+
+def balanced_softmax(*, tau: float = 1.0) -> Loss:
+    """Cross-entropy of z + tau log prior (Ren et al., NeurIPS 2020; Menon et al., ICLR 2021). Predict with plain z."""
+    return _softmax(partial(_vs, tau=tau, gamma=0.0))
+
+
+def vs(*, tau: float = 1.0, gamma: float = 0.3) -> Loss:
+    """Vector scaling (Kini et al., NeurIPS 2021): cross-entropy of z_k / d_k + tau log prior_k.
+
+    d_k = (n_max / n_k)^gamma. gamma = 0 is balanced softmax; tau = 0 is CDT (Ye et al., 2020). Predict with plain z.
+    """
+    return _softmax(partial(_vs, tau=tau, gamma=gamma))
+
+
+def _vs(counts: ClassCounts, *, tau: float, gamma: float) -> SoftmaxTerms:
+    n = counts.clamped
+    scale = (n / n.max()).pow(gamma) if gamma else None
+    return SoftmaxTerms(scale=scale, shift=tau * counts.prior.log() if tau else None)
+
+
+def class_balanced(*, beta: float = 0.9999, gamma: float = 0.0) -> Loss:
+    """Class-balanced cross-entropy (Cui et al., CVPR 2019); with `gamma` above 0, class-balanced focal loss."""
+    check_inside("beta", beta, 0, 1, "use 0.9 to 0.9999")
+    weigh = partial(class_balanced_weights, beta=beta)
+    return focal(gamma=gamma, weigh=weigh) if gamma else _softmax(partial(_weighted, weigh=weigh))
+
+
+def prior_weighted(*, rho: float = 1.0) -> Loss:
+    """Cross-entropy weighted by prior_k^-rho, normalised to sum to C (the re-weighting of MARC and DisAlign)."""
+    return _softmax(partial(_weighted, weigh=partial(prior_power, rho=rho)))
+
+
+def _weighted(counts: ClassCounts, *, weigh: Callable[[ClassCounts], Tensor]) -> SoftmaxTerms:
+    return SoftmaxTerms(weight=weigh(counts))
+
+
+def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = False) -> Loss:
+    """LDAM (Cao et al., NeurIPS 2019): cross-entropy of s (c - m_y onehot), m_k proportional to n_k^(-1/4).
+
+    The largest margin is `max_margin`. The logits given here are those of the head, s c with the scale included (so the
+    margin on them is s m_y). `drw` applies class-balanced weights (beta 0.9999) in the last fifth of the epochs.
+
+    Raises: InputError if scale is not positive or max_margin is negative.
+    """
+    check_positive("scale", scale)
+    check_inside("max_margin", max_margin, 0, float("inf"), "LDAM uses 0.5")
+    return _softmax(partial(_ldam, max_margin=max_margin, scale=scale, drw=drw))
+
+
+def _ldam(counts: ClassCounts, *, max_margin: float, scale: float, drw: bool) -> SoftmaxTerms:
+    raw = counts.clamped.pow(-0.25)
+    margin = scale * max_margin * raw / raw.max()
+    if not drw:
+        return SoftmaxTerms(margin=margin)
+    return SoftmaxTerms(margin=margin, weight=torch.ones_like(raw), later=class_balanced_weights(counts))
+
+
+SHAPES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "concave": lambda u: torch.sin(torch.pi * u / 2),
+        "linear": lambda u: u,
+        "convex": lambda u: 1 + torch.sin(1.5 * torch.pi + torch.pi * u / 2),
+    }
+)
+
+
+def label_aware_smoothing(
+    *,
+    smooth_head: float = 0.4,
+    smooth_tail: float = 0.1,
+    shape: Literal["concave", "linear", "convex"] = "concave",
+    variant: Literal["released", "paper"] = "released",
+) -> Loss:
+    """Label-aware smoothing (Zhong et al., MiSLAS, CVPR 2021): smoothing eps_k grows with the size of the true class.
+
+    eps_k = tail + (head - tail) g((n_k - n_min) / (n_max - n_min)), g = 1 where all counts are equal. `released`
+    spreads eps over all classes, so the true one also receives eps / C; `paper` spreads it over the C - 1 others.
+
+    Raises: InputError for a smoothing outside [0, 1) or an unknown shape or variant.
+    """
+    for name, value in (("smooth_head", smooth_head), ("smooth_tail", smooth_tail)):
+        check_inside(name, value, 0, 1, "the release uses 0 to 0.4")
+    check_one_of("shape", shape, SHAPES)
+    check_one_of("variant", variant, ("released", "paper"))
+    return _softmax(partial(_las, head=smooth_head, tail=smooth_tail, shape=shape, among_all=variant == "released"))
+
+
+def _las(counts: ClassCounts, *, head: float, tail: float, shape: str, among_all: bool) -> SoftmaxTerms:
+    n = counts.clamped
+    width = n.max() - n.min()
+    u = (n - n.min()) / width if width > 0 else torch.ones_like(n)
+    eps = tail + (head - tail) * SHAPES[shape](u)
+    return SoftmaxTerms(spread=eps / (len(n) if among_all else len(n) - 1))
