@@ -253,6 +253,12 @@ def test_a_chain_applies_its_parts_in_order() -> None:
     assert len(chain.methods) == 2  # type: ignore[attr-defined]
 
 
+def test_a_fresh_start_does_not_read_the_head_before_it() -> None:
+    problem = testing.world()
+    chained = methods.from_spec("cosine(epochs=1)+crt(epochs=1)")(problem)
+    assert torch.equal(chained.weight, methods.build("crt", epochs=1)(problem).weight)
+
+
 def test_a_head_of_cosines_cannot_start_raw_feature_training() -> None:
     chain = methods.from_spec("cosine(epochs=1)+ce(epochs=1)")
     with pytest.raises(InputError, match="divides each feature row by its norm"):

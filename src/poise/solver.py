@@ -198,7 +198,9 @@ class _Block:
     def start(self, head: Head | None) -> Tensor:
         """(G, C, D + 1) first rows."""
         shape = (len(self.features.counts), self.features.dim + 1)
-        rows = torch.zeros(shape, dtype=torch.float64) if head is None else self.space.enter(head)
+        rows = torch.zeros(shape, dtype=torch.float64)
+        if head is not None and any(recipe.start is not fresh for recipe in self.recipes):
+            rows = self.space.enter(head)
         return torch.stack([recipe.start(rows, self.seed) for recipe in self.recipes]).to(self.rates)
 
     def make_families(self, problem: Problem) -> list[_Family]:

@@ -125,7 +125,7 @@ def cosine(*, scale: float = 16.0, learn_scale: bool = False, **options: Unpack[
     if not scale > 0:
         raise InputError(f"scale must be positive, got {scale}")
     part = params.unit_rows_and_scale if learn_scale else params.unit_rows
-    return recipe(losses.cross_entropy(), options, default=Options(lr=0.3), part=part, scale=scale)
+    return recipe(losses.cross_entropy(), options, default=Options(lr=0.03), part=part, scale=scale)
 
 
 def los(*, delta: float = 0.98, **options: Unpack[Options]) -> Retrain:
