@@ -14,7 +14,8 @@ import torch
 @pytest.fixture(autouse=True)
 def strict_torch() -> Iterator[None]:
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # The debug mode sets the flag of use_deterministic_algorithms without importing the compiler.
+    torch.set_deterministic_debug_mode("error")
     yield
     assert torch.get_default_dtype() == torch.float32
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")

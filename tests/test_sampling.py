@@ -283,7 +283,7 @@ def test_progressive_uses_all_rows_of_a_class_before_one_repeats():
 # --- size ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", [instance, square_root])  # the two that draw without cycles; cycles take longer
+@pytest.mark.parametrize("sampler", [instance, square_root])  # the cyclic ones take 10 s each: benchmarks/sampling.py
 def test_more_than_two_to_the_24_rows_are_sampled(sampler):
     rows = 2**24 + 1000
     y = torch.zeros(rows, dtype=torch.int64)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.types import ClassCounts, Features, Head, Scores, as_counts
+from poise.types import ClassCounts, Features, Head, Scores, as_counts, check_labels
 
 __all__ = [
     "Balance",
@@ -119,13 +119,17 @@ def evaluate(
     Raises: InputError if the shapes disagree or logits are not finite.
     """
     counts = as_counts(counts)
+    y = check_labels(y, len(counts))
+    if len(y) == 0:
+        raise InputError("there is no row to evaluate")
     if logits.ndim != 2 or logits.shape != (len(y), len(counts)):
         raise InputError(
             f"logits must be (N, C) = ({len(y)}, {len(counts)}) to fit the labels and counts, got {tuple(logits.shape)}"
         )
+    logits = logits if adjust is None else adjust(logits)
     if not torch.isfinite(logits).all():
         raise InputError(f"row {int((~torch.isfinite(logits)).any(-1).nonzero()[0])} of the logits is not finite")
-    return scores(tally(logits if adjust is None else adjust(logits), y), counts, many=many, few=few)
+    return scores(tally(logits, y), counts, many=many, few=few)
 
 
 def evaluate_head(head: Head, features: Features, *, chunk: int = 8192, many: int = 100, few: int = 20) -> Scores:

@@ -5,6 +5,7 @@ images do not. A split here is counts, an order of choice and a hash, so that a 
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -31,7 +32,9 @@ def exponential(n_max: int, classes: int, imbalance: float) -> Tensor:
     """
     _possible(n_max, classes, imbalance)
     ratio = 1 / imbalance
-    return _filled([int(n_max * ratio ** (c / (classes - 1))) for c in range(classes)], n_max, imbalance)
+    counts = [int(n_max * ratio ** (c / (classes - 1))) for c in range(classes - 1)]
+    # The product n_max * (1 / imbalance) can round to just below a whole number; the quotient cannot.
+    return _filled([*counts, int(n_max / imbalance)], n_max, imbalance)
 
 
 def pareto(n_max: int, classes: int, imbalance: float, power: float = 6.0) -> Tensor:
@@ -44,8 +47,8 @@ def pareto(n_max: int, classes: int, imbalance: float, power: float = 6.0) -> Te
     Raises: InputError for impossible arguments, or if the last class would be empty.
     """
     _possible(n_max, classes, imbalance)
-    if not power > 0:
-        raise InputError(f"power must be positive, got {power}")
+    if not power >= 0.1:
+        raise InputError(f"power must be at least 0.1, got {power}; ImageNet-LT was drawn with 6")
     reach = imbalance ** (1 / power) - 1
     counts = [int(n_max * (1 + c / (classes - 1) * reach) ** -power) for c in range(classes - 1)]
     return _filled([*counts, int(n_max / imbalance)], n_max, imbalance)
@@ -64,9 +67,10 @@ def step(n_max: int, classes: int, imbalance: float, head_share: float = 0.5) ->
 
 
 def _possible(n_max: int, classes: int, imbalance: float) -> None:
-    if n_max < 1 or classes < 2 or not imbalance >= 1:
+    if n_max < 1 or classes < 2 or not 1 <= imbalance < math.inf:
         raise InputError(
-            f"a profile needs n_max >= 1, classes >= 2 and imbalance >= 1, got {n_max}, {classes} and {imbalance}"
+            f"a profile needs n_max >= 1, classes >= 2 and a finite imbalance >= 1, "
+            f"got {n_max}, {classes} and {imbalance}"
         )
 
 

@@ -110,9 +110,10 @@ class ClassAware:
         draw = epoch * len(y) + np.arange(len(y))
         visit, within = np.divmod(draw, self.images_per_visit)
         cycle, place = np.divmod(visit, len(rows.present))
-        orders = {c: _generator(seed, CLASS_CYCLE, c).permutation(rows.present) for c in np.unique(cycle).tolist()}
-        shuffled = np.stack([orders[c] for c in sorted(orders)])
-        classes = shuffled[cycle - cycle.min(), place]
+        # Random keys per cycle and class; their order is the order of the classes in that cycle.
+        cycles = np.arange(cycle[0], cycle[-1] + 1)
+        keys = _hash(seed, CLASS_CYCLE, cycles[:, None], rows.present[None, :])
+        classes = rows.present[np.argsort(keys, axis=1, kind="stable")[cycle - cycle[0], place]]
         # A class is visited once per cycle, so its draws so far are known without a memory.
         return torch.from_numpy(rows.pick(classes, cycle * self.images_per_visit + within, seed))
 
@@ -131,14 +132,21 @@ class _RowsByClass:
         """The row that the `number`-th draw (from 0) of each of `classes` takes from that class's shuffled cycles."""
         size = self.sizes[classes]
         cycle, place = np.divmod(number, size)
-        pairs, which = np.unique(np.stack([classes, cycle]), axis=1, return_inverse=True)
-        lengths = self.sizes[pairs[0]]
+        # Draws of a class are consecutive, so it uses every cycle between its first and its last.
+        first, last = np.full(len(self.sizes), np.iinfo(np.int64).max), np.full(len(self.sizes), -1)
+        np.minimum.at(first, classes, cycle)
+        np.maximum.at(last, classes, cycle)
+        used = np.maximum(last - first + 1, 0) * (last >= 0)
+        pair_class = np.repeat(np.arange(len(used)), used)
+        pair_cycle = np.arange(len(pair_class)) - np.repeat(np.cumsum(used) - used - first, used)
+        lengths = self.sizes[pair_class]
         start = np.cumsum(lengths) - lengths
         pair = np.repeat(np.arange(len(lengths)), lengths)
         member = np.arange(len(pair)) - start[pair]
-        keys = _hash(seed, ROW_CYCLE, epoch, pairs[0][pair], pairs[1][pair], member)
+        keys = _hash(seed, ROW_CYCLE, epoch, pair_class[pair], pair_cycle[pair], member)
         shuffled = member[np.lexsort((keys, pair))]
-        chosen: Ints = self.order[self.first[classes] + shuffled[start[which.reshape(-1)] + place]]
+        which = (np.cumsum(used) - used - first)[classes] + cycle
+        chosen: Ints = self.order[self.first[classes] + shuffled[start[which] + place]]
         return chosen
 
 

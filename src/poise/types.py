@@ -240,10 +240,11 @@ class Features:
 
     def __post_init__(self) -> None:
         x = torch.as_tensor(self.x)
-        x = x.unsqueeze(0) if x.ndim == 2 else x
         counts = as_counts(self.counts)
-        if x.ndim != 3 or not x.is_floating_point():
+        views = x.unsqueeze(0) if x.ndim == 2 else x
+        if views.ndim != 3 or len(views) == 0 or views.shape[2] == 0 or not x.is_floating_point():
             raise InputError(f"features are floating-point (N, D) or (V, N, D), got {x.dtype} {tuple(x.shape)}")
+        x = views
         y = check_labels(torch.as_tensor(self.y), len(counts))
         if len(y) != x.shape[1] or len(y) == 0:
             raise InputError(

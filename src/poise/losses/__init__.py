@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
+from poise.errors import InputError
 from poise.losses.bce import class_balanced_bce
 from poise.losses.focal import focal
 from poise.losses.gala import gala
@@ -87,4 +88,8 @@ def build(name: str, counts: ClassCounts | Tensor, **params: Any) -> Callable[[T
     Raises: InputError for a name that is not in `LOSSES`.
     """
     check_one_of("loss", name, LOSSES)
-    return bind(LOSSES[name](**params), counts)
+    try:
+        loss = LOSSES[name](**params)
+    except TypeError as error:
+        raise InputError(f"loss {name!r}: {error}") from error
+    return bind(loss, counts)

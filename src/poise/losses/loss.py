@@ -46,8 +46,13 @@ def gradient(loss: Loss, logits: Tensor, y: Tensor, state: Any) -> tuple[Tensor,
 
 
 def stack_states(states: Sequence[Any], like: Tensor) -> Any:
-    """States of one family as one, every term stacked along a new leading dimension, in the dtype of `like`."""
-    columns = zip(*states, strict=True)
+    """States of one family as one, every term stacked along a new leading dimension, in the dtype of `like`.
+
+    Raises: InputError if a term is None in some states only.
+    """
+    columns = list(zip(*states, strict=True))
+    if any(len({term is None for term in terms}) > 1 for terms in columns):
+        raise InputError("states of one family have the same terms; a term is None in some of these only")
     return _with_terms(states[0], [None if terms[0] is None else torch.stack(terms).to(like) for terms in columns])
 
 
@@ -71,9 +76,12 @@ def _apply_stateless(function: Callable[[Tensor, Tensor], Tensor], logits: Tenso
 
 def bind(loss: Loss, counts: ClassCounts | Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss as a function (logits (..., B, C), y (B,)) -> losses (..., B) at its initial state."""
-    state = loss.init(as_counts(counts))
+    known = as_counts(counts)
+    state = loss.init(known)
 
     def losses(logits: Tensor, y: Tensor) -> Tensor:
+        if logits.shape[-1] != len(known):
+            raise InputError(f"logits have {logits.shape[-1]} columns for {len(known)} classes")
         return loss.apply(logits, y, _with_terms(state, [term if term is None else term.to(logits) for term in state]))[
             0
         ]

@@ -1,5 +1,6 @@
 """Adjustments of a given head that need no training: rescaled rows, shifted biases, temperature, un-learning."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -125,7 +126,7 @@ def _rebalance(problem: Problem, seed: int = 0, *, power: float) -> Head:
 def log_mean_softmax(head: Head, features: Features) -> Tensor:
     """(C,) float64 logarithm of the mean softmax over the rows: the head's effective prior there."""
     sums = [z.double().log_softmax(dim=-1).logsumexp(dim=0) for z, _ in logit_chunks(head, features)]
-    return torch.stack(sums).logsumexp(dim=0) - torch.tensor(float(len(features)), dtype=torch.float64).log()
+    return torch.stack(sums).logsumexp(dim=0) - math.log(len(features))
 
 
 def temperature() -> Method:
@@ -147,11 +148,11 @@ def _temperature(problem: Problem, seed: int = 0) -> Head:
     logits = head(rows.x[0]).double()
 
     def nll(log_t: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits * torch.tensor(-log_t).double().exp(), rows.y))
+        return float(torch.nn.functional.cross_entropy(logits * math.exp(-log_t), rows.y))
 
-    bound = torch.tensor(100.0).log().item()
+    bound = math.log(100.0)
     found = minimize_scalar(nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
-    return head.scaled(torch.tensor(-found.x, dtype=torch.float64).exp())
+    return head.scaled(math.exp(-found.x))
 
 
 def _held_out(problem: Problem, head: Head, purpose: str) -> Features:
