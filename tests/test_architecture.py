@@ -14,12 +14,12 @@ MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in R
 
 VALUES = {"errors", "files", "types", "spec"}
 FAMILIES = ("bce", "focal", "gala", "softmax")
-PURE = {"losses", "sampling", "constraints", "params", "plan", "metrics", "profiles"}
+PURE = {"losses", "sampling", "constraints", "params", "plan", "metrics", "profiles", "statistics"}
 
 # What each module may import of Poise. Layers: values; pure functions of values, strangers to each other; algorithms;
 # shells; the command line and the public checks.
 ALLOWED: dict[str, set[str]] = {
-    "__init__": {"constraints", "losses", "methods", "metrics", "profiles", "sampling", "testing"}
+    "__init__": {"constraints", "losses", "methods", "metrics", "profiles", "sampling", "statistics", "testing"}
     | {"errors", "plan", "solver", "spec", "types"},
     "errors": set(),
     "files": set(),

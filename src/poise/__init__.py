@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from poise import constraints, losses, methods, metrics, profiles, sampling, testing
+    from poise import constraints, losses, methods, metrics, profiles, sampling, statistics, testing
     from poise.errors import PoiseError, PoiseWarning
     from poise.methods import then
     from poise.metrics import evaluate, evaluate_head
@@ -45,6 +45,7 @@ _HOMES: dict[str, str | None] = {
     "metrics": None,
     "profiles": None,
     "sampling": None,
+    "statistics": None,
     "testing": None,
     "then": "methods",
 }
@@ -70,6 +71,7 @@ __all__ = [
     "metrics",
     "profiles",
     "sampling",
+    "statistics",
     "testing",
     "then",
 ]

@@ -1,0 +1,133 @@
+"""Intervals for accuracies and for differences between methods on the same rows.
+
+Two questions, two resamplings. `over="images"`: how would the number change with other images of the same classes? Rows
+are drawn again within their class. `over="classes"`: how would it change with other classes of the same kind? Classes
+are drawn again. The second is the wider one, because classes differ in difficulty. All methods are resampled together,
+so that what they share cancels in a difference.
+
+The measure is balanced accuracy, the mean of the recalls of the classes present. Intervals are bootstrap-t: the
+estimate plus and minus its standard error times a quantile of the resampled |difference| / standard error; for several
+methods at once the quantile is that of the largest of them, so that the intervals hold together.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.errors import InputError
+
+__all__ = ["Interval", "bootstrap_interval", "paired_difference", "recalls", "simultaneous_intervals"]
+
+Over = Literal["images", "classes"]
+
+
+class Interval(NamedTuple):
+    """An estimate with the bounds of its interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Does the interval lie on one side of zero?"""
+        return self.low > 0 or self.high < 0
+
+
+def recalls(correct: Tensor, y: Tensor) -> Tensor:
+    """(..., K) float64 mean of correct (..., N) within each of the K classes that the labels y (N,) hold, ascending."""
+    values, labels, sizes = _by_class(correct, y)
+    sums = torch.zeros(*values.shape[:-1], len(sizes), dtype=torch.float64).index_add(-1, labels, values)
+    return sums / sizes
+
+
+def bootstrap_interval(
+    correct: Tensor, y: Tensor, *, over: Over = "images", level: float = 0.95, rounds: int = 2000, seed: int = 0
+) -> Interval:
+    """Interval of the balanced accuracy of one method; `correct` (N,) says which rows it gets right.
+
+    Raises: InputError if shapes disagree or an argument is out of range.
+    """
+    return simultaneous_intervals(correct.unsqueeze(0), y, over=over, level=level, rounds=rounds, seed=seed)[0]
+
+
+def paired_difference(
+    a: Tensor, b: Tensor, y: Tensor, *, over: Over = "images", level: float = 0.95, rounds: int = 2000, seed: int = 0
+) -> Interval:
+    """Interval of the balanced accuracy of `a` minus that of `b`, both (N,) on the same rows.
+
+    Raises: InputError if shapes disagree or an argument is out of range.
+    """
+    return bootstrap_interval(a.double() - b.double(), y, over=over, level=level, rounds=rounds, seed=seed)
+
+
+def simultaneous_intervals(
+    values: Tensor, y: Tensor, *, over: Over = "images", level: float = 0.95, rounds: int = 2000, seed: int = 0
+) -> list[Interval]:
+    """Intervals (one per row of `values`) that hold all at once with probability `level`.
+
+    `values` (M, N) are rows right or wrong, or differences of them to a baseline (in [-1, 1]). A row of equal values
+    has an interval of no width.
+
+    Raises: InputError if shapes disagree, `rounds` is below 100 or `level` is outside (0, 1).
+    """
+    if values.ndim != 2 or values.shape[1] != len(y) or len(y) == 0:
+        raise InputError(f"values must be (M, N) for the {len(y)} labels, got {tuple(values.shape)}")
+    if not 0 < level < 1 or rounds < 100:
+        raise InputError(f"level must lie in (0, 1) and rounds be at least 100, got {level} and {rounds}")
+    if over not in ("images", "classes"):
+        raise InputError(f"over must be 'images' or 'classes', got {over!r}")
+    draw = _resample_images if over == "images" else _resample_classes
+    means, errors, studentised = draw(*_by_class(values, y), rounds, np.random.default_rng(seed))
+    width = float(studentised.abs().amax(dim=1).quantile(level)) if bool((errors > 0).any()) else 0.0
+    return [Interval(m, m - width * e, m + width * e) for m, e in zip(means.tolist(), errors.tolist(), strict=True)]
+
+
+Draws = tuple[Tensor, Tensor, Tensor]
+
+
+def _by_class(values: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Values in float64, labels as 0..K-1 without gaps, and rows per class (K,)."""
+    _, labels, sizes = np.unique(y.cpu().numpy(), return_inverse=True, return_counts=True)
+    return values.cpu().double(), torch.from_numpy(labels), torch.from_numpy(sizes).double()
+
+
+def _resample_classes(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int, rng: np.random.Generator) -> Draws:
+    """Estimates (M,), standard errors (M,) and studentised resampled deviations (rounds, M)."""
+    classes = len(sizes)
+    if classes < 2:
+        raise InputError("an interval over classes needs rows of at least two classes")
+    per_class = torch.zeros(len(values), classes, dtype=torch.float64).index_add(-1, labels, values) / sizes
+    means, errors = per_class.mean(dim=1), per_class.std(dim=1) / classes**0.5
+    weights = torch.from_numpy(rng.multinomial(classes, np.full(classes, 1 / classes), size=rounds) / classes)
+    drawn = weights @ per_class.T
+    variance = (weights @ per_class.square().T - drawn.square()).clamp_min(0) / (classes - 1)
+    return means, errors, _studentise(drawn - means, variance.sqrt(), errors)
+
+
+def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int, rng: np.random.Generator) -> Draws:
+    """Estimates (M,), standard errors (M,) and studentised resampled deviations (rounds, M)."""
+    methods, classes = len(values), len(sizes)
+    order, start = labels.argsort(stable=True), 0
+    means, variance = torch.zeros(methods, dtype=torch.float64), torch.zeros(methods, dtype=torch.float64)
+    drawn, drawn_variance = (torch.zeros(rounds, methods, dtype=torch.float64) for _ in range(2))
+    for size in sizes.long().tolist():
+        rows = values[:, order[start : start + size]]
+        start += size
+        means += rows.mean(dim=1) / classes
+        # A class of one row shows no variation; it adds none, and its share of the width is missing.
+        unbiased = 1 / max(size - 1, 1) / classes**2
+        variance += rows.var(dim=1, correction=0) * unbiased
+        weights = torch.from_numpy(rng.multinomial(size, np.full(size, 1 / size), size=rounds) / size)
+        mean = weights @ rows.T
+        drawn += mean / classes
+        drawn_variance += (weights @ rows.square().T - mean.square()).clamp_min(0) * unbiased
+    return means, variance.sqrt(), _studentise(drawn - means, drawn_variance.sqrt(), variance.sqrt())
+
+
+def _studentise(deviation: Tensor, error: Tensor, original: Tensor) -> Tensor:
+    # Where a resample shows no variation its own error is 0; the original one stands in.
+    scale = torch.where(error > 0, error, original)
+    return torch.where(scale > 0, deviation / torch.where(scale > 0, scale, 1), 0)

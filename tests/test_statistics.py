@@ -1,0 +1,138 @@
+"""Intervals: identities, agreement with the classical formulas, and coverage on constructed truth."""
+
+import pytest
+import torch
+from scipy import stats
+
+from poise.errors import InputError
+from poise.statistics import bootstrap_interval, paired_difference, recalls, simultaneous_intervals
+
+OVER = ["images", "classes"]
+
+
+def draws(seed: int, *, classes: int = 40, rows: int = 30, methods: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """(correct (methods, N), y): rows right with a probability that differs by class and not by method."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(classes).repeat_interleave(rows)
+    chance = torch.rand(classes, generator=g)
+    return torch.rand(methods, len(y), generator=g) < chance[y], y
+
+
+def test_recalls_are_means_within_the_classes_present() -> None:
+    correct = torch.tensor([True, False, True, True])
+    assert recalls(correct, torch.tensor([5, 5, 9, 2])).tolist() == [1.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_the_estimate_is_the_balanced_accuracy(over) -> None:
+    correct, y = draws(0)
+    expected = float(recalls(correct[0], y).mean())
+    assert bootstrap_interval(correct[0], y, over=over).estimate == pytest.approx(expected, abs=1e-12)
+
+
+def test_over_classes_it_is_nearly_the_t_interval_of_the_recalls() -> None:
+    correct, y = draws(1)
+    found = bootstrap_interval(correct[0], y, over="classes", rounds=20000)
+    values = recalls(correct[0], y)
+    width = stats.t.ppf(0.975, len(values) - 1) * float(values.std()) / len(values) ** 0.5
+    # The bootstrap-t quantile differs from Student's by the shape of the recalls and by 20,000 draws.
+    assert found.high - found.estimate == pytest.approx(width, rel=0.06)
+
+
+def test_over_images_it_is_nearly_the_normal_interval_of_a_stratified_mean() -> None:
+    correct, y = draws(2, rows=200)
+    found = bootstrap_interval(correct[0], y, rounds=20000)
+    p = recalls(correct[0], y)
+    error = float((p * (1 - p) / 199).sum()) ** 0.5 / len(p)
+    assert found.high - found.estimate == pytest.approx(1.96 * error, rel=0.03)
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_a_method_against_itself_differs_by_exactly_nothing(over) -> None:
+    correct, y = draws(3)
+    assert paired_difference(correct[0], correct[0], y, over=over) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_swapping_two_methods_mirrors_the_interval(over) -> None:
+    correct, y = draws(4, methods=2)
+    there, back = (paired_difference(*pair, y, over=over) for pair in (correct, correct.flip(0)))
+    assert there == pytest.approx((-back.estimate, -back.high, -back.low), abs=1e-12)
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_pairing_removes_what_two_methods_share(over) -> None:
+    correct, y = draws(5)
+    changed = correct[0].clone()
+    changed[::50] = True  # a slightly better copy
+    single = bootstrap_interval(changed, y, over=over)
+    paired = paired_difference(changed, correct[0], y, over=over)
+    assert paired.high - paired.low < (single.high - single.low) / 3
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_intervals_of_many_methods_together_are_wider_and_of_one_alone_the_same(over) -> None:
+    correct, y = draws(6, methods=12)
+    together = simultaneous_intervals(correct.double(), y, over=over)
+    alone = bootstrap_interval(correct[0], y, over=over)
+    assert together[0].high > alone.high
+    assert simultaneous_intervals(correct[:1].double(), y, over=over)[0] == alone
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_the_order_of_the_rows_and_the_names_of_the_classes_do_not_matter_to_the_estimate(over) -> None:
+    correct, y = draws(7)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    a = bootstrap_interval(correct[0], y, over=over)
+    b = bootstrap_interval(correct[0][order], 3 * y[order] + 1, over=over)
+    assert b.estimate == pytest.approx(a.estimate, abs=1e-12)
+    assert b.high == pytest.approx(a.high, rel=0.02)
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None:
+    correct, y = draws(8)
+    first = bootstrap_interval(correct[0], y, seed=1)
+    assert bootstrap_interval(correct[0], y, seed=1) == first
+    assert bootstrap_interval(correct[0], y, seed=2) != first
+
+
+def test_all_right_has_no_width_and_a_class_of_one_row_is_no_error() -> None:
+    y = torch.tensor([0, 1, 1, 2, 2, 2])
+    assert bootstrap_interval(torch.ones(6), y) == (1.0, 1.0, 1.0)
+    found = bootstrap_interval(torch.tensor([1, 0, 1, 0, 1, 1.0]), y)
+    assert found.low < found.estimate < found.high
+
+
+@pytest.mark.parametrize(("over", "methods"), [("images", 1), ("classes", 1), ("classes", 6)])
+def test_intervals_cover_the_truth_as_often_as_they_say(over, methods) -> None:
+    # 400 worlds at 95 %: the count of misses is 20 +- 4.4; the bounds are three and a half deviations away.
+    g = torch.Generator().manual_seed(9)
+    y = torch.arange(60).repeat_interleave(20)
+    fixed, misses = torch.rand(60, generator=g), 0
+    for world in range(400):
+        chance = fixed if over == "images" else torch.rand(60, generator=g)
+        truth = float(fixed.mean()) if over == "images" else 0.5
+        correct = torch.rand(methods, len(y), generator=g) < chance[y]
+        found = simultaneous_intervals(correct.double(), y, over=over, rounds=300, seed=world)
+        misses += not all(i.low <= truth <= i.high for i in found)
+    assert 5 <= misses <= 36
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"level": 1.0}, "level"),
+        ({"rounds": 10}, "rounds"),
+        ({"over": "pixels"}, "'pixels'"),
+        ({"y": torch.arange(3)}, "3 labels"),
+    ],
+)
+def test_an_impossible_request_is_named(change, words) -> None:
+    correct, y = draws(10)
+    with pytest.raises(InputError, match=words):
+        simultaneous_intervals(**{"values": correct.double(), "y": y, **change})
+
+
+def test_one_class_has_no_interval_over_classes() -> None:
+    with pytest.raises(InputError, match="two classes"):
+        bootstrap_interval(torch.ones(4), torch.zeros(4).long(), over="classes")
