@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter, functional
 
 from poise.methods import retrain
+from poise.sampling import ClassAware, instance
 from poise.solver import Retrain, fresh
 from poise.testing import world
 from poise.types import Problem
@@ -124,12 +125,12 @@ def class_affine(weight: Tensor, bias: Tensor, scale: float) -> Model:
 
 
 def cosines(weight: Tensor, bias: Tensor, scale: float) -> Model:
-    w = Parameter(weight)
+    w = Parameter(functional.normalize(weight))  # its length has no meaning, but would divide the gradient
     return [w], lambda x: scale * functional.linear(functional.normalize(x), functional.normalize(w))
 
 
 def scaled_cosines(weight: Tensor, bias: Tensor, scale: float) -> Model:
-    w, s = Parameter(weight), Parameter(torch.tensor(scale).to(weight))
+    w, s = Parameter(functional.normalize(weight)), Parameter(torch.tensor(scale).to(weight))
     return [w, s], lambda x: s * functional.linear(functional.normalize(x), functional.normalize(w))
 
 
@@ -155,7 +156,7 @@ def shrink(weight: Tensor, factor: float, radius: float) -> None:
             row *= radius / (factor * float(row.norm()))
 
 
-def prepare(problem: Problem, recipe: Retrain, model: Any) -> tuple[Tensor, Tensor, Tensor, float]:
+def prepare(problem: Problem, recipe: Retrain) -> tuple[Tensor, Tensor, Tensor, float]:
     """Features (V, N, D), first weight and bias on them, and what the features were multiplied by."""
     x, head = problem.train.x.double(), problem.head
     weight, bias, factor = head.weight.double(), head.bias.double(), 1.0
@@ -163,8 +164,7 @@ def prepare(problem: Problem, recipe: Retrain, model: Any) -> tuple[Tensor, Tens
         centre = x[0].mean(dim=0)
         factor = 1 / math.sqrt(float((x[0] - centre).pow(2).sum() / len(x[0])))
         x = (x - centre) * factor
-        if model not in (cosines, scaled_cosines):  # a direction needs no correction
-            weight, bias = weight / factor, bias + weight @ centre
+        weight, bias = weight / factor, bias + weight @ centre
     if recipe.start is fresh:
         drawn = fresh(torch.zeros(len(bias), x.shape[-1] + 1, dtype=torch.float64), SEED)
         weight, bias = drawn[:, :-1], drawn[:, -1]
@@ -180,7 +180,7 @@ def batches(problem: Problem, recipe: Retrain, epoch: int) -> list[Tensor]:
 def plain_loop(problem: Problem, recipe: Retrain, loss: Any, model: Any = linear, every: str = "never") -> Tensor:
     """(N, C) logits of the training rows after training one head."""
     plan, y, dtype = recipe.plan, problem.train.y, problem.train.x.dtype
-    x, weight, bias, factor = prepare(problem, recipe, model)
+    x, weight, bias, factor = prepare(problem, recipe)
     x = x.to(dtype)
     parameters, forward = model(weight.to(dtype), bias.to(dtype), recipe.scale)
     norms = problem.head.weight.norm(dim=1)
@@ -318,6 +318,15 @@ def test_the_cases_are_all_trained_methods_and_no_two_agree():
     logits = torch.stack([case.recipe(problem, SEED)(problem.train.x[0]) for case in CASES if case.views == 1])
     apart = torch.pdist(logits.flatten(1)) / logits.flatten(1).norm(dim=1).max()
     assert float(apart.min()) > 1e-4  # so that no case passes with the loss, part or projection of another
+
+
+def test_methods_start_and_sample_as_their_papers_say():
+    """What the loop takes from a recipe instead of choosing it."""
+    recipes = {name: getattr(retrain, name)() for name in retrain.__all__ if name != "recipe"}
+    assert {name for name, recipe in recipes.items() if recipe.start is fresh} == {"crt", "gala"}
+    cycled = {name for name, recipe in recipes.items() if recipe.sampler == ClassAware(4)}
+    assert cycled == {"crt", "lws", "label_aware_smoothing"}
+    assert all(recipe.sampler is instance for name, recipe in recipes.items() if name not in cycled)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "cosine_epoch_start", "cosine_epoch_end", "multistep"])

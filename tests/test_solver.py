@@ -27,23 +27,23 @@ ZERO = losses.stateless(lambda z, y: z.sum(dim=-1) * 0)  # nothing but weight de
 
 
 @pytest.fixture
-def one_thread():
-    """Several threads may split a sum differently for one head than for twenty."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def two_threads():
+    """Where every other test has one; they may split a sum differently for one head than for many."""
+    torch.set_num_threads(2)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 def mixed(epochs=(3,), batch_size=16):
-    """Twenty-two heads: every loss, part, sampler, start, schedule and projection; some share a pass, some do not."""
+    """Twenty-six heads: every loss, part, sampler, start, schedule and projection; some share a pass, some do not."""
     r, lengths = retrain, itertools.cycle(epochs)
     rows = [
         (r.ce, {}),
         (r.ce, {"lr": 0.5, "weight_decay": 1e-2}),
         (r.ce, {"schedule": "constant", "momentum": 0.0}),
         (r.ce, {"nesterov": True, "schedule": "cosine_epoch_end"}),
-        (r.ce, {"scale_features": False, "lr": 0.01, "drop_last": True}),
+        (r.ce, {"scale_features": False, "lr": 0.01}),
+        (r.ce, {"drop_last": True}),
         (r.crt, {"schedule": "cosine_epoch_start", "warmup_epochs": 1}),
         (r.crt, {"images_per_visit": 2}),
         (r.lws, {}),
@@ -59,6 +59,7 @@ def mixed(epochs=(3,), batch_size=16):
         (r.focal, {"sampler": "progressive"}),
         (r.vs, {}),
         (r.weight_balancing, {"every": "step"}),
+        (r.weight_balancing, {"every": "step", "radius": 0.3}),
         (r.weight_balancing, {"every": "epoch", "loss": "ce", "radius": 1.0}),
         (r.gala, {}),
         (r.gala, {"variant": "paper", "lambda_pos": 1.5, "accumulate": "sum", "lr": 0.5}),
@@ -98,23 +99,21 @@ def replaced_features(problem, factor, shift):
 # --- many heads at once ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_head_trained_with_others_is_the_head_trained_alone_bit_for_bit():
     problem = world(views=3)
     recipes = mixed()
     assert all_same(fit_heads(problem, recipes, 7), [recipe(problem, 7) for recipe in recipes])
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_a_head_trained_with_others_is_within_1e6_of_the_head_trained_alone_after_an_epoch():
-    problem = world(counts=tuple(range(120, 0, -3)), dim=48)
-    recipes = mixed(epochs=(1,), batch_size=128)
+    problem = world(counts=tuple(range(40, 0, -1)), dim=48)
+    recipes = mixed(epochs=(1,), batch_size=300)[::4]  # threads that share a busy core are slow
     x = problem.train.x[0]
     for together, recipe in zip(fit_heads(problem, recipes, 7), recipes, strict=True):
-        alone = recipe(problem, 7)
-        assert relative(together(x), alone(x)) <= 1e-6
+        assert relative(together(x), recipe(problem, 7)(x)) <= 1e-6
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_the_order_of_recipes_does_not_matter():
     problem = world()
     recipes = mixed()
@@ -124,7 +123,6 @@ def test_the_order_of_recipes_does_not_matter():
     assert all_same(heads, [expected[i] for i in shuffled])
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("most", "calls"), [(2**25, 2), (3 * 16 * 4, 6), (1, 14)])
 def test_splitting_a_pass_into_blocks_changes_nothing(monkeypatch, most, calls):
     problem = world()
@@ -186,7 +184,6 @@ def test_a_path_leads_from_the_stage1_head_to_the_result(method, scale_features)
     assert min(relative(path[e + 1](x), path[e](x)) for e in range(3)) > 1e-4
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_an_entry_of_a_path_is_the_result_of_so_many_epochs():
     """True where the learning rate and the sampler do not look at the number of epochs."""
     problem = world()
@@ -256,7 +253,6 @@ def test_not_cancelling_changes_nothing():
 # --- divergence ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_diverging_head_keeps_its_last_finite_epoch_and_disturbs_no_other():
     problem = world()
     steady = {"batch_size": 16, "schedule": "constant"}
@@ -289,10 +285,13 @@ def test_a_diverging_head_keeps_its_last_finite_epoch_and_disturbs_no_other():
     assert all_same([paths[i][-1] for i in (0, 2, 4)], alone)
 
 
-def test_a_head_that_diverges_at_once_stays_where_it_started():
+@pytest.mark.parametrize(("batch_size", "decay"), [(1, 1.0), (72, 1e30)])
+def test_a_head_that_diverges_at_once_stays_where_it_started(batch_size, decay):
+    """To NaN after many steps, and to infinity in one."""
     problem = world()
+    plan = {"epochs": 1, "batch_size": batch_size, "lr": 1e30, "weight_decay": decay, **PLAIN}
     with pytest.warns(PoiseWarning, match="epoch 1 of 1"):
-        head = retrain.ce(epochs=1, batch_size=1, lr=1e30, weight_decay=1.0, scale_features=False)(problem)
+        head = retrain.ce(**plan)(problem)
     assert same(head, problem.head)
 
 
@@ -419,6 +418,8 @@ def test_dropping_the_only_batch_is_refused():
         ("weight_decay", math.inf),
         ("epochs", -1),
         ("epochs", 2.5),
+        ("epochs", 2.0),
+        ("epochs", "3"),
         ("epochs", math.nan),
         ("epochs", math.inf),
         ("batch_size", 0),
@@ -431,6 +432,9 @@ def test_dropping_the_only_batch_is_refused():
         ("milestones", (0.5, 1.5)),
         ("milestones", (-0.1,)),
         ("milestone_factor", -0.1),
+        ("milestone_factor", 1.5),
+        ("lr", "3"),
+        ("momentum", None),
         ("milestone_factor", math.nan),
     ],
 )
@@ -438,12 +442,6 @@ def test_a_plan_names_the_field_that_is_out_of_range(field, value):
     with pytest.raises(InputError, match=f"plan: {field} must be") as refusal:
         Plan(**{field: value})
     assert repr(value) in str(refusal.value)
-
-
-@pytest.mark.parametrize("field", ["epochs", "batch_size"])
-def test_a_whole_number_written_as_a_float_trains(field):
-    problem = world()
-    assert same(retrain.ce(**{"epochs": 2, field: 4.0})(problem), retrain.ce(**{"epochs": 2, field: 4})(problem))
 
 
 def test_nesterov_without_momentum_is_refused():
@@ -523,11 +521,12 @@ def test_multistep_without_milestones_is_constant():
     assert (rates == 0.3).all()
 
 
-@pytest.mark.parametrize("epochs", range(5, 205, 5))
+@pytest.mark.parametrize("epochs", range(10, 210, 10))
 def test_multistep_falls_at_whole_epochs_whatever_the_rounding(epochs):
-    rates = learning_rates(Plan(lr=1.0, epochs=epochs, schedule="multistep", milestones=(0.2, 0.6, 0.8)), 1).squeeze(1)
+    shares = (0.2, 0.1 + 0.2, 0.8)  # 0.1 + 0.2 is above 0.3
+    rates = learning_rates(Plan(lr=1.0, epochs=epochs, schedule="multistep", milestones=shares), 1).squeeze(1)
     falls = (rates.diff() < 0).nonzero().flatten() + 1
-    assert falls.tolist() == [epochs // 5, 3 * epochs // 5, 4 * epochs // 5]
+    assert falls.tolist() == [epochs // 5, 3 * epochs // 10, 4 * epochs // 5]
 
 
 # --- weight decay and MaxNorm of weight balancing --------------------------------------------------------------------
@@ -613,7 +612,6 @@ def test_states_of_one_family_are_kept_apart_and_not_shared_between_calls():
     assert not any(same(a, b) for a, b in itertools.combinations(first, 2))
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("epochs", "plain"), [(10, 8), (5, 4), (7, 6), (1, 1)])
 def test_deferred_reweighting_starts_at_80_percent_of_the_epochs(epochs, plain):
     problem = world()
