@@ -12,7 +12,7 @@ import poise
 ROOT = Path(poise.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-VALUES = {"errors", "files", "types", "spec"}
+VALUES = {"checks", "errors", "files", "types", "spec"}
 FAMILIES = ("bce", "focal", "gala", "softmax")
 PURE = {"losses", "sampling", "constraints", "params", "plan", "metrics", "profiles", "statistics"}
 
@@ -22,16 +22,19 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"constraints", "losses", "methods", "metrics", "profiles", "sampling", "statistics", "testing"}
     | {"errors", "plan", "solver", "spec", "types"},
     "errors": set(),
-    "files": set(),
+    "checks": {"errors"},
+    "files": {"errors"},
     "spec": {"errors"},
     "types": {"errors", "files"},
     "record": {"types"},
-    **{name: {"errors", "types"} for name in PURE - {"losses"}},
-    **{f"losses/{name}": {"errors", "losses", "types"} for name in ("__init__", "loss", "weights", *FAMILIES)},
+    **{name: {"checks", "errors", "types"} for name in PURE - {"losses"}},
+    **{
+        f"losses/{name}": {"checks", "errors", "losses", "types"} for name in ("__init__", "loss", "weights", *FAMILIES)
+    },
     "space": {"types"},
     "memorised": {"errors", "metrics", "types"},
     "solver": VALUES | PURE | {"space"},
-    "methods/__init__": VALUES | PURE | {"methods"},
+    "methods/__init__": VALUES | PURE | {"methods", "solver"},
     "methods/method": {"types"},
     "methods/closed_form": VALUES | {"methods"},
     "methods/posthoc": VALUES | {"memorised", "methods", "metrics", "solver"},
@@ -40,13 +43,13 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": VALUES | {"methods", "metrics", "record", "solver"},
     "data": VALUES,
     "report/__init__": set(),
-    "report/tables": {"record", "spec"},
+    "report/tables": {"plan", "record", "spec"},
     "runs": {"errors", "files", "record", "report"},
     "catalogue": {"methods"},
     "demo": {"data", "experiment", "methods", "record", "spec"},
     "testing": VALUES | {"methods", "plan", "solver"},
     "__main__": {"cli"},
-    "cli": {"__version__", "catalogue", "data", "demo", "errors", "report", "runs"},
+    "cli": {"__version__", "checks", "catalogue", "data", "demo", "errors", "report", "runs"},
 }
 
 

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("demo with space ü")
-    return run("demo", cwd=folder), folder / "runs" / "demo"
+    return run("demo", cwd=folder), folder / "runs" / "demo" / "cifar100lt_r32_autoaugment"
 
 
 def test_the_demo_prints_at_least_22_methods_within_80_columns(
@@ -80,7 +83,12 @@ def test_the_demo_repeats_byte_for_byte_but_for_the_seconds(
         (("methods", "losss"), "poise: no method is called 'losss', did you mean 'los'?; see `poise methods`\n"),
         (
             ("demo", "--set", "cifar"),
-            "poise: no demo set is called 'cifar'; there are cifar100lt_r32_autoaugment, cifar100lt_r32\n",
+            "poise: --set must be one of cifar100lt_r32_autoaugment, cifar100lt_r32; got 'cifar'\n",
+        ),
+        (("demos",), "poise: No such command 'demos'. Did you mean 'demo'?; see `poise --help`\n"),
+        (
+            ("demo", "--sed", "1"),
+            "poise: No such option: --sed (Possible options: --seed, --set); see `poise demo --help`\n",
         ),
     ],
 )
@@ -105,12 +113,47 @@ def test_an_output_folder_that_is_a_file_is_refused_before_training(
     with pytest.raises(SystemExit) as stop:
         main(["demo", "--out", str(tmp_path / "taken")])
     assert stop.value.code == 2
-    assert "choose another with --out" in capsys.readouterr().err
+    assert "choose another folder with --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_so_and_leaves_no_half_result(sent: signal.Signals, code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "poise", "demo"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        folder = tmp_path / "runs" / "demo" / "cifar100lt_r32_autoaugment"
+        until = time.monotonic() + 60
+        while not folder.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        running.send_signal(sent)
+        _, said = running.communicate()
+    assert running.returncode == code
+    assert said in ("poise: interrupted\n", "poise: terminated\n")
+    assert not list(folder.iterdir())
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m poise methods | head -n 1",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+def test_a_terminal_without_unicode_gets_question_marks(tmp_path: Path) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "poise", "methods"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_debug_shows_the_traceback_wherever_it_stands() -> None:
     done = run("methods", "losss", "--debug")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" in done.stderr
 
 

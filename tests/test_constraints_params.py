@@ -65,7 +65,7 @@ def test_projections_leave_the_bias_the_prep_and_the_given_head(project):
 def test_an_infinite_radius_is_the_identity(dtype):
     head = some_head(2, dtype=dtype)
     assert torch.equal(project_max_norm(head, INF).weight, head.weight)
-    assert torch.equal(free().apply(head, free().radius(head)).weight, head.weight)
+    assert torch.equal(free().apply(head.weight, free().radius(head)), head.weight)
     assert free().every == "never"
 
 
@@ -110,14 +110,14 @@ def test_a_given_radius_needs_no_head():
     assert given.every == "epoch"
     assert unit_norm().radius(None) == 1.0
     assert unit_norm(every="epoch").every == "epoch"
-    assert unit_norm().apply is project_unit_norm
+    assert unit_norm().apply(torch.tensor([[3.0, 4.0]]), 1.0).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]]
 
 
 REFUSED = {
     "radius 0": (lambda: max_norm(radius=0.0), ("radius must be positive", "0.0")),
     "radius nan": (lambda: max_norm(radius=float("nan")), ("radius must be positive", "nan")),
     "threshold": (lambda: max_norm(threshold=-0.1), ("threshold", "-0.1")),
-    "every": (lambda: max_norm(radius=1.0, every="batch"), ("step, epoch or never", "'batch'")),
+    "every": (lambda: max_norm(radius=1.0, every="batch"), ("step, epoch, never", "'batch'")),
     "no head": (lambda: max_norm().radius(None), ("stage-1 head", "or a radius")),
 }
 

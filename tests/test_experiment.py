@@ -54,8 +54,9 @@ def test_records_say_what_the_numbers_depend_on() -> None:
     assert problem.held_out is not None
     (record,) = run([Spec("los", epochs=2, delta=0.9)], problem, problem.held_out, data="world", seed=4)
     assert record.method == "los(delta=0.9,epochs=2)"
-    assert record.plan["epochs"] == 2
-    assert record.plan["lr"] == 0.03
+    (settings,) = record.settings
+    assert (settings["delta"], settings["epochs"], settings["lr"]) == (0.9, 2, 0.03)
+    assert (settings["start"], settings["sampler"]) == ("stage1", "instance")
     assert (record.train, record.test, record.seed) == (problem.train.key, problem.held_out.key, 4)
     assert record.selected_on is None
     assert set(record.versions) == {"python", "poise", "torch", "numpy"}

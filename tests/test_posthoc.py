@@ -148,7 +148,7 @@ def test_tau_norm_keeps_the_preparation_of_features():
 
 
 def test_an_unknown_bias_is_refused_with_the_choices():
-    with pytest.raises(InputError, match="bias must be 'drop' or 'keep', got 'zero'"):
+    with pytest.raises(InputError, match="bias must be one of drop, keep; got 'zero'"):
         tau_norm(bias="zero")
 
 
@@ -387,7 +387,8 @@ def test_temperature_changes_no_prediction_and_lowers_the_loss():
 def test_temperature_of_a_calibrated_head_is_one():
     problem = gaussian_problem(each=2000)
     balanced = logit_adjustment()(problem)
-    fresh = replace(problem.train, seen_by_backbone=False)
+    order = torch.arange(len(problem.train)).flip(0)  # the training rows themselves are refused
+    fresh = replace(problem.train.take(order), seen_by_backbone=False)
     found = temperature()(Problem(problem.train, balanced, fresh))
     assert float(balanced.weight[0, 0] / found.weight[0, 0]) == pytest.approx(1, abs=0.05)  # 8,000 rows
 
@@ -396,7 +397,7 @@ def test_temperature_stays_within_its_bounds_when_all_rows_are_right():
     y = torch.arange(20) % 4
     x = torch.nn.functional.one_hot(y, 6).double()
     head = Head(0.1 * torch.eye(4, 6).double(), torch.zeros(4).double())
-    found = temperature()(Problem(rows_of(x, y), head, rows_of(x, y)))
+    found = temperature()(Problem(rows_of(x, y), head, rows_of(x.flip(0), y.flip(0))))
     # Beyond T = 1/360 here the loss is 0 in float64; the search ends where it stops falling, or at its bound.
     assert 0.01 * 0.999 <= float(head.weight[0, 0] / found.weight[0, 0]) < 0.02
 
@@ -432,7 +433,7 @@ def memorised_problem(seen, wrong=0):
     labels = y.clone()
     labels[:wrong] = (labels[:wrong] + 1) % 4
     head = Head(torch.eye(4, 6).double(), torch.zeros(4).double())
-    return Problem(rows_of(x, y), head, rows_of(x, labels, seen=seen))
+    return Problem(rows_of(x, y), head, rows_of(x.flip(0), labels.flip(0), seen=seen))
 
 
 @pytest.mark.parametrize("method", [rebalance(), temperature()], ids=["rebalance", "temperature"])
@@ -444,6 +445,15 @@ def test_unknown_rows_that_look_memorised_draw_a_warning(method):
 @pytest.mark.parametrize(("seen", "wrong"), [(False, 0), (None, 2)])
 def test_unseen_rows_and_ordinary_accuracy_draw_none(seen, wrong):
     assert torch.isfinite(temperature()(memorised_problem(seen, wrong)).weight).all()  # warnings are errors here
+
+
+@pytest.mark.parametrize("method", [rebalance(), temperature()], ids=["rebalance", "temperature"])
+@pytest.mark.parametrize("seen", [None, False])
+def test_the_training_rows_are_refused_as_held_out_rows_whatever_they_say(method, seen):
+    problem = some_problem()
+    rows = replace(problem.train, seen_by_backbone=seen)
+    with pytest.raises(MemorisedRowsError, match="the training rows as held-out rows"):
+        method(replace(problem, held_out=rows))
 
 
 # --- nearest class mean ----------------------------------------------------------------------------------------------

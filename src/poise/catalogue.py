@@ -2,13 +2,14 @@
 
 import inspect
 import re
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
 
-from poise.methods import Entry, defaults, entries, is_trained, parameters
+from poise.methods import Entry, defaults, entries, parameters, retrain
 from poise.methods.published import published
 
 __all__ = ["Listing", "describe", "describe_all", "references"]
@@ -58,14 +59,15 @@ def describe(name: str) -> Listing:
     own = {p.name: "required" if p.required else repr(p.default) for p in parameters(name).values()}
     entry = entries()[name]
     plan = {key: repr(value) for key, value in defaults(name).items()}
+    choices = {"start": retrain.STARTS, "sampler": retrain.SAMPLERS}
+    shown = [f"{key} = {value}{_others(choices.get(key, ()), value)}" for key, value in plan.items()]
     recipes = [f"{row.spec}\n    {row.features}{'; ' * bool(row.note)}{row.note}" for row in published(name)]
     cited = references().get(entry.reference or "", "")
     blocks = [
         f"{name}\n",
         _reflowed(inspect.getdoc(entry.factory) or ""),
         _block("Parameters", [f"{key} = {value}" for key, value in own.items()]),
-        _block("Options of training", [f"{key} = {value}" for key, value in plan.items()]),
-        _block("Choices", CHOICES if is_trained(name) else []),
+        _block("Options of training", shown),
         _block("Published recipes, for raw features of their family", recipes),
         _block("Reference", [cited] if cited else []),
     ]
@@ -80,17 +82,15 @@ def describe(name: str) -> Listing:
     return Listing("\n".join(block for block in blocks if block), data)
 
 
-CHOICES = [
-    "start = 'stage1' | 'fresh'",
-    "sampler = 'instance' | 'class_balanced' | 'class_balanced_iid' | 'square_root' | 'progressive'",
-    "images_per_visit = 4  (of the class-aware cycle, sampler 'class_balanced')",
-]
-
-
 def _reflowed(doc: str) -> str:
     """Paragraphs as single lines, for the terminal to wrap at its own width."""
     marked = re.sub(r"\n(?=(Deviation|Raises):)", "\n\n", doc)
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in marked.split("\n\n"))
+
+
+def _others(names: Iterable[str], chosen: str) -> str:
+    rest = [repr(name) for name in names if repr(name) != chosen]
+    return f"  (or {', '.join(rest)})" if rest else ""
 
 
 def _block(title: str, lines: list[str]) -> str:

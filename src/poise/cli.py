@@ -1,17 +1,21 @@
 """The command line: every verb loads, calls the library once, saves, and prints where.
 
 Heavy modules are imported inside the verbs, so that help and mistakes answer at once. Exit codes: 0 done, 2 the input
-cannot be used, 130 interrupted.
+cannot be used, 130 interrupted, 143 terminated.
 """
 
+import io
 import json
 import os
+import signal
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,13 +25,17 @@ from poise.errors import PoiseError
 
 __all__ = ["app", "main"]
 
+# What typer raises for words it does not know. It has no public name there, and the package it comes from has changed;
+# it is the base of this public one.
+USAGE_ERROR: Any = typer.BadParameter.__base__
+
 app = typer.Typer(
     name="poise",
     help="Re-balance classifiers trained on long-tailed data: every head, one pass, honest comparison.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 done, 2 the input cannot be used, 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 the input cannot be used, 130 interrupted, 143 terminated.",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -54,19 +62,22 @@ def demo(
         str, typer.Option("--set", help="cifar100lt_r32_autoaugment or cifar100lt_r32.")
     ] = "cifar100lt_r32_autoaugment",
     seed: Annotated[int, typer.Option(min=0, help="Seed of row orders and fresh starts.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for records.jsonl, summary.csv and summary.md.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for records.jsonl, summary.csv and summary.md.  [default: runs/demo/SET]"),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train every method on real CIFAR-100-LT features in one pass and print the table."""
     from poise import runs
+    from poise.checks import check_one_of
     from poise.data import DEMO_SETS
     from poise.demo import NOTES, run_demo
     from poise.report.tables import to_terminal
 
-    folder = runs.prepare(out)
+    check_one_of("--set", features, DEMO_SETS)
+    folder = runs.prepare(out or Path("runs/demo") / features)
     begun = time.perf_counter()
     with _progress("training heads", quiet=quiet or as_json) as report:
         records = run_demo(features, seed=seed, progress=report)
@@ -115,14 +126,50 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     # Must be set before torch is loaded. Threads that spin while they wait make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
+    signal.signal(signal.SIGTERM, _terminated)
+    raise SystemExit(_run([word for word in given if word != "--debug"], debug="--debug" in given))
+
+
+def _run(words: list[str], *, debug: bool) -> int:
     try:
-        # --debug is accepted anywhere, also behind the verb.
-        app(args=[word for word in given if word != "--debug"], prog_name="poise")
+        code = int(app(args=words, prog_name="poise", standalone_mode=False) or 0)
+        return _interrupted() if code == 130 else code  # typer answers an interrupt with this code, silently
+    except USAGE_ERROR as error:
+        return _refuse(f"{error.format_message().rstrip('.')}; see `{_verb(error)} --help`", debug)
     except PoiseError as error:
-        if "--debug" in given:
-            raise
-        typer.echo(f"poise: {error}", err=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("poise: interrupted", err=True)
-        raise SystemExit(130) from None
+        return _refuse(str(error), debug)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except BrokenPipeError:
+        # The reader has gone, as in `poise demo | head`; nothing more can be said on this stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _interrupted() -> int:
+    typer.echo("poise: interrupted", err=True)
+    return 130
+
+
+def _verb(error: Any) -> str:
+    return str(error.ctx.command_path) if error.ctx else "poise"
+
+
+def _refuse(sentence: str, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"poise: {sentence}", err=True)
+    return 2
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
+def _terminated(number: int, frame: object) -> None:
+    typer.echo("poise: terminated", err=True)
+    raise SystemExit(128 + number)

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from poise.checks import check_inside, check_one_of, check_positive
 from poise.errors import InputError
 from poise.types import Head
 
@@ -21,13 +22,13 @@ Every = Literal["step", "epoch", "never"]
 
 
 class Projection(NamedTuple):
-    """`radius(stage-1 head)` -> number; `apply(head, radius)` -> head; `every` step, epoch or never.
+    """`radius(stage-1 head)` -> number; `apply(weight (..., C, D), radius)` -> weight; `every` step, epoch or never.
 
-    `radius` is None where no radius is needed of the stage-1 head.
+    `needs_head` says that the radius is found from the stage-1 head.
     """
 
     radius: Callable[[Head | None], float]
-    apply: Callable[[Head, Tensor | float], Head]
+    apply: Callable[[Tensor, Tensor | float], Tensor]
     every: Every = "step"
     needs_head: bool = False
 
@@ -37,43 +38,54 @@ def project_max_norm(head: Head, radius: Tensor | float) -> Head:
 
     Rows inside are unchanged bit for bit. MaxNorm of Alshammari et al., CVPR 2022.
     """
-    norms = head.weight.norm(dim=-1, keepdim=True)
-    limit = _column(radius, norms)
-    return replace(head, weight=torch.where(norms > limit, head.weight * (limit / norms), head.weight))
+    return replace(head, weight=_at_most(head.weight, radius))
 
 
 def project_unit_norm(head: Head, radius: Tensor | float = 1.0) -> Head:
     """The nearest head whose weight rows have norm exactly `radius`; a zero row stays zero."""
-    norms = head.weight.norm(dim=-1, keepdim=True)
-    return replace(head, weight=head.weight * (_column(radius, norms) / torch.where(norms > 0, norms, 1)))
+    return replace(head, weight=_exactly(head.weight, radius))
+
+
+def _at_most(weight: Tensor, radius: Tensor | float) -> Tensor:
+    norms = weight.norm(dim=-1, keepdim=True)
+    limit = _column(radius, norms)
+    return torch.where(norms > limit, weight * (limit / norms), weight)
+
+
+def _exactly(weight: Tensor, radius: Tensor | float) -> Tensor:
+    norms = weight.norm(dim=-1, keepdim=True)
+    return weight * (_column(radius, norms) / torch.where(norms > 0, norms, 1))
 
 
 def free() -> Projection:
     """No constraint."""
-    return Projection(partial(_given, value=float("inf")), project_max_norm, "never")
+    return Projection(partial(_given, value=float("inf")), _at_most, "never")
 
 
-def max_norm(*, radius: float | None = None, threshold: float = 0.1, every: Every = "step") -> Projection:
+def max_norm(*, radius: float | None = None, threshold: float | None = None, every: Every = "step") -> Projection:
     """Row norms at most `radius`; without one, m + threshold (M - m) of the stage-1 row norms' minimum m and maximum M.
+
+    The default threshold is 0.1, the released one.
 
     Alshammari et al. (CVPR 2022): the paper projects after every step, the released code once per epoch.
 
-    Raises: InputError for a radius that is not positive, a negative threshold or an unknown `every`.
+    Raises: InputError for a radius that is not positive, a negative threshold, both at once, or an unknown `every`.
     """
-    if every not in ("step", "epoch", "never"):
-        raise InputError(f"every must be step, epoch or never; got {every!r}")
+    check_one_of("every", every, ("step", "epoch", "never"))
     if radius is None:
-        if threshold < 0:
-            raise InputError(f"threshold must be 0 or more, got {threshold}")
-        return Projection(partial(_between_norms, threshold=threshold), project_max_norm, every, needs_head=True)
-    if not radius > 0:
-        raise InputError(f"radius must be positive, got {radius}")
-    return Projection(partial(_given, value=radius), project_max_norm, every)
+        share = 0.1 if threshold is None else threshold
+        check_inside("threshold", share, 0, float("inf"), "the release uses 0.1")
+        return Projection(partial(_between_norms, threshold=share), _at_most, every, needs_head=True)
+    if threshold is not None:
+        raise InputError(f"give a radius or a threshold, not both; got {radius} and {threshold}")
+    if radius != float("inf"):
+        check_positive("radius", radius)
+    return Projection(partial(_given, value=radius), _at_most, every)
 
 
 def unit_norm(*, every: Every = "step") -> Projection:
     """Row norms exactly 1."""
-    return Projection(partial(_given, value=1.0), project_unit_norm, every)
+    return Projection(partial(_given, value=1.0), _exactly, every)
 
 
 def _given(head: Head | None, *, value: float) -> float:

@@ -35,7 +35,8 @@ NOTES = (
     "all, many, medium, few: accuracy in per cent over all classes and over those with more than 100, 20 to 100 and "
     "fewer than 20 training rows. F1: macro-F1. ECE: expected calibration error of the plain softmax.",
     "LoMa: variation over classes (standard deviation / mean) of the Logits Magnitude on the test split.",
-    "sec: closed forms and adjustments alone; trained heads their equal share of the one pass that trained them all.",
+    "sec: closed forms and adjustments alone, with the first use of scikit-learn (lda) and scipy (temperature); "
+    "trained heads their equal share of the training of all.",
 )
 
 

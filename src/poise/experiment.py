@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from poise.methods import Chain, Method, entries, from_spec
+from poise.methods import Chain, Method, entries, from_spec, implied_prior, settings
 from poise.metrics import coefficient_of_variation, logit_chunks, magnitude, moments, scores, tally, total
 from poise.record import Record, versions
 from poise.solver import Retrain, fit_heads, with_stage1
@@ -74,22 +74,23 @@ def run(
         warnings.simplefilter("always")
         fitted = fit_methods(problem, methods, seed, progress=progress)
     remarks = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    if problem.head is None:
+        remarks = ("there was no stage-1 head: plain cross-entropy was fitted on the training rows instead", *remarks)
     table, made_with = entries(), versions()
     records = []
-    for spec, method, (head, seconds) in zip(specs, methods, fitted, strict=True):
+    for spec, (head, seconds) in zip(specs, fitted, strict=True):
         result, variation = measure(head, test)
-        traits = [table[step.name].traits for step in spec.steps]
         records.append(
             Record(
                 method=str(spec),
-                plan=_plan(method),
+                settings=tuple(settings(step) for step in spec.steps),
                 data=data,
                 train=problem.train.key,
                 test=test.key,
                 seed=seed,
                 selected_on=None,
-                implied_prior=traits[-1].implied_prior,
-                transductive=any(trait.transductive for trait in traits),
+                implied_prior=implied_prior(spec),
+                transductive=any(table[step.name].traits.transductive for step in spec.steps),
                 scores=result,
                 loma_variation=variation,
                 seconds=seconds,
@@ -98,8 +99,3 @@ def run(
             )
         )
     return records
-
-
-def _plan(method: Method) -> dict[str, object]:
-    first = method.methods[0] if isinstance(method, Chain) else method
-    return dict(vars(first.plan)) if isinstance(first, Retrain) else {}

@@ -16,15 +16,17 @@ __all__ = ["MEMORISED_ACCURACY", "refuse_memorised"]
 MEMORISED_ACCURACY = 0.98
 
 
-def refuse_memorised(features: Features, head: Head, *, purpose: str) -> None:
-    """Let `features` pass if the backbone never saw them; `purpose` says in the message what they were wanted for.
+def refuse_memorised(features: Features, head: Head, *, trained_on: Features, purpose: str) -> None:
+    """Let `features` pass if neither backbone nor head saw them; `purpose` says what they were wanted for.
 
-    Raises: MemorisedRowsError if it did. Warns (PoiseWarning) if that is unknown and `head` is right on more than 98 %
-    of the rows, as it is on memorised ones.
+    Raises: MemorisedRowsError if the backbone did, or if they are the rows `trained_on`. Warns (PoiseWarning) if that
+    is unknown and `head` is right on more than 98 % of the rows, as it is on memorised ones.
     """
     remedy = "give rows that the backbone never saw as Problem(held_out=Features(..., seen_by_backbone=False))"
     if features.seen_by_backbone:
         raise MemorisedRowsError(f"{purpose} cannot use rows that trained the representation; {remedy}")
+    if features is trained_on or (len(features) == len(trained_on) and features.key == trained_on.key):
+        raise MemorisedRowsError(f"{purpose} cannot use the training rows as held-out rows; {remedy}")
     if features.seen_by_backbone is None:
         accuracy = evaluate_head(head, features).accuracy
         if accuracy > MEMORISED_ACCURACY:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.types import ClassCounts, Features, Head, Scores, as_counts, check_labels
+from poise.types import ClassCounts, Features, Head, Scores, as_counts, as_labels
 
 __all__ = [
     "Balance",
@@ -119,7 +119,7 @@ def evaluate(
     Raises: InputError if the shapes disagree or logits are not finite.
     """
     counts = as_counts(counts)
-    y = check_labels(y, len(counts))
+    y = as_labels(y, len(counts))
     if len(y) == 0:
         raise InputError("there is no row to evaluate")
     if logits.ndim != 2 or logits.shape != (len(y), len(counts)):
@@ -133,7 +133,12 @@ def evaluate(
 
 
 def evaluate_head(head: Head, features: Features, *, chunk: int = 8192, many: int = 100, few: int = 20) -> Scores:
-    """Scores of one head on the test-time view of `features`, `chunk` rows at a time."""
+    """Scores of one head on the test-time view of `features`, `chunk` rows at a time.
+
+    Raises: InputError for a stack of heads, such as a path: index it first.
+    """
+    if head.weight.ndim > 2:
+        raise InputError(f"this is a stack of {len(head)} heads; evaluate one of them, for example path[-1]")
     return scores(
         total(tally(z, y) for z, y in logit_chunks(head, features, chunk)), features.counts, many=many, few=few
     )

@@ -1,12 +1,13 @@
 """How long and how fast a head is trained: numbers only."""
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
 
+from poise.checks import is_number, is_whole
 from poise.errors import InputError
 
 __all__ = ["Options", "Plan", "SamplerName", "Schedule", "learning_rates"]
@@ -21,7 +22,8 @@ class Plan:
 
     `lr` is per step of the mean loss of a batch. `weight_decay` w adds w times the weight to its gradient (bias
     included), as torch.optim.SGD does. `scale_features` centres the features and divides them by one number, so that
-    their mean squared norm is 1 and `lr` means the same everywhere; the result is folded back into the head. Published
+    their mean squared norm is 1 and `lr` means the same everywhere; the result is folded back into the head. Where
+    logits are cosines only the centre has an effect, and it stays in the head's `prep`. Published
     recipes are stated for raw features of one family and switch it off. The default lr and weight_decay are one choice
     for all methods, made on held-out rows of the two shipped feature sets (experiments/default_plans.py); they are a
     start for a search, not the end of one.
@@ -49,23 +51,35 @@ class Plan:
     milestone_factor: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, allowed, good in (
-            ("lr", "a finite number, 0 or more", _finite(self.lr) and self.lr >= 0),
-            ("momentum", "a number in [0, 1)", _finite(self.momentum) and 0 <= self.momentum < 1),
-            ("weight_decay", "a finite number, 0 or more", _finite(self.weight_decay) and self.weight_decay >= 0),
-            ("epochs", "a whole number, 0 or more", _whole(self.epochs) and self.epochs >= 0),
-            ("batch_size", "a whole number, 1 or more", _whole(self.batch_size) and self.batch_size >= 1),
-            ("warmup_epochs", "a whole number from 0 to epochs", _whole(self.warmup_epochs, self.epochs)),
-            ("schedule", f"one of {', '.join(get_args(Schedule))}", self.schedule in get_args(Schedule)),
-            ("milestones", "shares of the epochs in [0, 1]", all(_finite(m) and 0 <= m <= 1 for m in self.milestones)),
+        shares = self.milestones if isinstance(self.milestones, tuple | list) else (None,)
+        names = get_args(Schedule)
+        # Functions, because a later check may rely on an earlier one.
+        checks: tuple[tuple[str, str, Callable[[], bool]], ...] = (
+            ("lr", "a finite number, 0 or more", lambda: is_number(self.lr) and self.lr >= 0),
+            ("momentum", "a number in [0, 1)", lambda: is_number(self.momentum) and 0 <= self.momentum < 1),
+            ("nesterov", "true or false", lambda: isinstance(self.nesterov, bool)),
+            ("nesterov", "false without momentum", lambda: self.momentum > 0 or not self.nesterov),
             (
-                "milestone_factor",
-                "a number in [0, 1]",
-                _finite(self.milestone_factor) and 0 <= self.milestone_factor <= 1,
+                "weight_decay",
+                "a finite number, 0 or more",
+                lambda: is_number(self.weight_decay) and self.weight_decay >= 0,
             ),
-            ("nesterov", "false without momentum", self.momentum > 0 or not self.nesterov),
-        ):
-            if not good:
+            ("epochs", "a whole number, 0 or more", lambda: is_whole(self.epochs) and self.epochs >= 0),
+            ("batch_size", "a whole number, 1 or more", lambda: is_whole(self.batch_size) and self.batch_size >= 1),
+            ("drop_last", "true or false", lambda: isinstance(self.drop_last, bool)),
+            ("scale_features", "true or false", lambda: isinstance(self.scale_features, bool)),
+            ("schedule", f"one of {', '.join(names)}", lambda: self.schedule in names),
+            (
+                "warmup_epochs",
+                "a whole number, 0 or more",
+                lambda: is_whole(self.warmup_epochs) and self.warmup_epochs >= 0,
+            ),
+            ("warmup_epochs", f"at most epochs={self.epochs}", lambda: self.warmup_epochs <= self.epochs),
+            ("milestones", "a tuple of shares of the epochs in [0, 1]", lambda: all(_share(s) for s in shares)),
+            ("milestone_factor", "a number in [0, 1]", lambda: _share(self.milestone_factor)),
+        )
+        for name, allowed, good in checks:
+            if not good():
                 raise InputError(f"plan: {name} must be {allowed}, got {getattr(self, name)!r}")
 
     def steps(self, rows: int) -> int:
@@ -76,12 +90,8 @@ class Plan:
         return whole if self.drop_last or rest == 0 else whole + 1
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _whole(value: object, most: float = math.inf) -> bool:
-    return isinstance(value, int) and 0 <= value <= most
+def _share(value: object) -> bool:
+    return is_number(value) and 0 <= value <= 1  # type: ignore[operator]
 
 
 class Options(TypedDict, total=False):

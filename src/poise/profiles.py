@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.types import ClassCounts, as_counts, check_labels
+from poise.types import ClassCounts, as_counts, as_labels
 
 __all__ = ["SPLITS", "Split", "exponential", "pareto", "select", "split_hash", "split_rows", "step"]
 
@@ -88,8 +88,8 @@ def select(y: Tensor, counts: ClassCounts | Tensor, order: Order = "first") -> T
 
     Raises: InputError naming the class that has too few rows.
     """
-    wanted = as_counts(counts).n.numpy()
-    labels = check_labels(y, len(wanted)).numpy()
+    wanted = as_counts(counts).n.cpu().numpy()
+    labels = as_labels(y, len(wanted)).cpu().numpy()
     shuffle = _shuffler(order)
     chosen = []
     for k, number in enumerate(wanted):
@@ -113,7 +113,7 @@ def _shuffler(order: Order) -> Callable[[np.ndarray], None]:
 
 def split_hash(rows: Tensor) -> str:
     """16 hex digits over the row numbers, in order."""
-    return hashlib.sha256(rows.to(torch.int64).contiguous().numpy().tobytes()).hexdigest()[:16]
+    return hashlib.sha256(rows.to(torch.int64).contiguous().cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 class Split(NamedTuple):

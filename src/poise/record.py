@@ -15,15 +15,15 @@ __all__ = ["Record", "versions"]
 class Record:
     """A row of a result.
 
-    `method` is the text of its Spec and `plan` its options of training in full. `train` and `test` are content hashes
-    of the splits. `selected_on` says which labelled rows chose the settings (None: nothing was chosen). `implied_prior`
-    is the class prior for which the softmax is meant, None if unknown. `loma_variation` is the coefficient of variation
-    over classes of the Logits Magnitude on the test split. `seconds` is the method's own time, and its equal share of a
-    pass that trained several. `remarks` are the warnings on the way.
+    `method` is the text of its Spec; `settings` holds for each of its steps all parameters, defaults included. `train`
+    and `test` are content hashes of the splits. `selected_on` says which labelled rows chose the settings (None:
+    nothing was chosen). `implied_prior` is the class prior for which the softmax is meant, None if unknown.
+    `loma_variation` is the coefficient of variation over classes of the Logits Magnitude on the test split. `seconds`
+    is the method's own time, and its equal share of a pass that trained several. `remarks` are the warnings on the way.
     """
 
     method: str
-    plan: Mapping[str, Any]
+    settings: tuple[Mapping[str, Any], ...]
     data: str
     train: str
     test: str
@@ -39,7 +39,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON types."""
-        return {**asdict(self), "scores": self.scores.to_dict(), "remarks": list(self.remarks)}
+        return {**asdict(self), "scores": self.scores.to_dict()}
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A run's folder: records.jsonl, summary.csv, summary.md."""
 
 import json
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +17,11 @@ def prepare(folder: Path) -> Path:
     """The folder, made if missing. Raises: InputError if it cannot be written, before any work is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell (root, full disk, network folder): only writing does.
+        with tempfile.NamedTemporaryFile(dir=folder):
+            return folder
     except OSError as error:
-        raise InputError(f"cannot make the folder {folder} ({error.strerror}); choose another with --out") from None
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"the folder {folder} cannot be written; choose another with --out")
-    return folder
+        raise InputError(f"cannot write into {folder} ({error.strerror}); choose another folder with --out") from None
 
 
 def write(folder: Path, records: Sequence[Record], *, notes: Sequence[str] = ()) -> list[Path]:

@@ -64,12 +64,12 @@ def instance(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int)
 
 def class_balanced_iid(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
     """Independent draws with replacement: a class uniformly, then one of its rows uniformly."""
-    return _independent(y, "class_balanced", _generator(seed, DRAWS, epoch))
+    return _independent(y, counts, "class_balanced", _generator(seed, DRAWS, epoch))
 
 
 def square_root(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
     """Independent draws with replacement: a class in proportion to sqrt(n_k), then one of its rows uniformly."""
-    return _independent(y, "square_root", _generator(seed, DRAWS, epoch))
+    return _independent(y, counts, "square_root", _generator(seed, DRAWS, epoch))
 
 
 def progressive(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
@@ -79,7 +79,7 @@ def progressive(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: i
     were used. Deviation from the released code: the cycles start anew in every epoch, which keeps the order a function
     of the epoch alone.
     """
-    rows = _RowsByClass(y)
+    rows = _RowsByClass(y, counts)
     rng = _generator(seed, DRAWS, epoch)
     progress = epoch / (epochs - 1) if epochs > 1 else 0.0
     chances = probabilities(torch.from_numpy(rows.sizes), "progressive", progress).numpy()
@@ -106,7 +106,7 @@ class ClassAware:
 
     def __call__(self, y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
         """The row order of one epoch."""
-        rows = _RowsByClass(y)
+        rows = _RowsByClass(y, counts)
         draw = epoch * len(y) + np.arange(len(y))
         visit, within = np.divmod(draw, self.images_per_visit)
         cycle, place = np.divmod(visit, len(rows.present))
@@ -121,10 +121,10 @@ class ClassAware:
 class _RowsByClass:
     """Row numbers sorted by class: rows of class k are order[first[k] : first[k] + sizes[k]]."""
 
-    def __init__(self, y: Tensor) -> None:
+    def __init__(self, y: Tensor, counts: ClassCounts) -> None:
         labels = y.cpu().numpy()
         self.order: Ints = np.argsort(labels, kind="stable")
-        self.sizes: Ints = np.bincount(labels).astype(np.int64)
+        self.sizes: Ints = np.bincount(labels, minlength=len(counts)).astype(np.int64)
         self.first: Ints = np.cumsum(self.sizes) - self.sizes
         self.present: Ints = np.flatnonzero(self.sizes)
 
@@ -150,8 +150,8 @@ class _RowsByClass:
         return chosen
 
 
-def _independent(y: Tensor, strategy: Strategy, rng: np.random.Generator) -> Tensor:
-    rows = _RowsByClass(y)
+def _independent(y: Tensor, counts: ClassCounts, strategy: Strategy, rng: np.random.Generator) -> Tensor:
+    rows = _RowsByClass(y, counts)
     chances = probabilities(torch.from_numpy(rows.sizes), strategy).numpy()
     classes = rng.choice(len(chances), size=len(y), p=chances)
     member = np.minimum((rng.random(len(y)) * rows.sizes[classes]).astype(np.int64), rows.sizes[classes] - 1)

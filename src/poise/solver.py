@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poise.checks import is_whole
 from poise.constraints import Projection, free
 from poise.errors import CancelledError, InputError, PoiseWarning
 from poise.losses import Loss, cross_entropy, gradient, stack_states
@@ -106,6 +107,11 @@ def fit_heads(
     Raises: CancelledError; InputError for a recipe that does not fit the problem.
     """
     recipes = list(recipes)
+    for recipe in recipes:
+        if not isinstance(recipe, Retrain):
+            raise InputError(f"fit_heads trains Retrain recipes, got {recipe!r}; call other methods on the problem")
+    if not is_whole(seed) or seed < 0:
+        raise InputError(f"the seed must be a whole number, 0 or more, got {seed!r}")
     if any(recipe.needs_head for recipe in recipes):
         problem = with_stage1(problem, seed)
     heads: dict[int, Head] = {}
@@ -285,9 +291,8 @@ class _Block:
         """Apply the projections that are due at this moment."""
         for family in self.families:
             if family.projection.every == moment:
-                rows = self.leaves[0][family.heads]
-                projected = family.projection.apply(Head(rows[..., :-1], rows[..., -1]), family.radius)
-                rows[..., :-1] = projected.weight
+                weight = self.leaves[0][family.heads][..., :-1]
+                weight.copy_(family.projection.apply(weight, family.radius))
 
 
 def _like(column: Tensor, leaf: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -53,7 +54,7 @@ class ClassCounts:
     @classmethod
     def from_labels(cls, y: Tensor | Sequence[int], num_classes: int | None = None) -> "ClassCounts":
         """Count integer labels `y` (N,); `num_classes` keeps trailing classes that have no row."""
-        labels = check_labels(torch.as_tensor(y), num_classes)
+        labels = as_labels(y, num_classes)
         return cls(torch.bincount(labels, minlength=num_classes or 0))
 
     def __len__(self) -> int:
@@ -87,12 +88,32 @@ def as_counts(counts: ClassCounts | Tensor | Sequence[int]) -> ClassCounts:
     return counts if isinstance(counts, ClassCounts) else ClassCounts(torch.as_tensor(counts))
 
 
-def check_labels(y: Tensor, num_classes: int | None) -> Tensor:
+def as_values(what: str, values: Any, *, finite: bool = True) -> Tensor:
+    """`values` as a floating-point tensor without gradient; an array or list is copied, so that no one can change it.
+
+    Raises: InputError if they are no numbers, not of a floating-point type, or (with `finite`) NaN or infinite.
+    """
+    try:
+        tensor = values.detach() if isinstance(values, Tensor) else torch.tensor(np.array(values))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} must be numbers: {error}") from None
+    if not tensor.is_floating_point():
+        raise InputError(f"{what} must be of a floating-point type, got {tensor.dtype}; convert with .float()")
+    if finite and not torch.isfinite(tensor).all():
+        raise InputError(f"{what} holds NaN or infinity")
+    return tensor
+
+
+def as_labels(labels: Any, num_classes: int | None) -> Tensor:
     """Labels as (N,) int64. Raises: InputError naming the first row that is no class index."""
+    try:
+        y = labels if isinstance(labels, Tensor) else torch.tensor(np.array(labels))
+    except (TypeError, ValueError):
+        raise InputError("labels are integers 0, 1, ...; encode names with sklearn's LabelEncoder first") from None
     if y.ndim != 1:
         raise InputError(f"labels are one integer per row, got shape {tuple(y.shape)}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise InputError(f"labels are integers 0, 1, ..., got {y.dtype}; encode them first")
+        raise InputError(f"labels are integers 0, 1, ..., got {y.dtype}; convert whole numbers with .long()")
     bad = (y < 0) if num_classes is None else (y < 0) | (y >= num_classes)
     if bad.any():
         row = int(bad.nonzero()[0])
@@ -120,7 +141,9 @@ class Prep:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A linear classifier: `weight` (..., C, D), `bias` (..., C), and an optional `prep` of the features.
+    """A linear classifier: `weight` (..., C, D), `bias` (..., C) or None for zeros, and an optional `prep` of features.
+
+    The parameters of a torch layer can be given as they are; the head keeps their values, not their gradients.
 
     Calling it on x (N, D) returns logits (..., N, C), any scale included, computed in the dtype of the weight. Leading
     dimensions hold several heads (of one pass, or of one head's path over epochs); indexing selects among them.
@@ -131,6 +154,12 @@ class Head:
     prep: Prep | None = None
 
     def __post_init__(self) -> None:
+        weight = as_values("a head's weight", self.weight)
+        bias = weight.new_zeros(weight.shape[:-1])
+        if self.bias is not None:
+            bias = as_values("a head's bias", self.bias).to(weight.dtype)
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "bias", bias)
         if self.weight.ndim < 2 or self.weight.shape[:-1] != self.bias.shape:
             raise InputError(
                 f"a head needs weight (..., C, D) and bias (..., C), got {tuple(self.weight.shape)} and "
@@ -154,6 +183,12 @@ class Head:
         rows = x.to(self.weight)
         rows = rows if self.prep is None else self.prep(rows)
         return rows @ self.weight.mT + self.bias.unsqueeze(-2)
+
+    def __len__(self) -> int:
+        """Number of heads in a stack."""
+        if self.weight.ndim < 3:
+            raise TypeError("this is one head; only a stack of heads has a length")
+        return len(self.weight)
 
     def __getitem__(self, index: int | slice) -> "Head":
         if self.weight.ndim < 3:
@@ -213,6 +248,8 @@ class Head:
             raise InputError(f"{path} cannot be read as a head: {error}") from None
         if header.get("format") != "poise.head":
             raise InputError(f"{path} is a safetensors file but no head saved by Poise")
+        if not {"weight", "bias"} <= set(tensors) or not header.get("schema", "").isdigit():
+            raise InputError(f"{path} is not a whole head: weight, bias or schema is missing")
         if int(header["schema"]) > HEAD_SCHEMA:
             raise InputError(
                 f"{path} has schema {header['schema']}, this version reads up to {HEAD_SCHEMA}; update poise"
@@ -239,13 +276,13 @@ class Features:
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        x = torch.as_tensor(self.x)
+        x = as_values("features", self.x, finite=False)
         counts = as_counts(self.counts)
         views = x.unsqueeze(0) if x.ndim == 2 else x
         if views.ndim != 3 or len(views) == 0 or views.shape[2] == 0 or not x.is_floating_point():
             raise InputError(f"features are floating-point (N, D) or (V, N, D), got {x.dtype} {tuple(x.shape)}")
         x = views
-        y = check_labels(torch.as_tensor(self.y), len(counts))
+        y = as_labels(self.y, len(counts))
         if len(y) != x.shape[1] or len(y) == 0:
             raise InputError(
                 f"features have {x.shape[1]} rows and labels {len(y)}; both need the same number, at least 1"
@@ -306,6 +343,9 @@ class Problem:
                 f"the stage-1 head has {self.head.classes} classes and {self.head.dim} features, "
                 f"the training rows have {classes} and {dim}"
             )
+        rows = torch.bincount(self.train.y, minlength=classes).cpu()
+        if int((rows > 0).sum()) < 2:
+            raise InputError("the training rows are all of one class; a classifier needs rows of at least two")
         if self.held_out is not None and (len(self.held_out.counts), self.held_out.dim) != (classes, dim):
             raise InputError(
                 f"the held-out rows have {len(self.held_out.counts)} classes and {self.held_out.dim} features, the "

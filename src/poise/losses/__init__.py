@@ -20,11 +20,12 @@ from typing import Any
 
 from torch import Tensor
 
+from poise.checks import check_one_of
 from poise.errors import InputError
 from poise.losses.bce import class_balanced_bce
 from poise.losses.focal import focal
 from poise.losses.gala import gala
-from poise.losses.loss import Loss, bind, check_one_of, gradient, stack_states, stateless
+from poise.losses.loss import Loss, bind, gradient, stack_states, stateless
 from poise.losses.softmax import (
     balanced_softmax,
     class_balanced,

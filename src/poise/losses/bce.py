@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.losses.loss import Loss, check_inside, rows_of
+from poise.checks import check_inside
+from poise.losses.loss import Loss, rows_of
 from poise.losses.weights import class_balanced_weights
 from poise.types import ClassCounts
 

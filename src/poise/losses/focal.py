@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.losses.loss import Loss, check_inside, rows_of
+from poise.checks import check_inside
+from poise.losses.loss import Loss, rows_of
 from poise.types import ClassCounts
 
 __all__ = ["FocalTerms", "focal", "focal_gradient", "focal_losses"]

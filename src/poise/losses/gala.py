@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.losses.loss import Loss, check_one_of, rows_of
+from poise.checks import check_number, check_one_of
+from poise.losses.loss import Loss, rows_of
 from poise.losses.softmax import SoftmaxTerms, softmax_gradient, softmax_losses
 from poise.types import ClassCounts
 
@@ -70,6 +71,8 @@ def gala(
 
     Raises: InputError for an unknown variant or accumulation.
     """
+    check_number("lambda_pos", lambda_pos)
+    check_number("lambda_neg", lambda_neg)
     check_one_of("variant", variant, ("released", "paper"))
     check_one_of("accumulate", accumulate, ("cumsum", "sum"))
     margin = lambda_pos - lambda_neg if variant == "paper" else 0.0

@@ -1,6 +1,6 @@
 """What a loss is: two pure functions, and what can be done with any of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.types import ClassCounts, as_counts
+from poise.types import ClassCounts, as_counts, as_labels
 
 __all__ = [
     "Loss",
     "bind",
-    "check_inside",
-    "check_one_of",
-    "check_positive",
     "gradient",
     "rows_of",
     "stack_states",
@@ -41,6 +38,11 @@ def gradient(loss: Loss, logits: Tensor, y: Tensor, state: Any) -> tuple[Tensor,
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
         losses, after = loss.apply(leaf, y, state)
+        if losses.shape != logits.shape[:-1]:
+            raise InputError(
+                f"a loss returns one number per example, here {tuple(logits.shape[:-1])}, got {tuple(losses.shape)}; "
+                "leave averaging to the solver"
+            )
         (slope,) = torch.autograd.grad(losses.sum(), leaf)
     return slope, after
 
@@ -82,9 +84,8 @@ def bind(loss: Loss, counts: ClassCounts | Tensor) -> Callable[[Tensor, Tensor],
     def losses(logits: Tensor, y: Tensor) -> Tensor:
         if logits.shape[-1] != len(known):
             raise InputError(f"logits have {logits.shape[-1]} columns for {len(known)} classes")
-        return loss.apply(logits, y, _with_terms(state, [term if term is None else term.to(logits) for term in state]))[
-            0
-        ]
+        cast = _with_terms(state, [term if term is None else term.to(logits) for term in state])
+        return loss.apply(logits, as_labels(y, len(known)), cast)[0]
 
     return losses
 
@@ -92,21 +93,3 @@ def bind(loss: Loss, counts: ClassCounts | Tensor) -> Callable[[Tensor, Tensor],
 def rows_of(y: Tensor) -> tuple[Any, ...]:
     """Index that picks, in (..., B, C), the entry of the true class of every row."""
     return (..., torch.arange(len(y), device=y.device), y)
-
-
-def check_inside(name: str, value: float, low: float, high: float, hint: str) -> None:
-    """Raises: InputError unless low <= value < high."""
-    if not low <= value < high:
-        raise InputError(f"{name} must lie in [{low}, {high}), got {value}; {hint}")
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raises: InputError unless value > 0."""
-    if not value > 0:
-        raise InputError(f"{name} must be positive, got {value}")
-
-
-def check_one_of(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Raises: InputError unless value is one of `allowed`."""
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

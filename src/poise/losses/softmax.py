@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from poise.checks import check_inside, check_number, check_one_of, check_positive
 from poise.losses.focal import focal
-from poise.losses.loss import Loss, check_inside, check_one_of, check_positive, rows_of
+from poise.losses.loss import Loss, rows_of
 from poise.losses.weights import class_balanced_weights, prior_power
 from poise.types import ClassCounts
 
@@ -122,6 +123,7 @@ def _los(counts: ClassCounts, *, delta: float) -> SoftmaxTerms:
 
 def balanced_softmax(*, tau: float = 1.0) -> Loss:
     """Cross-entropy of z + tau log prior (Ren et al., NeurIPS 2020; Menon et al., ICLR 2021). Predict with plain z."""
+    check_number("tau", tau)
     return _softmax(partial(_vs, tau=tau, gamma=0.0))
 
 
@@ -130,6 +132,8 @@ def vs(*, tau: float = 1.0, gamma: float = 0.3) -> Loss:
 
     d_k = (n_max / n_k)^gamma. gamma = 0 is balanced softmax; tau = 0 is CDT (Ye et al., 2020). Predict with plain z.
     """
+    check_number("tau", tau)
+    check_number("gamma", gamma)
     return _softmax(partial(_vs, tau=tau, gamma=gamma))
 
 
@@ -148,6 +152,7 @@ def class_balanced(*, beta: float = 0.9999, gamma: float = 0.0) -> Loss:
 
 def prior_weighted(*, rho: float = 1.0) -> Loss:
     """Cross-entropy weighted by prior_k^-rho, normalised to sum to C (the re-weighting of MARC and DisAlign)."""
+    check_number("rho", rho)
     return _softmax(partial(_weighted, weigh=partial(prior_power, rho=rho)))
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from poise.losses.loss import check_inside
+from poise.checks import check_inside
 from poise.types import ClassCounts, as_counts
 
 __all__ = ["class_balanced_weights", "prior_power"]

@@ -7,17 +7,19 @@ one row of the table of reference values in the tests. A package outside adds it
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, Literal
 
-from poise.errors import InputError
+from poise.errors import InputError, PoiseWarning
 from poise.methods import closed_form, posthoc, retrain
 from poise.methods.method import Chain, Method, then
 from poise.methods.posthoc import prediction_rebalancing
 from poise.plan import Options
+from poise.solver import Retrain
 from poise.spec import Spec
 
 __all__ = [
@@ -32,9 +34,11 @@ __all__ = [
     "defaults",
     "entries",
     "from_spec",
+    "implied_prior",
     "is_trained",
     "parameters",
     "prediction_rebalancing",
+    "settings",
     "then",
 ]
 
@@ -123,8 +127,10 @@ def entries() -> Mapping[str, Entry]:
             raise InputError(f"{point.value} wants to add the method {point.name!r}, which exists; rename it")
         try:
             loaded = point.load()
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"the method {point.name!r} of {point.value} cannot be loaded: {error}") from error
+        except Exception as error:  # whatever a stranger's module raises must not take the other methods away
+            message = f"the method {point.name!r} of {point.value} cannot be loaded: {error}"
+            warnings.warn(message, PoiseWarning, stacklevel=2)
+            continue
         found[point.name] = loaded if isinstance(loaded, Entry) else _entry_of(loaded)
     return dict(sorted(found.items()))
 
@@ -198,17 +204,37 @@ def from_spec(spec: Spec | str) -> Method:
     return then(first, *rest)
 
 
+def settings(spec: Spec) -> dict[str, Any]:
+    """Everything that a single step is run with: its own parameters, its plan and its choices, defaults included."""
+    own = {p.name: p.default for p in parameters(spec.name).values()} | dict(spec.params)
+    return own | _training(build(spec.name, **dict(spec.params)))
+
+
 def defaults(name: str) -> dict[str, Any]:
     """The options of training that the method uses where none is given; empty for one that is not trained."""
-    if not is_trained(name):
-        return {}
-    method = build(name, **{p.name: p.default for p in parameters(name).values() if not p.required})
-    plan = getattr(method, "plan", None)
-    return {} if plan is None else dict(vars(plan))
+    return _training(build(name)) if is_trained(name) else {}
+
+
+def _training(method: Method) -> dict[str, Any]:
+    return {**vars(method.plan), **retrain.choices(method)} if isinstance(method, Retrain) else {}
+
+
+def implied_prior(spec: Spec) -> str | None:
+    """The class prior for which the softmax of this method's head is meant; None where it is not known.
+
+    Known for single methods at the default values of what shapes the prior; a temperature keeps that of its input.
+    """
+    *before, last = spec.steps
+    if last.name == "temperature" and before:
+        return implied_prior(Spec.parse("+".join(str(step) for step in before)))
+    shaping = {*parameters(last.name), "start", "sampler"} - {"scale", "learn_scale", "transform", "shrinkage"}
+    changed = {key for key, _ in last.params} & shaping
+    return None if before or changed else _entry(last.name).traits.implied_prior
 
 
 def _entry(name: str) -> Entry:
-    table = entries()
+    # Looking through installed packages takes milliseconds, so it is left to names that are not in the table.
+    table = METHODS if name in METHODS else entries()
     if name not in table:
         raise InputError(f"no method is called {name!r}{_near(name, table)}; see `poise methods`")
     return table[name]

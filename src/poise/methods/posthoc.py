@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from poise.checks import check_number, check_one_of
 from poise.errors import InputError
 from poise.memorised import refuse_memorised
 from poise.methods.closed_form import class_means
@@ -55,8 +56,8 @@ def tau_norm(*, tau: float = 1.0, bias: Literal["drop", "keep"] = "drop") -> Met
 
     Raises: InputError for an unknown `bias`.
     """
-    if bias not in ("drop", "keep"):
-        raise InputError(f"bias must be 'drop' or 'keep', got {bias!r}")
+    check_number("tau", tau)
+    check_one_of("bias", bias, ("drop", "keep"))
     return partial(_tau_norm, tau=tau, bias=bias)
 
 
@@ -79,6 +80,7 @@ def logit_adjustment(*, tau: float = 1.0) -> Method:
     The prior is that of the training counts. tau = 1 turns a head calibrated for the training prior into one for a
     uniform prior; the sign is minus, and rare classes gain as tau grows.
     """
+    check_number("tau", tau)
     return partial(_logit_adjustment, tau=tau)
 
 
@@ -95,12 +97,13 @@ def unlearn(*, t: float = 1.0) -> Method:
 
     Raises: InputError for a head on normalised features.
     """
+    check_number("t", t)
     return partial(_unlearn, t=t)
 
 
 def _unlearn(problem: Problem, seed: int = 0, *, t: float) -> Head:
     head = _stage1_head(problem, seed).folded()
-    prior = problem.train.counts.prior
+    prior = problem.train.counts.prior.to(problem.train.x.device)
     pull = prior.unsqueeze(-1) * class_means(problem.train.x[0], problem.train)
     return Head(head.weight - (t * pull).to(head.weight), head.bias - (t * prior).to(head.bias))
 
@@ -114,6 +117,7 @@ def rebalance(*, power: float = 1.0) -> Method:
     Raises: InputError without held-out rows; MemorisedRowsError if they trained the representation, where m is merely
     the training prior and `logit_adjustment` says the same without pretence.
     """
+    check_number("power", power)
     return partial(_rebalance, power=power)
 
 
@@ -158,7 +162,7 @@ def _temperature(problem: Problem, seed: int = 0) -> Head:
 def _held_out(problem: Problem, head: Head, purpose: str) -> Features:
     if problem.held_out is None:
         raise InputError(f"{purpose} needs rows that the backbone never saw: give Problem(held_out=...)")
-    refuse_memorised(problem.held_out, head, purpose=purpose)
+    refuse_memorised(problem.held_out, head, trained_on=problem.train, purpose=purpose)
     return problem.held_out
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Unpack
 
 from poise import losses, params, sampling
+from poise.checks import check_positive
 from poise.constraints import Every, Projection, free, max_norm
 from poise.errors import InputError
 from poise.losses import Loss
@@ -26,6 +27,7 @@ from poise.solver import Retrain, Start, fresh, stage1
 __all__ = [
     "balanced_softmax",
     "ce",
+    "choices",
     "class_balanced",
     "cosine",
     "crt",
@@ -69,9 +71,13 @@ def recipe(
     """
     chosen: dict[str, Any] = {"start": "stage1", "sampler": "instance", **(default or {}), **options}
     visit = chosen.pop("images_per_visit", None)
+    if visit is not None and chosen["sampler"] != "class_balanced":
+        raise InputError(
+            f"images_per_visit belongs to the sampler 'class_balanced', the sampler is {chosen['sampler']!r}"
+        )
     start = _named(STARTS, "start", chosen.pop("start"))
     sampler = _named(SAMPLERS, "sampler", chosen.pop("sampler"))
-    if visit is not None and isinstance(sampler, sampling.ClassAware):
+    if visit is not None:
         sampler = sampling.ClassAware(visit)
     unknown = sorted(set(chosen) - PLAN_FIELDS)
     if unknown:
@@ -91,6 +97,15 @@ def _named(table: Mapping[str, Any], what: str, name: str) -> Any:
     if name not in table:
         raise InputError(f"{what} must be one of {', '.join(table)}; got {name!r}")
     return table[name]
+
+
+def choices(method: Retrain) -> dict[str, Any]:
+    """The names of the start and sampler of a trained method, and its images per visit if it has them."""
+    named: dict[Any, str] = {function: name for table in (STARTS, SAMPLERS) for name, function in table.items()}
+    start, sampler = named.get(method.start, "custom"), method.sampler
+    if isinstance(sampler, sampling.ClassAware):
+        return {"start": start, "sampler": "class_balanced", "images_per_visit": sampler.images_per_visit}
+    return {"start": start, "sampler": named.get(sampler, "custom")}
 
 
 def ce(**options: Unpack[Options]) -> Retrain:
@@ -121,9 +136,10 @@ def cosine(*, scale: float = 16.0, learn_scale: bool = False, **options: Unpack[
     """Cosine head: cross-entropy of s cos(f, w_k), no bias. Published scales run from 16 to 30.
 
     The scale is part of the head's weight; `learn_scale` trains it too. Starts from the directions of the stage-1 rows.
+    With `scale_features` (the default) the features are centred before they are normalised, as in CL2N of Kang et al.;
+    without, f is as it is.
     """
-    if not scale > 0:
-        raise InputError(f"scale must be positive, got {scale}")
+    check_positive("scale", scale)
     part = params.unit_rows_and_scale if learn_scale else params.unit_rows
     return recipe(losses.cross_entropy(), options, default=Options(lr=0.03), part=part, scale=scale)
 
@@ -163,7 +179,8 @@ def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = True, **op
     """LDAM (Cao et al., NeurIPS 2019): cosine logits with a margin m_y proportional to n_y^(-1/4) on the true class.
 
     `drw` (deferred re-weighting) applies class-balanced weights (beta 0.9999) in the last fifth of the epochs. The
-    head has unit rows times the scale and no bias; margins are not used in prediction.
+    head has unit rows times the scale and no bias; margins are not used in prediction. With `scale_features` (the
+    default) the features are centred before they are normalised; the release does not centre.
     """
     loss = losses.ldam(max_margin=max_margin, scale=scale, drw=drw)
     return recipe(loss, options, default=Options(lr=0.3), part=params.unit_rows, scale=scale)
@@ -200,8 +217,8 @@ def label_aware_smoothing(
 def marc(*, rho: float = 1.0, **options: Unpack[Options]) -> Retrain:
     """Margin calibration (MARC; Wang et al., ACML 2022): z'_k = a_k z_k + b_k |w_k| on a frozen head.
 
-    2 C parameters, a = 1 and b = 0 at the start; cross-entropy with weights prior_k^-rho. The exponent is not
-    established by our sources: it is a parameter.
+    2 C parameters, a = 1 and b = 0 at the start; with `scale_features`, |w_k| is the norm on the scaled features;
+    cross-entropy with weights prior_k^-rho. The exponent is not established by our sources: it is a parameter.
     """
     return recipe(losses.prior_weighted(rho=rho), options, default=Options(lr=0.1), part=params.affine_only)
 
@@ -210,7 +227,7 @@ def weight_balancing(
     *,
     beta: float = 0.9999,
     loss: Literal["bce", "ce"] = "bce",
-    threshold: float = 0.1,
+    threshold: float | None = None,
     radius: float | None = None,
     every: Every = "step",
     **options: Unpack[Options],
@@ -219,9 +236,9 @@ def weight_balancing(
 
     `bce` is the released loss, binary cross-entropy on the softmax averaged over rows and classes; `ce` is the ordinary
     class-balanced cross-entropy, C times larger. Row norms stay below `radius`, or below m + threshold (M - m) of the
-    stage-1 norms' minimum and maximum. The paper projects after every step, the released demo once per epoch, where its
-    weight decay of 0.1 has already shrunk every row and the projection never acts. Starts from the stage-1 head,
-    instance sampling.
+    stage-1 norms' minimum and maximum (0.1 if neither is given). The paper projects after every step, the released demo
+    once per epoch, where its weight decay of 0.1 has already shrunk every row and the projection never acts. Starts
+    from the stage-1 head, instance sampling.
 
     Raises: InputError for an unknown loss.
     """

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rich import box
 from rich.table import Table
 
+from poise.plan import Options
 from poise.record import Record
 from poise.spec import Spec
 
@@ -52,7 +53,7 @@ CSV_FIELDS = (
 )
 
 
-PLAN_WORDS = frozenset({"lr", "weight_decay", "epochs", "batch_size", "schedule", "scale_features", "drop_last"})
+PLAN_WORDS = frozenset(Options.__annotations__) - {"start", "sampler"}
 
 
 def short_name(method: str) -> str:

@@ -1,0 +1,44 @@
+"""Arguments refused at the door: the name, the value and what would do."""
+
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+from poise.errors import InputError
+
+__all__ = ["check_inside", "check_number", "check_one_of", "check_positive", "is_number", "is_whole"]
+
+
+def is_number(value: Any) -> bool:
+    """Is it a finite real number (numpy's too), and no boolean?"""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Is it an integer (numpy's too), and no boolean?"""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises: InputError unless value is a finite number."""
+    if not is_number(value):
+        raise InputError(f"{name} must be a finite number, got {value!r}")
+
+
+def check_inside(name: str, value: Any, low: float, high: float, hint: str) -> None:
+    """Raises: InputError unless low <= value < high."""
+    if not is_number(value) or not low <= value < high:
+        raise InputError(f"{name} must lie in [{low}, {high}), got {value!r}; {hint}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises: InputError unless value is a finite number above 0."""
+    if not is_number(value) or not value > 0:
+        raise InputError(f"{name} must be positive and finite, got {value!r}")
+
+
+def check_one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raises: InputError unless value is one of `allowed`."""
+    if value not in (names := list(allowed)):
+        raise InputError(f"{name} must be one of {', '.join(names)}; got {value!r}")
