@@ -2,8 +2,9 @@
 
 Run: python experiments/default_plans.py [--out experiments/results]
 
-For every trained method a grid of learning rate and weight decay on scaled features, 10 epochs, batch 128. The page says
-for each method and set what its default reaches on the held-out rows, what the best of the grid does, and where it is.
+For every trained method a grid of learning rate and weight decay on scaled features, 10 epochs, batch 128. The page
+says for each method and set what its default reaches on the held-out rows, what the best of the grid does, and where it
+is.
 """
 
 import argparse

@@ -302,8 +302,8 @@ def markdown(rows: Sequence[Row], sets: Sequence[DemoSet]) -> str:
     agreeing = sum(row.verdict == "agrees" for row in rows)
     claims = sum(row.claimed is not None for row in rows)
     lines += [
-        f"{agreeing} of {claims} claims agree within {NOISE} points. The oracle head of section 2 (trained on 34,676 more",
-        "images) cannot be re-measured from the shipped features.",
+        f"{agreeing} of {claims} claims agree within {NOISE} points. The oracle head of section 2 (trained on 34,676",
+        "more images) cannot be re-measured from the shipped features.",
         "",
         f"Command: `python experiments/findings.py`; seed {SEED}; "
         + ", ".join(f"{name} {version}" for name, version in versions().items())
