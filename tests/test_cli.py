@@ -119,7 +119,15 @@ def test_an_output_folder_that_is_a_file_is_refused_before_training(
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_so_and_leaves_no_half_result(sent: signal.Signals, code: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "poise", "demo"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    # A shell that started the tests in the background made them ignore interrupts, and their children inherit that.
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
         folder = tmp_path / "runs" / "demo" / "cifar100lt_r32_autoaugment"
         until = time.monotonic() + 60
         while not folder.exists() and time.monotonic() < until:
