@@ -14,7 +14,7 @@ MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in R
 
 VALUES = {"checks", "errors", "files", "types", "spec"}
 FAMILIES = ("bce", "focal", "gala", "softmax")
-PURE = {"losses", "sampling", "constraints", "params", "plan", "metrics", "profiles", "statistics"}
+PURE = {"losses", "sampling", "constraints", "folds", "params", "plan", "metrics", "profiles", "statistics"}
 
 # What each module may import of Poise. Layers: values; pure functions of values, strangers to each other; algorithms;
 # shells; the command line and the public checks.
