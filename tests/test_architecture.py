@@ -14,13 +14,37 @@ MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in R
 
 VALUES = {"checks", "errors", "files", "types", "spec"}
 FAMILIES = ("bce", "focal", "gala", "softmax")
-PURE = {"losses", "sampling", "constraints", "folds", "params", "plan", "metrics", "profiles", "statistics"}
+PURE = {
+    "losses",
+    "sampling",
+    "constraints",
+    "folds",
+    "operating",
+    "params",
+    "plan",
+    "metrics",
+    "priors",
+    "profiles",
+    "statistics",
+}
 
 # What each module may import of Poise. Layers: values; pure functions of values, strangers to each other; algorithms;
 # shells; the command line and the public checks.
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"constraints", "losses", "methods", "metrics", "profiles", "sampling", "statistics", "testing"}
-    | {"errors", "plan", "solver", "spec", "types"},
+    | {
+        "comparison",
+        "errors",
+        "estimator",
+        "plan",
+        "protocols",
+        "readers",
+        "selection",
+        "solver",
+        "spec",
+        "store",
+        "types",
+    },
     "errors": set(),
     "checks": {"errors"},
     "files": {"errors"},
@@ -33,6 +57,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "space": {"types"},
     "memorised": {"errors", "metrics", "types"},
+    "unseen": VALUES | {"folds", "priors"},
+    "automatic": VALUES | {"converged", "losses", "methods", "priors", "unseen"},
+    "fitting": VALUES | {"automatic", "converged", "memorised", "methods", "unseen"},
+    "estimator": VALUES | {"__version__", "artefact", "fitting", "folds", "methods", "plan", "priors", "unseen"},
+    "artefact": VALUES | {"operating", "priors"},
+    "converged": VALUES | {"losses", "methods", "space"},
+    "choose": VALUES | {"memorised", "operating"},
+    "headroom": VALUES | {"folds", "memorised", "methods", "metrics", "plan", "solver"},
+    "advice": VALUES | {"headroom", "statistics"},
     "solver": VALUES | PURE | {"space"},
     "methods/__init__": VALUES | PURE | {"methods", "solver"},
     "methods/method": {"types"},
@@ -41,15 +74,53 @@ ALLOWED: dict[str, set[str]] = {
     "methods/retrain": VALUES | PURE | {"solver"},
     "methods/published": {"spec"},
     "experiment": VALUES | {"methods", "metrics", "record", "solver"},
-    "data": VALUES,
+    "grids": {"checks", "errors", "methods", "spec"},
+    "selection": VALUES | {"experiment", "folds", "grids", "memorised", "methods", "priors"} | {"record", "solver"},
+    "comparison": {"experiment", "record", "spec", "statistics"},
+    "protocols": VALUES
+    | {"comparison", "experiment", "folds", "grids", "methods", "record", "selection", "solver", "statistics"},
+    "text": VALUES,
+    "data": VALUES | {"profiles", "text"},
+    "audit": VALUES | {"comparison", "experiment", "grids", "methods", "priors", "protocols"},
+    "inspection": {"folds", "metrics", "types"},
+    "manifest": {"checks", "errors", "files", "types"},
+    "store": {"checks", "errors", "files", "manifest", "types"},
+    "readers/__init__": {"errors", "readers", "store", "types"},
+    **{
+        f"readers/{name}": {"errors", "readers", "types"}
+        for name in ("arrays", "columns", "delimited", "heads", "labels", "logits", "parquet", "source")
+    },
+    "predictions": {"artefact", "errors", "operating"},
+    "deployment": VALUES
+    | {
+        "artefact",
+        "choose",
+        "estimator",
+        "experiment",
+        "grids",
+        "methods",
+        "priors",
+        "protocols",
+        "record",
+        "selection",
+    }
+    | {"unseen"},
+    "checkup": {"artefact", "errors", "store", "types"},
     "report/__init__": set(),
-    "report/tables": {"plan", "record", "spec"},
-    "runs": {"errors", "files", "record", "report"},
+    "report/protocol": {"record"},
+    "report/tables": {"plan", "record", "spec", "types"},
+    "runs": {"comparison", "errors", "files", "record", "report"},
     "catalogue": {"methods"},
-    "demo": {"data", "experiment", "methods", "record", "spec"},
+    "demo": {"comparison", "data", "experiment", "headroom", "methods", "protocols", "spec"},
     "testing": VALUES | {"methods", "plan", "solver"},
     "__main__": {"cli"},
-    "cli": {"__version__", "checks", "catalogue", "data", "demo", "errors", "report", "runs"},
+    "cli/__init__": {"__version__", "cli", "errors"},
+    "cli/shared": set(),
+    "cli/inputs": {"cli", "errors", "folds", "readers", "types"},
+    "cli/deploy": {"artefact", "checkup", "cli", "deployment", "errors", "predictions", "readers", "runs"},
+    "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
+    | {"inspection", "methods", "protocols"}
+    | {"readers", "report", "runs", "selection", "spec"},
 }
 
 

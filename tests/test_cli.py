@@ -22,6 +22,10 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
+# The whole demo takes half a minute of two cores; on a busy machine more.
+pytestmark = pytest.mark.timeout(600)
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("demo with space ü")
@@ -34,27 +38,40 @@ def test_the_demo_prints_at_least_22_methods_within_80_columns(
     done, _ = demo
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert max(map(len, lines[: len(demo_specs()) + 4])) <= 80
+    assert max(map(len, lines)) <= 80
     names = {line.split()[0].split("(")[0] for line in lines if line.strip()}
     assert len(names & set(methods.METHODS)) == len(methods.METHODS) >= 22
-    assert "Nothing was selected" in done.stdout
+
+
+def test_the_demo_ends_with_tied_set_verdict_and_gap_closed(
+    demo: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    text = " ".join(demo[0].stdout.split())
+    assert "Change to logit_adjustment(tau=1.375): it gains +6.3 points of balanced accuracy over stage1" in text
+    assert "methods cannot be told from the best on the test split" in text
+    assert "% of the way from stage1 to an oracle head" in text
+    assert "selected on the held-out rows" in text
 
 
 def test_the_demo_is_silent_on_standard_error_when_it_is_no_terminal(
     demo: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
-    assert demo[0].stderr == ""
+    assert all(line.startswith("warning: ") for line in demo[0].stderr.splitlines())
 
 
 def test_the_demo_writes_records_and_summaries(demo: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     folder = demo[1]
     records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     rows = list(csv.DictReader((folder / "summary.csv").read_text().splitlines()))
-    assert len(records) == len(rows) == len(demo_specs())
-    assert {record["method"] for record in records} == {str(spec) for spec in demo_specs()}
-    assert all(record["selected_on"] is None for record in records)
+    found = json.loads((folder / "comparison.json").read_text())
+    assert len(records) == len(rows) == len(found["table"]) == 2 * len(demo_specs()) - 1
+    tuned = [record for record in records if record["role"] == "tuned"]
+    assert len(tuned) == len(demo_specs()) - 1
+    assert {record["selection"]["rule"] for record in tuned} == {"held_out"}
+    assert {record["selection"]["rows"] for record in tuned} == {1971}
+    assert max(record["selection"]["configurations"] for record in tuned) == 16
     assert len({record["test"] for record in records}) == 1
-    baseline = next(row for row in rows if row["method"] == "stage1")
+    baseline = next(row for row in rows if row["role"] == "baseline")
     # The accuracies that the origin page of the shipped features states.
     assert [f"{100 * float(baseline[key]):.2f}" for key in ("accuracy", "many", "medium", "few")] == [
         "42.54",
@@ -62,19 +79,10 @@ def test_the_demo_writes_records_and_summaries(demo: tuple[subprocess.CompletedP
         "39.89",
         "11.00",
     ]
-    assert (folder / "summary.md").read_text().startswith("| method | all | many |")
-
-
-def test_the_demo_repeats_byte_for_byte_but_for_the_seconds(
-    demo: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path
-) -> None:
-    assert run("demo", "--quiet", "--out", str(tmp_path)).returncode == 0
-
-    def without_seconds(path: Path) -> list[dict[str, object]]:
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
-
-    assert without_seconds(tmp_path / "records.jsonl") == without_seconds(demo[1] / "records.jsonl")
+    recommended = next(row for row in rows if row["recommended"] == "True")
+    assert recommended["method"] == found["recommended"] == "logit_adjustment(tau=1.375)"
+    assert f"{float(recommended['accuracy']):.4f}" == "0.4883"  # what was found by hand, selected on the same rows
+    assert (folder / "summary.md").read_text().startswith("| method | tuned | stated |")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Many methods on one problem."""
 
+import json
+import time
 import warnings
 from dataclasses import replace
 
@@ -8,8 +10,9 @@ import torch
 
 from poise import data, methods, testing
 from poise.errors import InputError
-from poise.experiment import fit_methods, measure, run
+from poise.experiment import fit_methods, fit_specs, make_record, measure, measured, remarks_of, sums_of
 from poise.metrics import coefficient_of_variation, evaluate, logits_magnitude
+from poise.record import Record, Selection
 from poise.spec import Spec
 from poise.types import Features, Problem
 
@@ -39,37 +42,128 @@ def test_without_a_stage_1_head_all_methods_share_one_that_is_fitted() -> None:
     assert torch.allclose(tau.head.weight, expected)
 
 
+def test_specs_are_fitted_together_each_once_and_equal_their_methods() -> None:
+    problem = testing.world()
+    specs = [
+        Spec("crt", epochs=2),
+        Spec("tau_norm", tau=0.5),
+        Spec("crt", epochs=2),
+        Spec("los", epochs=2) + Spec("ncm"),
+    ]
+    ticks: list[tuple[int, int]] = []
+    fitted = fit_specs(problem, specs, 3, progress=lambda *tick: ticks.append(tick))
+    assert list(fitted) == [specs[0], specs[1], specs[3]]
+    assert ticks[-1] == (4, 4)
+    for spec, (head, seconds) in fitted.items():
+        alone = methods.from_spec(spec)(problem, 3)
+        assert torch.equal(head.weight, alone.weight)
+        assert torch.equal(head.bias, alone.bias)
+        assert seconds > 0
+
+
+def test_the_time_of_one_pass_is_shared_by_the_heads_it_trained() -> None:
+    problem = testing.world()
+    chosen = [methods.from_spec(text) for text in ("crt(epochs=3)", "los(epochs=3)", "ncm")]
+    begun = time.perf_counter()
+    crt, los, _ = fit_methods(problem, chosen)
+    took = time.perf_counter() - begun
+    assert crt.seconds == pytest.approx(los.seconds, rel=0.5)
+    assert crt.seconds + los.seconds <= took
+
+
+def test_nothing_to_fit_gives_nothing() -> None:
+    assert fit_methods(testing.world(), []) == []
+    assert fit_specs(testing.world(), []) == {}
+
+
 def test_measure_reads_the_split_in_chunks_with_the_same_result() -> None:
-    problem = testing.world(held_out=50)
+    problem = testing.world(held_out=3000)  # more rows than one chunk holds
     assert problem.held_out is not None
     assert problem.head is not None
-    logits = problem.head(problem.held_out.x[0])
-    scores, variation = measure(problem.head, problem.held_out)
-    assert scores == evaluate(logits, problem.held_out.y, problem.train.counts)
-    assert variation == pytest.approx(coefficient_of_variation(logits_magnitude(logits, problem.held_out.y)), rel=1e-12)
+    rows = problem.held_out
+    logits = problem.head(rows.x[0])
+    found, expected = measure(problem.head, rows), evaluate(logits, rows.y, problem.train.counts)
+    assert len(rows) > 8192
+    assert found.scores.per_class == expected.per_class
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece"):
+        assert getattr(found.scores, name) == pytest.approx(getattr(expected, name), rel=1e-9)
+    variation = coefficient_of_variation(logits_magnitude(logits, rows.y))
+    assert found.loma_variation == pytest.approx(variation, rel=1e-9)
+    assert torch.equal(found.correct, logits.argmax(dim=-1) == rows.y)
+
+
+def test_sums_of_parts_say_what_the_whole_says() -> None:
+    problem = testing.world(held_out=10)
+    assert problem.held_out is not None
+    assert problem.head is not None
+    rows = problem.held_out
+    parts = [sums_of(problem.head, rows.take(torch.arange(len(rows))[slice(*ends)])) for ends in ((0, 7), (7, 40))]
+    together, whole = measured(parts, rows.counts), measure(problem.head, rows)
+    assert torch.equal(together.correct, whole.correct)
+    assert together.scores.per_class == whole.scores.per_class
+    assert together.scores.nll == pytest.approx(whole.scores.nll, rel=1e-6)
+    assert together.loma_variation == pytest.approx(whole.loma_variation, rel=1e-6)
+
+
+def record_of(text: str, **more) -> Record:
+    """The record of a spec fitted and measured on a small world."""
+    problem, spec = testing.world(), Spec.parse(text)
+    rows = problem.held_out
+    assert rows is not None
+    ((head, seconds),) = fit_specs(problem, [spec], 4).values()
+    settings = {"role": "recipe", "data": "world", "seed": 4, "seconds": seconds, **more}
+    return make_record(spec, measure(head, rows), train=problem.train, rows=rows, **settings)
 
 
 def test_records_say_what_the_numbers_depend_on() -> None:
-    problem = testing.world()
+    problem, record = testing.world(), record_of("los(delta=0.9,epochs=2)")
     assert problem.held_out is not None
-    (record,) = run([Spec("los", epochs=2, delta=0.9)], problem, problem.held_out, data="world", seed=4)
     assert record.method == "los(delta=0.9,epochs=2)"
     (settings,) = record.settings
     assert (settings["delta"], settings["epochs"], settings["lr"]) == (0.9, 2, 0.03)
     assert (settings["start"], settings["sampler"]) == ("stage1", "instance")
     assert (record.train, record.test, record.seed) == (problem.train.key, problem.held_out.key, 4)
-    assert record.selected_on is None
+    assert (record.role, record.data, record.selection, record.remarks) == ("recipe", "world", None, ())
     assert set(record.versions) == {"python", "poise", "torch", "numpy"}
-    assert record.remarks == ()
+    assert (record.implied_prior, record.transductive) == (None, False)
 
 
-def test_warnings_become_remarks() -> None:
+def test_records_of_a_chain_hold_the_settings_of_every_step() -> None:
+    first, second = record_of("crt(epochs=2)+tau_norm(tau=0.5)").settings
+    assert (first["epochs"], second) == (2, {"tau": 0.5, "bias": "drop"})
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_records_of_every_method_are_plain_json(name) -> None:
+    short = {"epochs": 1} if methods.is_trained(name) else {}
+    selection = Selection(
+        rule="held_out", rows=20, key="k", metric="balanced_accuracy", configurations=4, score=0.5, chosen=("a", "b")
+    )
+    record = record_of(str(Spec(name, short)), selection=selection, role="tuned", remarks=["a remark"])
+    found = json.loads(json.dumps(record.to_dict(), allow_nan=False))
+    assert found["method"] == record.method
+    assert found["scores"] == record.scores.to_dict()
+    assert found["selection"]["chosen"] == ["a", "b"]
+    assert found["remarks"] == ["a remark"]
+    assert str(selection) == "held_out (20 rows, 4 settings)"
+
+
+def test_warnings_of_a_fit_become_remarks_each_once_and_reach_nobody_else() -> None:
     problem = testing.world()
-    assert problem.held_out is not None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (record,) = run([Spec("ce", lr=1e30, epochs=2)], problem, problem.held_out, data="world")
-    assert any("diverged" in remark for remark in record.remarks)
+        with remarks_of() as remarks:
+            fit_specs(problem, [Spec("ce", lr=1e30, epochs=2), Spec("crt", lr=1e30, epochs=2)])
+            for _ in range(2):
+                warnings.warn("the same again", UserWarning, stacklevel=1)
+    assert sum("diverged" in remark for remark in remarks) >= 1
+    assert remarks.count("the same again") == 1
+    assert len(set(remarks)) == len(remarks)
+
+
+def test_an_error_passes_through_the_collection_of_remarks() -> None:
+    with pytest.raises(InputError, match="no method is called"), remarks_of():
+        methods.from_spec("nothing")
 
 
 @pytest.mark.parametrize("name", data.DEMO_SETS)
@@ -93,7 +187,7 @@ def test_the_default_set_scores_what_its_origin_page_says() -> None:
     assert demo.problem.head is not None
     assert demo.problem.held_out is not None
     splits: dict[str, Features] = {"train": demo.problem.train, "held_out": demo.problem.held_out, "test": demo.test}
-    accuracy = {name: measure(demo.problem.head, split)[0].accuracy for name, split in splits.items()}
+    accuracy = {name: measure(demo.problem.head, split).scores.accuracy for name, split in splits.items()}
     assert accuracy == {
         "train": pytest.approx(0.959, abs=5e-4),
         "held_out": pytest.approx(0.430, abs=5e-4),

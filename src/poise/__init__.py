@@ -16,11 +16,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from poise import constraints, losses, methods, metrics, profiles, sampling, statistics, testing
     from poise.errors import PoiseError, PoiseWarning
+    from poise.estimator import LongTailClassifier
     from poise.methods import then
     from poise.metrics import evaluate, evaluate_head
     from poise.plan import Plan
+    from poise.protocols import compare
+    from poise.readers import load_features
+    from poise.selection import tune
     from poise.solver import Retrain, fit_heads
     from poise.spec import Spec
+    from poise.store import save_features
     from poise.types import ClassCounts, Features, Head, Prep, Problem, Scores
 
 # Where each public name lives; None marks a module.
@@ -28,6 +33,7 @@ _HOMES: dict[str, str | None] = {
     "ClassCounts": "types",
     "Features": "types",
     "Head": "types",
+    "LongTailClassifier": "estimator",
     "Plan": "plan",
     "PoiseError": "errors",
     "PoiseWarning": "errors",
@@ -36,24 +42,29 @@ _HOMES: dict[str, str | None] = {
     "Retrain": "solver",
     "Scores": "types",
     "Spec": "spec",
+    "compare": "protocols",
     "constraints": None,
     "evaluate": "metrics",
     "evaluate_head": "metrics",
     "fit_heads": "solver",
+    "load_features": "readers",
     "losses": None,
     "methods": None,
     "metrics": None,
     "profiles": None,
     "sampling": None,
+    "save_features": "store",
     "statistics": None,
     "testing": None,
     "then": "methods",
+    "tune": "selection",
 }
 
 __all__ = [
     "ClassCounts",
     "Features",
     "Head",
+    "LongTailClassifier",
     "Plan",
     "PoiseError",
     "PoiseWarning",
@@ -62,18 +73,22 @@ __all__ = [
     "Retrain",
     "Scores",
     "Spec",
+    "compare",
     "constraints",
     "evaluate",
     "evaluate_head",
     "fit_heads",
+    "load_features",
     "losses",
     "methods",
     "metrics",
     "profiles",
     "sampling",
+    "save_features",
     "statistics",
     "testing",
     "then",
+    "tune",
 ]
 
 

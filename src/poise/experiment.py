@@ -1,19 +1,46 @@
-"""Many methods on one problem: fitted together, evaluated once."""
+"""Many methods on one problem: fitted together, measured in one pass each, recorded."""
 
+import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from poise.methods import Chain, Method, entries, from_spec, implied_prior, settings
-from poise.metrics import coefficient_of_variation, logit_chunks, magnitude, moments, scores, tally, total
-from poise.record import Record, versions
+from poise.metrics import (
+    Moments,
+    Tally,
+    coefficient_of_variation,
+    logit_chunks,
+    magnitude,
+    moments,
+    scores,
+    tally,
+    total,
+)
+from poise.record import Record, Role, Selection, versions
 from poise.solver import Retrain, fit_heads, with_stage1
 from poise.spec import Spec
-from poise.types import Features, Head, Problem, Scores
+from poise.types import ClassCounts, Features, Head, Problem, Scores
 
-__all__ = ["Fitted", "fit_methods", "measure", "run"]
+__all__ = [
+    "Fitted",
+    "Measured",
+    "Progress",
+    "Sums",
+    "fit_methods",
+    "fit_specs",
+    "make_record",
+    "measure",
+    "measured",
+    "remarks_of",
+    "sums_of",
+]
 
 Progress = Callable[[int, int], None]
 
@@ -23,6 +50,27 @@ class Fitted(NamedTuple):
 
     head: Head
     seconds: float
+
+
+class Sums(NamedTuple):
+    """What is kept of some rows of one head: sums that add up over chunks and folds, and rows right (n,) bool."""
+
+    tally: Tally
+    moments: Moments
+    correct: Tensor
+
+
+class Measured(NamedTuple):
+    """What one head does on a split: its scores, the variation of its Logits Magnitude, and the sums they come from."""
+
+    scores: Scores
+    loma_variation: float | None
+    sums: Sums
+
+    @property
+    def correct(self) -> Tensor:
+        """(N,) bool: rows that the head gets right."""
+        return self.sums.correct
 
 
 def fit_methods(
@@ -49,53 +97,77 @@ def _finish(problem: Problem, method: Method, seed: int, head: Head | None, shar
     return Fitted(head, share + time.perf_counter() - begun)
 
 
-def measure(head: Head, test: Features) -> tuple[Scores, float]:
-    """Scores and the Logits Magnitude variation of `head` on `test`, in one pass over its rows."""
-    sums = [(tally(logits, y), moments(logits, y)) for logits, y in logit_chunks(head, test)]
-    result = scores(total(part for part, _ in sums), test.counts)
-    return result, coefficient_of_variation(magnitude(total(part for _, part in sums)))
+def fit_specs(
+    problem: Problem, specs: Sequence[Spec], seed: int = 0, *, progress: Progress | None = None
+) -> dict[Spec, Fitted]:
+    """One head per different spec, all in one pass."""
+    different = tuple(dict.fromkeys(specs))
+    fitted = fit_methods(problem, [from_spec(spec) for spec in different], seed, progress=progress)
+    return dict(zip(different, fitted, strict=True))
 
 
-def run(
-    specs: Sequence[Spec],
-    problem: Problem,
-    test: Features,
-    *,
-    data: str,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> list[Record]:
-    """Fit every spec with its stated settings and evaluate each head once on `test`. Nothing is selected.
+def sums_of(head: Head, rows: Features) -> Sums:
+    """The sums over `rows`, read in chunks."""
+    parts = [Sums(tally(z, y), moments(z, y), z.argmax(dim=-1) == y) for z, y in logit_chunks(head, rows)]
+    return _joined(parts)
 
-    Warnings become remarks of the records; one that arises while many heads are trained belongs to all of them.
-    """
-    methods = [from_spec(spec) for spec in specs]
+
+def measured(parts: Sequence[Sums], counts: ClassCounts) -> Measured:
+    """What the sums of all parts say; `counts` (C,) are those of the training split."""
+    sums = _joined(parts)
+    variation = coefficient_of_variation(magnitude(sums.moments))
+    return Measured(scores(sums.tally, counts), variation if math.isfinite(variation) else None, sums)
+
+
+def measure(head: Head, rows: Features) -> Measured:
+    """What `head` does on `rows`, in one pass over them."""
+    return measured([sums_of(head, rows)], rows.counts)
+
+
+def _joined(parts: Sequence[Sums]) -> Sums:
+    correct = torch.cat([part.correct for part in parts]).cpu()
+    return Sums(total(part.tally for part in parts), total(part.moments for part in parts), correct)
+
+
+@contextmanager
+def remarks_of() -> Iterator[list[str]]:
+    """Collects the warnings of its block, each once, in the list that it gives; they go into records, not to stderr."""
+    found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fitted = fit_methods(problem, methods, seed, progress=progress)
-    remarks = tuple(dict.fromkeys(str(warning.message) for warning in caught))
-    if problem.head is None:
-        remarks = ("there was no stage-1 head: plain cross-entropy was fitted on the training rows instead", *remarks)
-    table, made_with = entries(), versions()
-    records = []
-    for spec, (head, seconds) in zip(specs, fitted, strict=True):
-        result, variation = measure(head, test)
-        records.append(
-            Record(
-                method=str(spec),
-                settings=tuple(settings(step) for step in spec.steps),
-                data=data,
-                train=problem.train.key,
-                test=test.key,
-                seed=seed,
-                selected_on=None,
-                implied_prior=implied_prior(spec),
-                transductive=any(table[step.name].traits.transductive for step in spec.steps),
-                scores=result,
-                loma_variation=variation,
-                seconds=seconds,
-                versions=made_with,
-                remarks=remarks,
-            )
-        )
-    return records
+        yield found
+    found.extend(dict.fromkeys(str(warning.message) for warning in caught))
+
+
+def make_record(
+    spec: Spec,
+    measured: Measured,
+    *,
+    role: Role,
+    data: str,
+    train: Features,
+    rows: Features,
+    seed: int,
+    seconds: float,
+    selection: Selection | None = None,
+    remarks: Sequence[str] = (),
+) -> Record:
+    """The record of a head of `spec`, trained on `train` and measured on `rows`."""
+    table = entries()
+    return Record(
+        method=str(spec),
+        settings=tuple(settings(step) for step in spec.steps),
+        role=role,
+        data=data,
+        train=train.key,
+        test=rows.key,
+        seed=seed,
+        selection=selection,
+        implied_prior=implied_prior(spec),
+        transductive=any(table[step.name].traits.transductive for step in spec.steps),
+        scores=measured.scores,
+        loma_variation=measured.loma_variation,
+        seconds=seconds,
+        versions=versions(),
+        remarks=tuple(remarks),
+    )

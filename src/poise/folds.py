@@ -23,11 +23,14 @@ def fold_ids(y: Tensor, folds: int = 5, *, groups: Tensor | Sequence[object] | N
     to the fold that has least of its classes. A class of one row, or of one group, is no error: it lies in one fold,
     and while that fold is set aside nothing can be said about the class (`scorable`).
 
-    Raises: InputError if `folds` is no whole number of at least 2, or if there are fewer rows or groups than folds.
+    Raises: InputError if `folds` is no whole number of at least 2, the seed none of at least 0, or if there are fewer
+    rows or groups than folds.
     """
     y = as_labels(y, None).cpu()
     if not is_whole(folds) or folds < 2:
         raise InputError(f"folds must be a whole number of at least 2, got {folds!r}")
+    if not is_whole(seed) or seed < 0:
+        raise InputError(f"the seed must be a whole number, 0 or more, got {seed!r}")
     rng = np.random.default_rng([seed, FOLD_STREAM])
     units = torch.arange(len(y)) if groups is None else group_ids(groups, len(y))
     count = int(units.max()) + 1 if len(units) else 0

@@ -261,6 +261,8 @@ def coefficient_of_variation(values: Tensor) -> float:
     Dividing all logits by 10 divides the Logits Magnitude by 10 and changes no prediction; this number stays.
     """
     known = values[~values.isnan()]
+    if len(known) == 0:
+        return float("nan")
     return float(known.std(correction=0) / known.mean().abs())
 
 

@@ -4,35 +4,63 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from poise.types import Scores
 
-__all__ = ["Record", "versions"]
+__all__ = ["Record", "Role", "Selection", "versions"]
+
+Role = Literal["baseline", "recipe", "tuned", "trial"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How the settings of a record were chosen.
+
+    `rule`: held_out, kfold, marginal, cross_fit, or paper (the papers' own: the best value on the test split itself).
+    `rows` labelled rows with the content hash `key` were used, for `configurations` settings compared by `metric`;
+    the chosen ones reached `score` there. `chosen` has one text, or one per test half for cross_fit. `edges` names the
+    parameters whose best value is the last one tried.
+    """
+
+    rule: str
+    rows: int
+    key: str
+    metric: str
+    configurations: int
+    score: float
+    chosen: tuple[str, ...]
+    edges: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.rule} ({self.rows} rows, {self.configurations} settings)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """A row of a result.
 
-    `method` is the text of its Spec; `settings` holds for each of its steps all parameters, defaults included. `train`
-    and `test` are content hashes of the splits. `selected_on` says which labelled rows chose the settings (None:
-    nothing was chosen). `implied_prior` is the class prior for which the softmax is meant, None if unknown.
-    `loma_variation` is the coefficient of variation over classes of the Logits Magnitude on the test split. `seconds`
-    is the method's own time, and its equal share of a pass that trained several. `remarks` are the warnings on the way.
+    `method` is the text of its Spec; `settings` holds for each of its steps all parameters, defaults included. `role`:
+    the baseline, a recipe run as stated, a method with tuned settings, or one trial of a search. `train` and `test` are
+    content hashes of the splits; `scores` belong to the second. `selection` says which labelled rows chose the settings
+    (None: nothing was chosen). `implied_prior` is the class prior for which the softmax is meant, None if unknown.
+    `loma_variation` is the coefficient of variation over classes of the Logits Magnitude on the test split, None where
+    it has no value. `seconds` is the method's own time, and its equal share of a pass that trained several. `remarks`
+    are the warnings on the way.
     """
 
     method: str
     settings: tuple[Mapping[str, Any], ...]
+    role: Role
     data: str
     train: str
     test: str
     seed: int
-    selected_on: str | None
+    selection: Selection | None
     implied_prior: str | None
     transductive: bool
     scores: Scores
-    loma_variation: float
+    loma_variation: float | None
     seconds: float
     versions: Mapping[str, str]
     remarks: tuple[str, ...] = ()

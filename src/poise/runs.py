@@ -1,16 +1,17 @@
-"""A run's folder: records.jsonl, summary.csv, summary.md."""
+"""A run's folder: records.jsonl, summary.csv, summary.md, comparison.json."""
 
 import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from poise.comparison import Comparison
 from poise.errors import InputError
 from poise.files import write_atomically
 from poise.record import Record
 from poise.report import tables
 
-__all__ = ["prepare", "write"]
+__all__ = ["prepare", "write", "write_records"]
 
 
 def prepare(folder: Path) -> Path:
@@ -24,11 +25,19 @@ def prepare(folder: Path) -> Path:
         raise InputError(f"cannot write into {folder} ({error.strerror}); choose another folder with --out") from None
 
 
-def write(folder: Path, records: Sequence[Record], *, notes: Sequence[str] = ()) -> list[Path]:
-    """Write the records and their summaries; each file appears complete or not at all."""
-    lines = "".join(json.dumps(record.to_dict(), sort_keys=True) + "\n" for record in records)
+def write(folder: Path, comparison: Comparison, *, notes: Sequence[str] = ()) -> list[Path]:
+    """Write the records, the table and the verdict of a comparison; each file appears complete or not at all."""
+    rows = comparison.table()
+    said = [comparison.verdict(), *comparison.remarks, tables.LEGEND, *notes]
     return [
-        write_atomically(folder / "records.jsonl", lines),
-        write_atomically(folder / "summary.csv", tables.to_csv(records)),
-        write_atomically(folder / "summary.md", tables.to_markdown(records, notes=notes)),
+        write_records(folder, comparison.records),
+        write_atomically(folder / "summary.csv", tables.to_csv(rows)),
+        write_atomically(folder / "summary.md", tables.to_markdown(rows, notes=said)),
+        write_atomically(folder / "comparison.json", json.dumps(comparison.to_dict(), indent=1, sort_keys=True) + "\n"),
     ]
+
+
+def write_records(folder: Path, records: Sequence[Record]) -> Path:
+    """Write records.jsonl: one JSON object per record."""
+    lines = "".join(json.dumps(record.to_dict(), sort_keys=True) + "\n" for record in records)
+    return write_atomically(folder / "records.jsonl", lines)

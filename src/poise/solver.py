@@ -99,6 +99,10 @@ def fit_heads(
     With `snapshots` every returned head holds its path: weight (epochs + 1, C, D), entry e after e epochs, the last
     being the result. `progress(done, total)` counts epochs times heads; `cancelled()` is asked before every step.
 
+    Row weights, divided by their mean, multiply the gradient of a row wherever the sampler draws it: with the sampler
+    `instance` and the whole data in one batch, weight 2 is the row twice. Samplers and what a loss remembers (GALA's
+    statistics) count drawn rows, whatever their weight.
+
     Training reads views 1..V-1 of the features, one per epoch in turn, or view 0 if it is the only one. The row order
     of an epoch depends on (seed, sampler, epoch) and a fresh start on the seed alone, so heads of one seed are paired.
     Arithmetic is float32, or float64 if the features are. A head that becomes infinite or NaN keeps its last finite
@@ -189,6 +193,8 @@ class _Block:
         self.part, self.sampler, self.plan = first.part, first.sampler, first.plan
         self.dtype = problem.train.dtype
         self.space = space_of(problem.train, self.plan.scale_features, self.part.unit_features)
+        weight = problem.train.weight
+        self.weight = None if weight is None else (weight / weight.mean()).to(self.dtype).unsqueeze(-1)
         self.steps = self.plan.steps(len(problem.train))
         self.rates = self.column([learning_rates(r.plan, self.steps).flatten().tolist() for r in recipes])
         self.decay = self.column([r.plan.weight_decay for r in recipes])
@@ -258,7 +264,7 @@ class _Block:
         """One epoch of steps over the rows of `view` (N, D + 1)."""
         plan, y = self.plan, self.features.y
         order = self.sampler(y, self.features.counts, epoch, plan.epochs, self.seed).to(y.device)
-        x, y = view[order], y[order]
+        x, y, weight = view[order], y[order], None if self.weight is None else self.weight[order]
         for family in self.families:
             if family.loss.epoch is not None:
                 family.state = family.loss.epoch(family.state, epoch, plan.epochs)
@@ -266,15 +272,17 @@ class _Block:
             if cancelled():
                 raise CancelledError(f"cancelled in epoch {epoch + 1} of {plan.epochs}; no head was returned")
             batch = slice(step * plan.batch_size, (step + 1) * plan.batch_size)
-            self.step(x[batch], y[batch], self.rates[:, epoch * self.steps + step])
+            heft = None if weight is None else weight[batch]
+            self.step(x[batch], y[batch], heft, self.rates[:, epoch * self.steps + step])
             self.project("step")
         self.project("epoch")
 
-    def step(self, x: Tensor, y: Tensor, rate: Tensor) -> None:
-        """One step of momentum SGD on a batch x (B, D + 1), y (B,)."""
+    def step(self, x: Tensor, y: Tensor, weight: Tensor | None, rate: Tensor) -> None:
+        """One step of momentum SGD on a batch x (B, D + 1), y (B,) with row weights (B, 1) of mean 1 over all rows."""
         rows = self.rows()
         slopes = torch.empty_like(rows)
-        mean = x / len(x)  # the batch average, taken where it is cheapest
+        # The batch average, and the row weights, taken where they are cheapest.
+        mean = x / len(x) if weight is None else x * (weight / len(x))
         for family in self.families:
             part = rows[family.heads]
             logits = torch.bmm(x.expand(len(part), *x.shape), part.mT)

@@ -45,10 +45,15 @@ class Space(NamedTuple):
 
 
 def space_of(features: Features, scale: bool, unit: bool) -> Space:
-    """The space of a plan: scaled by the test-time view if `scale`, as it is otherwise."""
+    """The space of a plan: scaled by the test-time view if `scale`, as it is otherwise; weighted if the rows are."""
     if not scale:
         return Space(None, 1.0, unit)
     x = features.x[0].double()
-    centre = x.mean(dim=0)
-    power = float((x - centre).square().sum(dim=-1).mean())
+    if features.weight is None:
+        centre = x.mean(dim=0)
+        power = float((x - centre).square().sum(dim=-1).mean())
+    else:
+        share = features.weight / features.weight.sum()
+        centre = share @ x
+        power = float(share @ (x - centre).square().sum(dim=-1))
     return Space(centre, power**-0.5 if power > 0 else 1.0, unit)

@@ -75,14 +75,19 @@ def simultaneous_intervals(
     """
     if values.ndim != 2 or values.shape[1] != len(y) or len(y) == 0:
         raise InputError(f"values must be (M, N) for the {len(y)} labels, got {tuple(values.shape)}")
-    if not 0 < level < 1 or rounds < 100:
-        raise InputError(f"level must lie in (0, 1) and rounds be at least 100, got {level} and {rounds}")
+    check_rounds(level, rounds)
     if over not in ("images", "classes"):
         raise InputError(f"over must be 'images' or 'classes', got {over!r}")
     draw = _resample_images if over == "images" else _resample_classes
     means, errors, studentised = draw(*_by_class(values, y), rounds, np.random.default_rng(seed))
     width = float(studentised.abs().amax(dim=1).quantile(level)) if bool((errors > 0).any()) else 0.0
     return [Interval(m, m - width * e, m + width * e) for m, e in zip(means.tolist(), errors.tolist(), strict=True)]
+
+
+def check_rounds(level: float, rounds: int) -> None:
+    """Raises: InputError unless the level lies in (0, 1) and there are at least 100 resamples."""
+    if not 0 < level < 1 or rounds < 100:
+        raise InputError(f"level must lie in (0, 1) and rounds be at least 100, got {level} and {rounds}")
 
 
 Draws = tuple[Tensor, Tensor, Tensor]
@@ -110,24 +115,42 @@ def _resample_classes(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int
 def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int, rng: np.random.Generator) -> Draws:
     """Estimates (M,), standard errors (M,) and studentised resampled deviations (rounds, M)."""
     methods, classes = len(values), len(sizes)
-    order, start = labels.argsort(stable=True), 0
     means, variance = torch.zeros(methods, dtype=torch.float64), torch.zeros(methods, dtype=torch.float64)
     drawn, drawn_variance = (torch.zeros(rounds, methods, dtype=torch.float64) for _ in range(2))
-    for size in sizes.long().tolist():
-        rows = values[:, order[start : start + size]]
-        start += size
-        means += rows.mean(dim=1) / classes
-        # A class of one row shows no variation; it adds none, and its share of the width is missing.
-        unbiased = 1 / max(size - 1, 1) / classes**2
+    spread = torch.zeros(methods, dtype=torch.float64)  # mean variance of a row, for a row without company
+    strata = _strata(labels, sizes)
+    for chosen, share in strata:
+        rows, size = values[:, chosen], len(chosen)
+        weight = share / classes
+        means += rows.mean(dim=1) * weight
+        if size == 1:
+            continue
+        unbiased = weight**2 / (size - 1)
         variance += rows.var(dim=1, correction=0) * unbiased
+        spread += rows.var(dim=1) / len(strata)
         weights = torch.from_numpy(rng.multinomial(size, np.full(size, 1 / size), size=rounds) / size)
         mean = weights @ rows.T
-        drawn += mean / classes
+        drawn += (mean - rows.mean(dim=1)) * weight
         drawn_variance += (weights @ rows.square().T - mean.square()).clamp_min(0) * unbiased
-    return means, variance.sqrt(), _studentise(drawn - means, drawn_variance.sqrt(), variance.sqrt())
+    studentised = _studentise(drawn, drawn_variance.sqrt(), variance.sqrt())
+    alone = sum(len(chosen) == 1 for chosen, _ in strata)
+    return means, (variance + alone * spread / classes**2).sqrt(), studentised
+
+
+def _strata(labels: Tensor, sizes: Tensor) -> list[tuple[Tensor, int]]:
+    """The rows of every stratum, and how many classes it stands for.
+
+    A stratum is a class. A class of one row shows no variation of its own, so such classes form one stratum together,
+    which errs on the side of width (collapsed strata of survey sampling).
+    """
+    parts = list(torch.split(labels.argsort(stable=True), sizes.long().tolist()))
+    several = [part for part in parts if len(part) > 1]
+    singles = [part for part in parts if len(part) == 1]
+    return [*((part, 1) for part in several), *([(torch.cat(singles), len(singles))] if singles else [])]
 
 
 def _studentise(deviation: Tensor, error: Tensor, original: Tensor) -> Tensor:
-    # Where a resample shows no variation its own error is 0; the original one stands in.
-    scale = torch.where(error > 0, error, original)
+    # A resample of few rows may show almost no variation of its own, and its ratio then means nothing: its error counts
+    # as at least half the original one.
+    scale = torch.maximum(error, original / 2)
     return torch.where(scale > 0, deviation / torch.where(scale > 0, scale, 1), 0)

@@ -122,6 +122,23 @@ def as_labels(labels: Any, num_classes: int | None) -> Tensor:
     return y.to(torch.int64)
 
 
+def as_weights(weights: Any, rows: int) -> Tensor:
+    """Row weights as (N,) float64. Raises: InputError unless they are finite, 0 or more, not all 0, one per row."""
+    try:
+        weight = torch.as_tensor(weights if isinstance(weights, Tensor) else np.array(weights)).detach().double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"row weights must be numbers: {error}") from None
+    if weight.shape != (rows,):
+        raise InputError(f"row weights need one number per row, got shape {tuple(weight.shape)} for {rows} rows")
+    bad = ~torch.isfinite(weight) | (weight < 0)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise InputError(f"row {row} has the weight {float(weight[row])}; weights are finite and 0 or more")
+    if not weight.any():
+        raise InputError("all row weights are 0, which leaves no row; give at least one a positive weight")
+    return weight
+
+
 @dataclass(frozen=True, eq=False)
 class Prep:
     """What happens to features before the linear map: subtract `centre` (D,), then divide by the row norm if `unit`.
@@ -235,7 +252,7 @@ class Head:
             tensors["centre"] = prep.centre.contiguous()
         own = {"format": "poise.head", "schema": str(HEAD_SCHEMA), "unit": json.dumps(prep.unit)}
         header = {**(metadata or {}), **own}
-        return write_atomically(Path(path), save(tensors, header))
+        return write_atomically(Path(path), _in_order(save(tensors, header)))
 
     @classmethod
     def load(cls, path: str | Path) -> "Head":
@@ -258,15 +275,27 @@ class Head:
         return cls(tensors["weight"], tensors["bias"], prep if prep.unit or prep.centre is not None else None)
 
 
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata are sorted: the library writes them in an order that changes between calls."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8, as the format asks
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
 @dataclass(frozen=True, eq=False)
 class Features:
     """Feature rows of one split.
 
     `x` (V, N, D), or (N, D) for a single view, of any floating-point type; x[0] is the test-time transform. `y` (N,)
     int64. `counts` are those of the TRAINING split, whatever split this is. `seen_by_backbone` tells whether these rows
-    trained the representation: such rows may train heads, but never select, calibrate or estimate a prior.
+    trained the representation: such rows may train heads, but never select, calibrate or estimate a prior. `weight`
+    (N,) float64 says how often each row counts in a fit: 2 is the row twice, 0 the row left out; None is 1 for all. The
+    class counts stay as given, and scores count rows alike.
 
-    Raises: InputError naming the first row that is not finite or has no valid label.
+    Raises: InputError naming the first row that is not finite or has no valid label or weight.
     """
 
     x: Tensor
@@ -274,6 +303,7 @@ class Features:
     counts: ClassCounts
     seen_by_backbone: bool | None = None
     class_names: tuple[str, ...] | None = None
+    weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         x = as_values("features", self.x, finite=False)
@@ -294,7 +324,8 @@ class Features:
         names = None if self.class_names is None else tuple(self.class_names)
         if names is not None and len(names) != len(counts):
             raise InputError(f"{len(names)} class names for {len(counts)} classes")
-        for field, value in (("x", x), ("y", y), ("counts", counts), ("class_names", names)):
+        weight = None if self.weight is None else as_weights(self.weight, len(y)).to(x.device)
+        for field, value in (("x", x), ("y", y), ("counts", counts), ("class_names", names), ("weight", weight)):
             object.__setattr__(self, field, value)
 
     def __len__(self) -> int:
@@ -317,13 +348,14 @@ class Features:
 
     def take(self, rows: Tensor) -> "Features":
         """The features of some rows, with the same training counts."""
-        return replace(self, x=self.x[:, rows], y=self.y[rows])
+        weight = None if self.weight is None else self.weight[rows]
+        return replace(self, x=self.x[:, rows], y=self.y[rows], weight=weight)
 
     @cached_property
     def key(self) -> str:
-        """Content hash (16 hex digits) over values, labels, counts and shape."""
+        """Content hash (16 hex digits) over values, labels, counts and shape, and over weights if there are any."""
         digest = hashlib.sha256(f"{self.x.dtype}{tuple(self.x.shape)}".encode())
-        for tensor in (self.x, self.y, self.counts.n):
+        for tensor in (self.x, self.y, self.counts.n, *(() if self.weight is None else (self.weight,))):
             digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -343,7 +375,8 @@ class Problem:
                 f"the stage-1 head has {self.head.classes} classes and {self.head.dim} features, "
                 f"the training rows have {classes} and {dim}"
             )
-        rows = torch.bincount(self.train.y, minlength=classes).cpu()
+        weight = self.train.weight
+        rows = torch.bincount(self.train.y if weight is None else self.train.y[weight > 0], minlength=classes).cpu()
         if int((rows > 0).sum()) < 2:
             raise InputError("the training rows are all of one class; a classifier needs rows of at least two")
         if self.held_out is not None and (len(self.held_out.counts), self.held_out.dim) != (classes, dim):

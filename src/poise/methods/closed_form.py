@@ -17,11 +17,21 @@ Distance = Literal["l2", "dot", "cos"]
 
 
 def class_means(x: Tensor, features: Features) -> Tensor:
-    """(C, D) float64 means of rows x (N, D) by the labels of `features`; for an empty class, the mean of all rows."""
-    classes = len(features.counts)
-    n = torch.bincount(features.y, minlength=classes).double()
-    sums = torch.zeros(classes, x.shape[1], dtype=torch.float64, device=x.device).index_add(0, features.y, x.double())
-    return torch.where((n > 0).unsqueeze(-1), sums / n.clamp_min(1).unsqueeze(-1), x.double().mean(dim=0))
+    """(C, D) float64 means of rows x (N, D) by the labels of `features`; for an empty class, the mean of all rows.
+
+    Weighted where `features` are; a class whose rows all have weight 0 is empty.
+    """
+    classes, weight = len(features.counts), features.weight
+    n = torch.bincount(features.y, weights=weight, minlength=classes).double()
+    rows = x.double() if weight is None else x.double() * weight.unsqueeze(-1)
+    sums = torch.zeros(classes, x.shape[1], dtype=torch.float64, device=x.device).index_add(0, features.y, rows)
+    means = sums / torch.where(n > 0, n, 1.0).unsqueeze(-1)
+    return torch.where((n > 0).unsqueeze(-1), means, _mean(x.double(), weight))
+
+
+def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """(D,) mean of rows x (N, D)."""
+    return x.mean(dim=0) if weight is None else weight @ x / weight.sum()
 
 
 def ncm(*, transform: Transform = "cl2n", distance: Distance = "l2") -> Method:
@@ -45,7 +55,7 @@ def ncm(*, transform: Transform = "cl2n", distance: Distance = "l2") -> Method:
 def _ncm(problem: Problem, seed: int = 0, *, transform: Transform, distance: Distance) -> Head:
     train = problem.train
     x = train.x[0].double()
-    prep = Prep(x.mean(dim=0) if transform == "cl2n" else None, unit=transform != "raw")
+    prep = Prep(_mean(x, train.weight) if transform == "cl2n" else None, unit=transform != "raw")
     means = class_means(prep(x), train)
     norms = means.norm(dim=-1, keepdim=True)
     weight, bias = {
@@ -79,19 +89,35 @@ def _lda(problem: Problem, seed: int = 0, *, shrinkage: float | str, prior: str)
     x = train.x[0].double()
     means = class_means(x, train)
     within = x - means[train.y]
-    covariance = within.T @ within / len(x)
+    weight = train.weight
+    rows = len(x) if weight is None else weight.sum()
+    covariance = within.T @ (within if weight is None else within * weight.unsqueeze(-1)) / rows
     level = covariance.trace() / train.dim
     if not level > torch.finfo(x.dtype).eps * x.square().mean():  # what rounding alone leaves
         raise InputError("lda needs rows that differ within their classes; every class here is a single point")
-    a = _ledoit_wolf(within) if isinstance(shrinkage, str) else float(shrinkage)
+    a = _ledoit_wolf(within, weight) if isinstance(shrinkage, str) else float(shrinkage)
     shrunk = (1 - a) * covariance + a * level * torch.eye(train.dim, dtype=x.dtype, device=x.device)
     weight = torch.linalg.solve(shrunk, means.T).T
     bias = -(weight * means).sum(dim=-1) / 2
     return Head(weight, bias + train.counts.prior.log().to(bias) if prior == "train" else bias).to(train.dtype)
 
 
-def _ledoit_wolf(within: Tensor) -> float:
+def _ledoit_wolf(within: Tensor, weight: Tensor | None) -> float:
     from sklearn.covariance import ledoit_wolf_shrinkage
 
+    if weight is None:
+        found = float(ledoit_wolf_shrinkage(within.cpu().numpy(), assume_centered=True))
+    else:
+        found = _weighted_ledoit_wolf(within, weight)
     # Exactly 0 would leave a singular covariance unrepaired when there are fewer rows than features.
-    return max(float(ledoit_wolf_shrinkage(within.cpu().numpy(), assume_centered=True)), 1e-6)
+    return max(found, 1e-6)
+
+
+def _weighted_ledoit_wolf(within: Tensor, weight: Tensor) -> float:
+    """The formula of Ledoit and Wolf (2004) on rows that count `weight` times: what repeating them would give."""
+    rows, dim = weight.sum(), within.shape[1]
+    covariance = within.T @ (within * weight.unsqueeze(-1)) / rows
+    scatter = covariance.square().sum()
+    distance = scatter - covariance.trace().square() / dim
+    noise = (weight @ within.square().sum(dim=-1).square() / rows - scatter) / rows
+    return float((noise.clamp(max=distance) / distance).clamp_min(0)) if distance > 0 else 0.0

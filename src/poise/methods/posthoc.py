@@ -128,9 +128,14 @@ def _rebalance(problem: Problem, seed: int = 0, *, power: float) -> Head:
 
 
 def log_mean_softmax(head: Head, features: Features) -> Tensor:
-    """(C,) float64 logarithm of the mean softmax over the rows: the head's effective prior there."""
-    sums = [z.double().log_softmax(dim=-1).logsumexp(dim=0) for z, _ in logit_chunks(head, features)]
-    return torch.stack(sums).logsumexp(dim=0) - math.log(len(features))
+    """(C,) float64 logarithm of the (weighted) mean softmax over the rows: the head's effective prior there."""
+    weight = torch.ones_like(features.y) if features.weight is None else features.weight
+    sums, first = [], 0
+    for z, y in logit_chunks(head, features):
+        shares = weight[first : first + len(y)].double().log().unsqueeze(-1)
+        sums.append((z.double().log_softmax(dim=-1) + shares).logsumexp(dim=0))
+        first += len(y)
+    return torch.stack(sums).logsumexp(dim=0) - math.log(float(weight.sum()))
 
 
 def temperature() -> Method:
@@ -152,7 +157,11 @@ def _temperature(problem: Problem, seed: int = 0) -> Head:
     logits = head(rows.x[0]).double()
 
     def nll(log_t: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits * math.exp(-log_t), rows.y))
+        scaled = logits * math.exp(-log_t)
+        if rows.weight is None:
+            return float(torch.nn.functional.cross_entropy(scaled, rows.y))
+        each = torch.nn.functional.cross_entropy(scaled, rows.y, reduction="none")
+        return float(rows.weight @ each / rows.weight.sum())
 
     bound = math.log(100.0)
     found = minimize_scalar(nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})

@@ -5,22 +5,17 @@ cannot be used, 130 interrupted, 143 terminated.
 """
 
 import io
-import json
 import os
 import signal
 import sys
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from poise import __version__
+from poise.cli import deploy, study
 from poise.errors import PoiseError
 
 __all__ = ["app", "main"]
@@ -38,9 +33,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 the input cannot be used, 130 interrupted, 143 terminated.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and the paths written.")]
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -56,69 +48,19 @@ def _root(
     """Re-balance classifiers trained on long-tailed data: every head, one pass, honest comparison."""
 
 
-@app.command()
-def demo(
-    features: Annotated[
-        str, typer.Option("--set", help="cifar100lt_r32_autoaugment or cifar100lt_r32.")
-    ] = "cifar100lt_r32_autoaugment",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of row orders and fresh starts.")] = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for records.jsonl, summary.csv and summary.md.  [default: runs/demo/SET]"),
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train every method on real CIFAR-100-LT features in one pass and print the table."""
-    from poise import runs
-    from poise.checks import check_one_of
-    from poise.data import DEMO_SETS
-    from poise.demo import NOTES, run_demo
-    from poise.report.tables import to_terminal
-
-    check_one_of("--set", features, DEMO_SETS)
-    folder = runs.prepare(out or Path("runs/demo") / features)
-    begun = time.perf_counter()
-    with _progress("training heads", quiet=quiet or as_json) as report:
-        records = run_demo(features, seed=seed, progress=report)
-    written = runs.write(folder, records, notes=NOTES)
-    for remark in records[0].remarks:
-        typer.echo(f"warning: {remark}", err=True)
-    if as_json:
-        typer.echo(json.dumps([record.to_dict() for record in records]))
-    elif not quiet:
-        console = Console()
-        console.print(to_terminal(records, title=DEMO_SETS[features]))
-        for note in NOTES:
-            console.print(note, style="dim", highlight=False)
-        console.print(f"\n{len(records)} heads in {time.perf_counter() - begun:.1f} s", highlight=False)
-    typer.echo("\n".join(f"wrote {path}" for path in written), err=as_json)
-
-
-@app.command()
-def methods(
-    name: Annotated[str | None, typer.Argument(help="A method to explain; without one, all are listed.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the methods, or explain one: formula, parameters, published recipes."""
-    from poise import catalogue
-
-    listing = catalogue.describe_all() if name is None else catalogue.describe(name)
-    if as_json:
-        typer.echo(json.dumps(listing.data))
-        return
-    Console().print(listing.text, highlight=False, markup=False, soft_wrap=False)
-
-
-@contextmanager
-def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error; silent where that is no terminal."""
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+VERBS = (
+    study.demo,
+    study.inspect,
+    study.compare,
+    study.tune,
+    study.audit,
+    deploy.fit,
+    deploy.predict,
+    deploy.check,
+    study.methods,
+)
+for verb in VERBS:
+    app.command()(verb)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,102 @@
+"""Logits of any repository judged by the same protocol: no features, no head, no training.
+
+Logits are features whose stage-1 head is the identity, so every adjustment that needs no features works on them
+unchanged and gives the numbers that it gives on a head: logit adjustment, inductive re-balancing, temperature.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poise.comparison import Comparison
+from poise.experiment import measure
+from poise.grids import BUDGET, default_grid
+from poise.methods import from_spec
+from poise.priors import Sweep, prior_sweep
+from poise.protocols import compare
+from poise.spec import Spec
+from poise.types import ClassCounts, Features, Head, Problem, Scores
+
+__all__ = ["ADJUSTMENTS", "Audit", "audit", "logit_problem"]
+
+ADJUSTMENTS = (Spec("logit_adjustment"), Spec("rebalance"), Spec("temperature"))
+
+
+class Audit(NamedTuple):
+    """The scores as given, the comparison, how the scores change along one-scalar paths, and with the prior.
+
+    `sweep` is the accuracy expected under deployment priors ~ train^a, for logits meant for the training prior. A path
+    reads the evaluated rows and is for looking at: picking its best point would be selection on the test split.
+    """
+
+    scores: Scores
+    comparison: Comparison
+    paths: dict[str, list[dict[str, Any]]]
+    sweep: Sweep
+
+    def to_dict(self) -> dict[str, Any]:
+        """The audit as plain JSON types."""
+        sweep = {"exponents": self.sweep.exponents.tolist(), "accuracy": self.sweep.accuracy.tolist()}
+        return {
+            "scores": self.scores.to_dict(),
+            "comparison": self.comparison.to_dict(),
+            "paths": self.paths,
+            "sweep": sweep,
+        }
+
+
+def logit_problem(counts: ClassCounts, held_out: Features | None = None, dtype: torch.dtype = torch.float32) -> Problem:
+    """The problem of logits: the identity head, and one row per class in place of the training rows nobody gave."""
+    classes = len(counts)
+    eye = torch.eye(classes, dtype=dtype)
+    return Problem(Features(eye, torch.arange(classes), counts), Head(eye, eye.new_zeros(classes)), held_out)
+
+
+def audit(
+    logits: Tensor,
+    y: Tensor,
+    counts: ClassCounts | Tensor | Sequence[int],
+    *,
+    held_out: tuple[Tensor, Tensor] | None = None,
+    class_names: Sequence[str] | None = None,
+    budget: int = BUDGET,
+    seed: int = 0,
+    data: str = "logits",
+) -> Audit:
+    """Judge logits (N, C) of rows that nothing was trained or selected on, with labels y (N,) and training counts (C,).
+
+    Settings are chosen on `held_out` (logits, labels) if given; else on one half of the rows for the other half, in
+    turn, which every record says.
+
+    Raises: InputError if shapes disagree or a value is not finite.
+    """
+    names = None if class_names is None else tuple(class_names)
+    rows = Features(logits, y, counts, seen_by_backbone=False, class_names=names)  # type: ignore[arg-type]
+    unseen = None if held_out is None else replace(rows, x=held_out[0], y=held_out[1])
+    problem = logit_problem(rows.counts, unseen, rows.dtype)
+    comparison = compare(
+        ADJUSTMENTS,
+        problem,
+        rows,
+        selection="cross_fit" if unseen is None else "held_out",
+        nulls=(ADJUSTMENTS[0],),
+        seeds=(seed,),
+        budget=budget,
+        data=data,
+    )
+    paths = {str(spec): _path(spec, replace(problem, held_out=unseen), rows, budget) for spec in ADJUSTMENTS[:1]}
+    sweep = prior_sweep(rows.x[0], rows.y, rows.counts, source=rows.counts.prior)
+    return Audit(measure(problem.head, rows).scores, comparison, paths, sweep)  # type: ignore[arg-type]
+
+
+def _path(spec: Spec, problem: Problem, rows: Features, budget: int) -> list[dict[str, Any]]:
+    """Scores of the rows along the grid of a one-scalar family."""
+    points = []
+    for setting in default_grid(spec, budget):
+        found = measure(from_spec(setting)(problem), rows).scores
+        names = ("accuracy", "balanced_accuracy", "many", "medium", "few", "ece", "nll")
+        points.append({"method": str(setting), **{name: getattr(found, name) for name in names}})
+    return points

@@ -1,0 +1,139 @@
+"""The honest protocol of `method="auto"`: few candidates, compared on rows that none of them was fitted on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poise import losses
+from poise.converged import fit_converged
+from poise.errors import InputError
+from poise.methods import Method, build
+from poise.priors import prior_shift
+from poise.spec import Spec
+from poise.types import Features, Head, Problem
+from poise.unseen import Trial, calibrate, evidence, row_weights, weights_to
+
+__all__ = ["CANDIDATES", "Candidate", "Choice", "candidate_heads", "choose"]
+
+# Penalties on the scaled features, from strong to weak: each fit starts from the one before.
+DECAYS = (1e-3, 1e-4, 1e-5, 1e-6)
+BALANCED_DECAYS = (1e-3, 1e-5)
+TAUS = (0.5, 1.5)
+NORM_TAUS = (0.5, 1.0)
+SEARCH_TOLERANCE = 1e-4  # of the gradient while candidates are compared; the chosen one is fitted anew, exactly
+
+
+class Candidate(NamedTuple):
+    """A method and the prior for which its softmax is taken to be meant."""
+
+    spec: Spec
+    meant: Literal["train", "uniform"]
+
+
+def _candidates() -> tuple[Candidate, ...]:
+    """The simple ones first: of equals, the first is taken.
+
+    Cross-entropy is shifted from the training prior to the target like any other, which for uniform classes is logit
+    adjustment with tau = 1; the other strengths stand for a head that is balanced more or less than that.
+    """
+    fits = [Spec("converged", loss="cross_entropy", weight_decay=decay) for decay in DECAYS]
+    balanced = [Spec("converged", loss="balanced_softmax", weight_decay=decay) for decay in BALANCED_DECAYS]
+    alone = [Spec("ncm", transform="raw"), Spec("lda")]
+    uniform = [*balanced, *alone, *(fit + step for fit in fits for step in _steps())]
+    return (*(Candidate(fit, "train") for fit in fits), *(Candidate(spec, "uniform") for spec in uniform))
+
+
+def _steps() -> list[Spec]:
+    """What follows a converged cross-entropy head in closed form."""
+    adjusted = [Spec("logit_adjustment", tau=tau) for tau in TAUS]
+    return [*adjusted, *(Spec("tau_norm", tau=tau) for tau in NORM_TAUS)]
+
+
+CANDIDATES = _candidates()
+
+
+def candidate_heads(train: Features) -> list[Head | None]:
+    """One head per entry of `CANDIDATES`; None for one that these rows do not allow."""
+    problem = Problem(train)
+    fits = _path(train, losses.cross_entropy(), DECAYS)
+    balanced = _path(train, losses.balanced_softmax(), BALANCED_DECAYS)
+    alone = [_attempt(build("ncm", transform="raw"), problem), _attempt(build("lda"), problem)]
+    steps = [build(step.name, **dict(step.params)) for step in _steps()]
+    adjusted = [step(replace(problem, head=head)) for head in fits for step in steps]
+    return [*fits, *balanced, *alone, *adjusted]
+
+
+def _path(train: Features, loss: losses.Loss, decays: Sequence[float]) -> list[Head]:
+    heads: list[Head] = []
+    for decay in decays:
+        start = heads[-1] if heads else None
+        heads.append(fit_converged(train, loss, weight_decay=decay, start=start, tolerance=SEARCH_TOLERANCE))
+    return heads
+
+
+def _attempt(method: Method, problem: Problem) -> Head | None:
+    try:
+        return method(problem)
+    except InputError:  # lda on rows that do not vary
+        return None
+
+
+class Choice(NamedTuple):
+    """The number of a candidate, its temperature, and the prior (C,) for which its softmax is then meant."""
+
+    candidate: int
+    temperature: float
+    implied: Tensor
+
+
+def choose(trials: Sequence[Trial], train_prior: Tensor, target: Tensor) -> Choice:
+    """The candidate of the highest recall on unseen rows, weighted by the prior `target` (C,) over their classes.
+
+    Every candidate is first calibrated and shifted to the target, as it will be used. Candidates within one standard
+    error of the paired difference to the best are tied; of these the one of the least NLL under the target is taken,
+    and of equals the first.
+    """
+    priors = {"train": train_prior, "uniform": torch.full_like(target, 1 / len(target))}
+    found = [_trial_of(trials, k, train_prior, priors[c.meant], target) for k, c in enumerate(CANDIDATES)]
+    y = torch.cat([trial.test.y for trial in trials])
+    weight = torch.cat([row_weights(trial.test) for trial in trials])
+    hits = torch.stack([torch.zeros(len(y), dtype=torch.float64) if one is None else one.hits for one in found])
+    each = weights_to(y, weight, target)  # what a row adds to the weighted recall
+    score = hits @ each
+    behind = hits[int(score.argmax())] - hits
+    mass = torch.bincount(y, weights=weight, minlength=len(target))
+    mean = torch.zeros(len(hits), len(target), dtype=torch.float64).index_add(1, y, behind * weight)
+    spread = (behind - mean[:, y] / mass[y]).square() @ (each.square() / weight)
+    tied = score.max() - score <= spread.sqrt() + 1e-12
+    losses_of = [
+        one.nll if one is not None and tie else math.inf for one, tie in zip(found, tied.tolist(), strict=True)
+    ]
+    best = losses_of.index(min(losses_of))
+    chosen = found[best]
+    assert chosen is not None  # cross-entropy can always be fitted
+    return Choice(best, chosen.temperature, priors[CANDIDATES[best].meant])
+
+
+class _Result(NamedTuple):
+    """Whether unseen rows are predicted right (N,), the NLL under the target prior, and the temperature used."""
+
+    hits: Tensor
+    nll: float
+    temperature: float
+
+
+def _trial_of(
+    trials: Sequence[Trial], candidate: int, train_prior: Tensor, meant: Tensor, target: Tensor
+) -> _Result | None:
+    seen = evidence(trials, candidate)
+    if seen is None:
+        return None
+    temperature, _ = calibrate(seen, train_prior, meant)
+    logits = seen.logits / temperature + prior_shift(meant, target)
+    each = torch.nn.functional.cross_entropy(logits, seen.y, reduction="none")
+    nll = round(float(weights_to(seen.y, seen.weight, target) @ each), 6)
+    return _Result((logits.argmax(dim=-1) == seen.y).double(), nll, temperature)

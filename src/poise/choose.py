@@ -1,0 +1,49 @@
+"""Choosing an operating point on held-out rows, which must be rows that nothing was trained on."""
+
+from typing import Any
+
+from poise.memorised import refuse_memorised
+from poise.operating import (
+    OperatingPoint,
+    class_thresholds,
+    conformal_quantiles,
+    coverage_accuracy,
+    threshold_for,
+)
+from poise.types import Features, Head
+
+__all__ = ["choose_operating_point"]
+
+
+def choose_operating_point(
+    head: Head,
+    held_out: Features,
+    *,
+    trained_on: Features,
+    abstain_accuracy: float | None = None,
+    coverage: float | None = None,
+    precision: float | None = None,
+    alpha: float | None = None,
+    costs: Any = None,
+    top_k: int | None = None,
+) -> OperatingPoint:
+    """The operating point of `head` that meets the given targets on `held_out`; without any, one that changes nothing.
+
+    `abstain_accuracy` or `coverage` choose the threshold of abstention, `precision` one threshold per class, `alpha`
+    conformal sets with a promise for every class; `costs` and `top_k` are taken as they are. Costs come first, each
+    other part is chosen by itself on all rows. See `poise.operating`.
+
+    Raises: MemorisedRowsError for rows that the backbone or the head was trained on; InputError for a target out of
+    range or out of reach.
+    """
+    refuse_memorised(held_out, head, trained_on=trained_on, purpose="an operating point")
+    logits, y = head(held_out.x[0]), held_out.y
+    chosen: dict[str, Any] = {"costs": costs, "top_k": top_k, "alpha": alpha}
+    if abstain_accuracy is not None or coverage is not None:
+        curve = coverage_accuracy(logits, y, held_out.counts, costs=costs)
+        chosen["abstain"] = threshold_for(curve, accuracy=abstain_accuracy, coverage=coverage)
+    if precision is not None:
+        chosen["thresholds"] = class_thresholds(logits, y, precision=precision, costs=costs)
+    if alpha is not None:
+        chosen["conformal"] = conformal_quantiles(logits, y, alpha=alpha)
+    return OperatingPoint(**chosen)

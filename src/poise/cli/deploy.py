@@ -1,0 +1,154 @@
+"""Verbs that make and use what is deployed: fit, predict, check."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poise.cli.inputs import Groups, HeadFile, HeldOut, Ignore, Label, Seen, Train, load_inputs
+from poise.cli.shared import Json, Quiet, Seed, answer, progress_bar
+
+__all__ = ["check", "fit", "predict"]
+
+
+def fit(
+    train: Train,
+    out: Annotated[Path, typer.Option(help="Folder of the model.")] = Path("runs/model"),
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="auto, or a method such as 'balanced_softmax' or 'tau_norm(tau=0.7)'.")
+    ] = "auto",
+    prior: Annotated[
+        str, typer.Option(help="Class prior of deployment: uniform, train, or a JSON file {class name: share}.")
+    ] = "uniform",
+    held_out: HeldOut = None,
+    head: HeadFile = None,
+    abstain_accuracy: Annotated[
+        float | None, typer.Option(help="Abstain so that the answers given are right this often.", show_default=False)
+    ] = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="Abstain so that this share of rows is answered.", show_default=False)
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(help="A threshold per class that reaches this precision.", show_default=False)
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Conformal sets that miss the true class at most this often, per class.", show_default=False),
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Name the k best classes.", show_default=False)] = None,
+    costs: Annotated[
+        Path | None, typer.Option(help="JSON file {class name: cost of missing it}.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    label: Label = None,
+    groups: Groups = None,
+    ignore: Ignore = "",
+    seen: Seen = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose, fit and calibrate a head for your class prior, and write a folder that `poise predict` reads."""
+    from poise import runs
+    from poise.cli.inputs import per_class
+    from poise.deployment import Targets, deploy
+
+    runs.prepare(out)
+    read = load_inputs(
+        train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
+    )
+    names = read.problem.train.class_names or tuple(str(k) for k in range(len(read.problem.train.counts)))
+    targets = Targets(
+        abstain_accuracy=abstain_accuracy,
+        coverage=coverage,
+        precision=precision,
+        alpha=alpha,
+        top_k=top_k,
+        costs=None if costs is None else per_class(costs, names),
+    )
+    if targets.any and held_out is None:
+        read = read.with_rows_aside(seed)
+    with progress_bar("fitting", quiet=quiet or as_json) as report:
+        model = deploy(
+            read.problem,
+            method=method,
+            prior=per_class(Path(prior), names) if prior.endswith(".json") else prior,
+            targets=targets,
+            groups=read.groups,
+            seed=seed,
+            progress=report,
+        )
+    model = model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
+    folder = model.save(out)
+    applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
+    answer(
+        {"method": model.method, "classes": len(model.class_names), "path": str(folder)},
+        [
+            f"method: {model.method}",
+            f"classes: {len(model.class_names)}; prior: {applied}",
+            *([f"operating point: {', '.join(model.operating.described())}"] if model.operating else []),
+        ],
+        written=[folder],
+        remarks=read.remarks,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="The folder that `poise fit` wrote.")],
+    rows: Annotated[str, typer.Argument(help="Rows to predict; other columns are carried along.")],
+    out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")] = Path("predictions.csv"),
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Write the K best classes instead of all probabilities.", show_default=False),
+    ] = None,
+    ignore: Ignore = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Predict rows with a fitted model: class names, confidence and probabilities, one line per row."""
+    from poise.artefact import load
+    from poise.predictions import write_predictions
+    from poise.readers import read_rows
+
+    found = load(model)
+    file, _, key = rows.partition("#")
+    names = [name.strip() for name in ignore.split(",") if name.strip()]
+    columns = found.provenance.get("columns") if Path(file).suffix.lower() in (".csv", ".tsv", ".parquet") else None
+    read = read_rows(file, key=key or None, columns=columns, ignore=names)
+    with progress_bar("predicting", quiet=quiet or as_json) as report:
+        done = write_predictions(found, read.x, out, carried=read.extra, top=top, progress=report)
+    most = sorted(done.answers.items(), key=lambda item: -item[1])[:10]
+    prior = "the prior that it was fitted for" if found.prior_applied is not None else "no prior: treat them as scores"
+    answer(
+        {"rows": done.rows, "abstained": done.abstained, "answers": done.answers, "path": str(done.path)},
+        [
+            f"{done.rows} rows" + (f", {done.abstained} without an answer" if found.operating else ""),
+            *(f"  {name}: {rows}" for name, rows in most if rows),
+            f"probabilities are for {prior}",
+        ],
+        written=[done.path],
+        remarks=read.notes,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def check(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of models, stores or runs, or head files.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
+    from poise.checkup import check_path
+    from poise.errors import InputError
+
+    found = {str(path): check_path(path) for path in paths}
+    said = [
+        f"{path}: {kind}, " + ("intact" if not bad else f"{len(bad)} problems") for path, (kind, bad) in found.items()
+    ]
+    data = {path: {"kind": kind, "problems": bad} for path, (kind, bad) in found.items()}
+    answer(data, said, as_json=as_json, quiet=quiet)
+    problems = [problem for _, bad in found.values() for problem in bad]
+    if problems:
+        raise InputError("; ".join(problems))

@@ -1,0 +1,54 @@
+"""What the verbs have in common: options, a progress bar, and how a result is said."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+__all__ = ["Json", "Out", "Quiet", "Seed", "answer", "progress_bar"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and the paths written.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of row orders, fresh starts and folds.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default=False)]
+
+
+@contextmanager
+def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error; silent where that is no terminal."""
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def answer(
+    data: Any,
+    said: Sequence[RenderableType],
+    *,
+    written: Sequence[Path] = (),
+    remarks: Sequence[str] = (),
+    as_json: bool = False,
+    quiet: bool = False,
+    quiet_paths: bool = False,
+) -> None:
+    """Say a result once: as JSON, or as text for people, or not at all; then warnings and the paths written.
+
+    With JSON, everything else goes to standard error, so that the output stays one JSON value.
+    """
+    for remark in remarks:
+        typer.echo(f"warning: {remark}", err=True)
+    if as_json:
+        typer.echo(json.dumps(data))
+    elif not quiet:
+        console = Console()
+        for part in said:
+            console.print(part, highlight=False, markup=False)
+    for path in written:
+        typer.echo(f"wrote {path}", err=as_json or quiet_paths)

@@ -1,0 +1,281 @@
+"""Verbs that find out: demo, inspect, compare, tune, audit, methods."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poise.cli.inputs import Groups, HeadFile, HeldOut, Ignore, Label, Seen, Test, Train, load_inputs
+from poise.cli.shared import Json, Out, Quiet, Seed, answer, progress_bar
+
+__all__ = ["audit", "compare", "demo", "inspect", "methods", "tune"]
+
+
+def demo(
+    features: Annotated[
+        str, typer.Option("--set", help="cifar100lt_r32_autoaugment or cifar100lt_r32.")
+    ] = "cifar100lt_r32_autoaugment",
+    text: Annotated[
+        bool, typer.Option("--text", help="Questions to a bank instead of images (needs the extra `text`).")
+    ] = False,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tune every method on real long-tailed features, read the test split once, and judge."""
+    from poise import runs
+    from poise.checks import check_one_of
+    from poise.data import DEMO_SETS, TEXT_SETS
+    from poise.demo import NOTES, TEXT_NOTES, run_demo, run_text_demo
+    from poise.report import tables
+
+    check_one_of("--set", features, DEMO_SETS)
+    titles = TEXT_SETS if text else {features: DEMO_SETS[features]}
+    folders = {name: (out or Path("runs/demo")) / f"{'text_' if text else ''}{name}" for name in titles}
+    if out is not None and not text:
+        folders = {features: out}
+    notes = TEXT_NOTES if text else NOTES
+    for folder in folders.values():
+        runs.prepare(folder)
+    results = {}
+    for name, title in titles.items():
+        begun = time.perf_counter()
+        with progress_bar("training heads", quiet=quiet or as_json) as report:
+            found = (run_text_demo if text else run_demo)(name, seed=seed, progress=report)
+        results[name] = found.to_dict()
+        took = f"{len(found.standings)} rows in {time.perf_counter() - begun:.0f} s"
+        table = tables.to_terminal(found.table(), title=title)
+        answer(
+            None,
+            [table, tables.LEGEND, *notes, "", found.verdict(), "", took],
+            written=runs.write(folders[name], found, notes=notes),
+            quiet=quiet or as_json,
+            quiet_paths=as_json,
+        )
+    if as_json:
+        answer(results if text else results[features], [], as_json=True)
+
+
+def compare(
+    train: Train,
+    test: Test = None,
+    held_out: HeldOut = None,
+    head: HeadFile = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", help="A method such as 'crt' or 'los(delta=0.95)'; repeat. (default: all)"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Only methods without training: seconds at any size.")] = False,
+    select: Annotated[
+        str | None,
+        typer.Option(help="held_out, kfold, cross_fit or paper. (default: held_out if given, else kfold)"),
+    ] = None,
+    oracle: Annotated[
+        bool, typer.Option("--oracle/--no-oracle", help="Estimate what any head could gain, with test labels.")
+    ] = True,
+    budget: Annotated[int, typer.Option(min=1, help="Settings tried per method.")] = 16,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the final heads.")] = 1,
+    seed: Seed = 0,
+    label: Label = None,
+    groups: Groups = None,
+    ignore: Ignore = "",
+    seen: Seen = None,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tune methods with equal budgets, read the test split once, and say which head to use, if any."""
+    from poise import methods, runs
+    from poise.checks import check_one_of
+    from poise.headroom import oracle_accuracy
+    from poise.protocols import compare
+    from poise.report import tables
+    from poise.report.protocol import protocol_lines
+
+    folder = runs.prepare(out or Path("runs/compare"))
+    read = load_inputs(
+        train,
+        test=test,
+        held_out=held_out,
+        head=head,
+        label=label,
+        groups=groups,
+        ignore=ignore,
+        seen=seen,
+        carve_test=True,
+        seed=seed,
+    )
+    assert read.test is not None
+    check_one_of("--select", select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
+    chosen = method or [name for name in methods.available() if not (quick and methods.is_trained(name))]
+    with progress_bar("training heads", quiet=quiet or as_json) as report:
+        found = compare(
+            chosen,
+            read.problem,
+            read.test,
+            selection=select or ("kfold" if held_out is None else "held_out"),  # type: ignore[arg-type]
+            seeds=range(seed, seed + seeds),
+            budget=budget,
+            groups=read.groups,
+            oracle=oracle_accuracy if oracle else None,
+            data=read.name,
+            progress=report,
+        )
+    notes = protocol_lines(found.records)
+    answer(
+        found.to_dict(),
+        [tables.to_terminal(found.table(), title=read.name), tables.LEGEND, "", found.verdict(), "", *notes],
+        written=runs.write(folder, found, notes=notes),
+        remarks=read.remarks,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def tune(
+    train: Train,
+    method: Annotated[str, typer.Argument(help="The method to tune, such as 'crt' or 'los(delta=0.95)'.")],
+    held_out: HeldOut = None,
+    head: HeadFile = None,
+    select: Annotated[
+        str | None, typer.Option(help="held_out or kfold. (default: held_out if given, else kfold)")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="What decides: balanced_accuracy, accuracy, macro_f1, many, medium, few.")
+    ] = ("balanced_accuracy"),
+    budget: Annotated[int, typer.Option(min=1, help="Settings tried.")] = 16,
+    random: Annotated[bool, typer.Option("--random", help="Draw the settings at random instead of a grid.")] = False,
+    seed: Seed = 0,
+    label: Label = None,
+    groups: Groups = None,
+    ignore: Ignore = "",
+    seen: Seen = None,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose the settings of one method on held-out rows or by cross-validation; no test split is read."""
+    from poise import grids, runs
+    from poise.methods import from_spec
+    from poise.report import tables
+    from poise.selection import tune
+    from poise.spec import Spec
+
+    spec = Spec.parse(method)
+    from_spec(spec)
+    folder = runs.prepare(out or Path("runs/tune"))
+    read = load_inputs(
+        train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
+    )
+    grid = (grids.sample if random else grids.default_grid)(spec, budget, seed=seed)
+    with progress_bar("training heads", quiet=quiet or as_json) as report:
+        best, records = tune(
+            grid,
+            read.problem,
+            select=select or ("kfold" if held_out is None else "held_out"),  # type: ignore[arg-type]
+            metric=metric,
+            seed=seed,
+            groups=read.groups,
+            data=read.name,
+            progress=report,
+        )
+    ordered = sorted(records, key=lambda record: -(getattr(record.scores, metric) or 0.0))
+    answer(
+        {"best": str(best), "records": [record.to_dict() for record in ordered]},
+        [tables.trials(ordered, title=f"{method} on {read.name}"), "", f"best: {best}"],
+        written=[runs.write_records(folder, ordered)],
+        remarks=read.remarks,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def inspect(
+    train: Train,
+    held_out: HeldOut = None,
+    head: HeadFile = None,
+    label: Label = None,
+    groups: Groups = None,
+    ignore: Ignore = "",
+    seen: Seen = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Profile training rows before anything is trained: sizes, groups, memorisation, and what follows."""
+    from poise.inspection import inspect_features
+
+    read = load_inputs(train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen)
+    problem = read.problem
+    found = inspect_features(problem.train, head=problem.head, held_out=problem.held_out, groups=read.groups)
+    answer(
+        found.to_dict(),
+        [read.name, *found.lines(), "", *found.advice],
+        remarks=read.remarks,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def audit(
+    logits: Annotated[
+        Path, typer.Argument(help="A .npz or .safetensors file with logits, labels and counts of the training split.")
+    ],
+    budget: Annotated[int, typer.Option(min=1, help="Settings tried per adjustment.")] = 16,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge saved logits of any repository: groups, calibration, adjustments that need no features, and a verdict."""
+    from poise import runs
+    from poise.audit import audit
+    from poise.readers import read_logits
+    from poise.report import tables
+    from poise.report.protocol import protocol_lines
+
+    folder = runs.prepare(out or Path("runs/audit"))
+    read = read_logits(logits)
+    held_out = None
+    if read.held_out_logits is not None and read.held_out_y is not None:
+        held_out = (read.held_out_logits, read.held_out_y)
+    found = audit(
+        read.logits,
+        read.y,
+        read.counts,
+        held_out=held_out,
+        class_names=read.class_names,
+        budget=budget,
+        seed=seed,
+        data=logits.name,
+    )
+    comparison = found.comparison
+    notes = protocol_lines(comparison.records)
+    answer(
+        found.to_dict(),
+        [
+            tables.as_given(found.scores, title=f"{logits.name} as given"),
+            "",
+            tables.to_terminal(comparison.table(), title="adjusted"),
+            tables.LEGEND,
+            "",
+            comparison.verdict(),
+            "",
+            *notes,
+        ],
+        written=runs.write(folder, comparison, notes=notes),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method to explain; without one, all are listed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods, or explain one: formula, parameters, published recipes."""
+    from poise import catalogue
+
+    listing = catalogue.describe_all() if name is None else catalogue.describe(name)
+    answer(listing.data, [listing.text], as_json=as_json)

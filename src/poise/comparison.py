@@ -1,0 +1,245 @@
+"""`Comparison`: methods with tuned settings on one test split, and a verdict that may be "keep what you have".
+
+The test split answers three questions: does the head that was recommended without it beat what is there, which methods
+cannot be told from the best, and how much of what any head could gain is gained. Recipes run as stated stand beside the
+tuned rows and never enter the statistics.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from poise.experiment import Measured
+from poise.record import Record, Role, Selection
+from poise.spec import Spec
+from poise.statistics import Interval, simultaneous_intervals
+
+__all__ = ["Comparison", "Standing"]
+
+PAPER_VERDICT = (
+    "No verdict: the papers' protocol chose every setting and epoch on the test split itself; compare with held_out, "
+    "kfold or cross_fit to learn what may be expected of other rows."
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Standing:
+    """One row of the comparison: a method, its records (one per seed), and which test rows it gets right.
+
+    `family` is what was asked for, `method` the setting that ran; `measured` and `records` have an entry per seed.
+    """
+
+    family: Spec
+    method: str
+    role: Role
+    records: tuple[Record, ...]
+    measured: tuple[Measured, ...]
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """(N,) float64 share of the seeds that get a test row right."""
+        return torch.stack([result.correct.double() for result in self.measured]).mean(dim=0)
+
+    def with_remarks(self, remarks: tuple[str, ...]) -> "Standing":
+        """The same row whose records say `remarks` too."""
+        return replace(self, records=tuple(replace(r, remarks=(*r.remarks, *remarks)) for r in self.records))
+
+    def mean(self, name: str) -> float | None:
+        """A score averaged over seeds; None where there is nothing to measure."""
+        values = [getattr(record.scores, name) for record in self.records]
+        return None if None in values else sum(values) / len(values)
+
+    @property
+    def loma_variation(self) -> float | None:
+        """Variation over classes of the Logits Magnitude, averaged over seeds."""
+        values = [record.loma_variation for record in self.records]
+        return None if None in values else sum(v for v in values if v is not None) / len(values)
+
+    @property
+    def selection(self) -> Selection | None:
+        """How its settings were chosen, None for what ran as stated."""
+        return self.records[0].selection
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """What `compare` found; all numbers are of the test split.
+
+    `recommended` was chosen without it: the better null (tuned tau-norm or tuned logit adjustment), or the method that
+    beat the null on the selection rows beyond doubt. `null` is that null. `oracle` holds the balanced accuracy of a
+    head fitted with labelled rows of the same kind as the test split, if it was asked for.
+    """
+
+    standings: tuple[Standing, ...]
+    y: Tensor
+    protocol: str
+    recommended: Standing | None
+    null: Standing | None
+    oracle: float | None
+    remarks: tuple[str, ...]
+    level: float = 0.95
+    rounds: int = 2000
+
+    @property
+    def records(self) -> list[Record]:
+        """Every record: methods in the order given, seeds within them."""
+        return [record for standing in self.standings for record in standing.records]
+
+    @property
+    def baseline(self) -> Standing:
+        """The stage-1 head; where there was none, plain cross-entropy with tuned settings."""
+        return next(standing for standing in self.standings if standing.role == "baseline")
+
+    @property
+    def contenders(self) -> tuple[Standing, ...]:
+        """The rows that enter the statistics: the baseline and the tuned ones."""
+        return tuple(standing for standing in self.standings if standing.role != "recipe")
+
+    @cached_property
+    def gains(self) -> dict[str, dict[str, Interval]]:
+        """Gains over the baseline by kind ("images", "classes") and family, intervals simultaneous over the methods."""
+        rows = [standing for standing in self.contenders if standing.role == "tuned"]
+        if not rows:
+            return {"images": {}, "classes": {}}
+        values = torch.stack([standing.correct - self.baseline.correct for standing in rows])
+        names = [str(standing.family) for standing in rows]
+        return {over: dict(zip(names, self._intervals(values, over), strict=True)) for over in ("images", "classes")}
+
+    @cached_property
+    def gain(self) -> dict[str, Interval]:
+        """Gain of the recommended head over the baseline, by kind: one comparison, planned before the test was read."""
+        if self.recommended is None:
+            return {}
+        values = (self.recommended.correct - self.baseline.correct).unsqueeze(0)
+        return {over: self._intervals(values, over)[0] for over in ("images", "classes")}
+
+    def _intervals(self, values: Tensor, over: Literal["images", "classes"]) -> list[Interval]:
+        return simultaneous_intervals(values, self.y, over=over, level=self.level, rounds=self.rounds)
+
+    def tied(self) -> tuple[str, ...]:
+        """Families that cannot be told from the best of the test split, the best first.
+
+        The intervals are simultaneous over all pairs, so that it does not matter which one happens to be the best.
+        """
+        return self._tied
+
+    @cached_property
+    def _tied(self) -> tuple[str, ...]:
+        rows = sorted(self.contenders, key=lambda standing: -(standing.mean("balanced_accuracy") or 0.0))
+        pairs = [(i, j) for i in range(len(rows)) for j in range(i + 1, len(rows))]
+        if not pairs:
+            return tuple(str(standing.family) for standing in rows)
+        differences = torch.stack([rows[i].correct - rows[j].correct for i, j in pairs])
+        to_best = dict(zip(pairs, self._intervals(differences, "images"), strict=True))
+        apart = {j for (i, j), interval in to_best.items() if i == 0 and interval.excludes_zero}
+        return tuple(str(standing.family) for j, standing in enumerate(rows) if j not in apart)
+
+    @property
+    def decision(self) -> Literal["change", "keep", "none"]:
+        """Change if the recommended head beats the baseline beyond doubt, over images; none for the papers' rule."""
+        if self.recommended is None:
+            return "none"
+        return "change" if self.gain["images"].low > 0 else "keep"
+
+    @property
+    def gap_closed(self) -> float | None:
+        """Share of the way from the baseline to the oracle that the recommended head goes; None without an oracle."""
+        if self.oracle is None or self.recommended is None:
+            return None
+        start, reached = self.baseline.mean("balanced_accuracy"), self.recommended.mean("balanced_accuracy")
+        assert start is not None
+        assert reached is not None
+        return (reached - start) / (self.oracle - start) if self.oracle > start else None
+
+    def verdict(self) -> str:
+        """The result in words."""
+        if self.recommended is None:
+            return PAPER_VERDICT
+        return " ".join([self._decision_in_words(), *self._rest_in_words()])
+
+    def _decision_in_words(self) -> str:
+        assert self.recommended is not None
+        images, classes = self.gain["images"], self.gain["classes"]
+        kind = f"{100 * self.level:g} % interval"
+        doubt = (
+            f"({kind} {_points(images.low)} to {_points(images.high)} over images of these classes, "
+            f"{_points(classes.low)} to {_points(classes.high)} over classes of this kind)"
+        )
+        name = self.recommended.method
+        gained = f"{_points(images.estimate)} points of balanced accuracy over {self.baseline.method} {doubt}"
+        if self.decision == "change":
+            return f"Change to {name}: it gains {gained}."
+        if self.recommended is self.baseline:
+            return f"Keep what you have: nothing was better than {name} on the rows that settings were chosen on."
+        return (
+            f"Keep what you have: the head chosen without the test split, {name}, gains {gained}, which may be nothing."
+        )
+
+    def _rest_in_words(self) -> list[str]:
+        tied, rows = self.tied(), self.contenders
+        found = [f"{len(tied)} of {len(rows)} methods cannot be told from the best on the test split."]
+        if self.recommended in rows and str(self.recommended.family) not in tied:
+            found.append(
+                f"The recommended head is not among them: {tied[0]} is better there, which was not known before."
+            )
+        if self.gap_closed is not None and self.oracle is not None:
+            found.append(
+                f"It goes {100 * self.gap_closed:.0f} % of the way from {self.baseline.method} to an oracle head "
+                f"({100 * self.oracle:.1f} balanced accuracy), which learns from half of the labelled test rows and is "
+                "scored on the other half."
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON types, the records left out."""
+        return {
+            "protocol": self.protocol,
+            "decision": self.decision,
+            "verdict": self.verdict(),
+            "recommended": None if self.recommended is None else self.recommended.method,
+            "null": None if self.null is None else self.null.method,
+            "tied": list(self.tied()),
+            "gain": {over: interval._asdict() for over, interval in self.gain.items()},
+            "oracle": self.oracle,
+            "gap_closed": self.gap_closed,
+            "level": self.level,
+            "remarks": list(self.remarks),
+            "table": self.table(),
+        }
+
+    def table(self) -> list[dict[str, Any]]:
+        """One plain row per standing, best balanced accuracy first; fractions in [0, 1], None where not known."""
+        tied = set(self.tied())
+        rows = [self._row(standing, tied) for standing in self.standings]
+        return sorted(rows, key=lambda row: -row["balanced_accuracy"])
+
+    def _row(self, standing: Standing, tied: set[str]) -> dict[str, Any]:
+        family = str(standing.family)
+        in_contest = standing.role != "recipe"
+        images, classes = (self.gains[over].get(family) if in_contest else None for over in ("images", "classes"))
+        names = ("accuracy", "balanced_accuracy", "many", "medium", "few", "macro_f1", "nll", "ece")
+        return {
+            "method": standing.method,
+            "family": family,
+            "role": standing.role,
+            "selected": "" if standing.selection is None else str(standing.selection),
+            **{name: standing.mean(name) for name in names},
+            "gain": None if images is None else images.estimate,
+            "gain_low": None if images is None else images.low,
+            "gain_high": None if images is None else images.high,
+            "gain_classes_low": None if classes is None else classes.low,
+            "gain_classes_high": None if classes is None else classes.high,
+            "tied": (family in tied) if in_contest and self.recommended is not None else None,
+            "recommended": standing is self.recommended,
+            "edges": "" if standing.selection is None else " ".join(standing.selection.edges),
+            "loma_variation": standing.loma_variation,
+            "seconds": sum(r.seconds for r in standing.records) / len(standing.records),
+        }
+
+
+def _points(share: float) -> str:
+    text = f"{100 * share:+.1f}"
+    return "+0.0" if text == "-0.0" else text

@@ -1,0 +1,156 @@
+"""Heads fitted to convergence: the optimum of a convex loss, with no learning rate, no epochs and no randomness."""
+
+import warnings
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poise import losses
+from poise.checks import check_one_of, check_positive, is_whole
+from poise.errors import InputError, PoiseWarning
+from poise.losses import Loss, gradient
+from poise.losses.softmax import SoftmaxTerms, softmax_losses
+from poise.methods import Method
+from poise.space import Space, space_of
+from poise.types import ClassCounts, Features, Head, Problem
+
+__all__ = ["converged", "fit_converged"]
+
+Floats = NDArray[np.float64]
+
+
+def converged(*, loss: str = "cross_entropy", weight_decay: float = 1e-4, **params: Any) -> Method:
+    """The method that fits a convex loss to convergence; `loss` is a name of `losses.LOSSES`, `params` are its own.
+
+    Needs no stage-1 head and ignores the seed. See `fit_converged`.
+
+    Raises: InputError for an unknown loss or parameter, one that is not convex, or a weight decay that is not positive.
+    """
+    check_one_of("loss", loss, losses.LOSSES)
+    check_positive("weight_decay", weight_decay)
+    try:
+        built = losses.LOSSES[loss](**params)
+    except TypeError as error:
+        raise InputError(f"loss {loss!r}: {error}") from error
+    _check_convex(built, ClassCounts(torch.tensor([1, 1])))
+    return partial(_converged, loss=built, weight_decay=weight_decay)
+
+
+def _converged(problem: Problem, seed: int = 0, *, loss: Loss, weight_decay: float) -> Head:
+    return fit_converged(problem.train, loss, weight_decay=weight_decay)
+
+
+def fit_converged(
+    features: Features,
+    loss: Loss,
+    *,
+    weight_decay: float,
+    start: Head | None = None,
+    tolerance: float = 1e-6,
+    max_steps: int = 2000,
+) -> Head:
+    """The head that minimises (weighted) mean loss + weight_decay / 2 |W|^2, found by L-BFGS on all rows in float64.
+
+    W are the weights on features scaled as in training (`Plan.scale_features`: centred, mean squared norm 1); the
+    intercept is not penalised. With scikit-learn's LogisticRegression on such features, C = 1 / (N weight_decay). All
+    training views are used at once. `start` is where the search begins; it saves steps and does not move the optimum.
+    Stops when no entry of the gradient exceeds `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding (felt
+    below 1e-7) stop it before. A class without rows of positive weight would drift to minus infinity: unless the loss
+    smooths labels, it is left out, with weight 0 and a bias that gives it the odds of about one row among all.
+
+    Raises: InputError for a loss outside the convex softmax family (cross-entropy, balanced softmax, class-balanced
+    weights, vector scaling, label smoothing), or a weight decay or tolerance that is not positive.
+    """
+    check_positive("weight_decay", weight_decay)
+    check_positive("tolerance", tolerance)
+    if not is_whole(max_steps) or max_steps < 1:
+        raise InputError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
+    terms = _check_convex(loss, features.counts)
+    space = space_of(features, scale=True, unit=False)
+    kept = _kept(features, terms)
+    inner = type(terms)(*(None if term is None else term[kept] for term in terms))
+    objective = _Objective.of(features, space, kept, loss, inner, weight_decay)
+    begin = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64) if start is None else space.enter(start)
+    found = objective.minimise(begin[kept], tolerance, max_steps)
+    whole = torch.zeros_like(begin)
+    whole[kept] = found
+    whole[~kept, -1] = objective.mean_log_sum(found) - features.counts.clamped.sum().log()
+    return space.leave(whole).to(features.dtype)
+
+
+def _check_convex(loss: Loss, counts: ClassCounts) -> SoftmaxTerms:
+    """The terms of a loss of the convex family. Raises: InputError for any other loss."""
+    terms: SoftmaxTerms = loss.init(counts)
+    if loss.apply is not softmax_losses or terms.later is not None:
+        raise InputError(
+            "only losses with one optimum can be fitted to convergence: cross_entropy, balanced_softmax, los, vs, "
+            "label_aware_smoothing, ldam without drw, and class_balanced with gamma=0"
+        )
+    return terms
+
+
+def _kept(features: Features, terms: SoftmaxTerms) -> Tensor:
+    """(C,) bool: the classes that have a finite optimum."""
+    rows = torch.bincount(features.y, weights=features.weight, minlength=len(features.counts))
+    return rows > 0 if terms.spread is None else torch.ones_like(rows, dtype=torch.bool)
+
+
+class _Objective(NamedTuple):
+    """Mean loss of `rows` (N, D + 1) with labels `y` (N,), by `share` (N,) of sum 1, plus the penalty."""
+
+    rows: Tensor
+    y: Tensor
+    share: Tensor
+    loss: Loss
+    terms: SoftmaxTerms
+    weight_decay: float
+
+    @classmethod
+    def of(
+        cls, features: Features, space: Space, kept: Tensor, loss: Loss, terms: SoftmaxTerms, weight_decay: float
+    ) -> "_Objective":
+        """The objective over the rows of positive weight of all training views, classes numbered among the kept."""
+        views = features.training_views
+        weight = torch.ones(len(features), dtype=torch.float64) if features.weight is None else features.weight
+        here = weight > 0
+        rows = torch.cat([space.rows(view[here], torch.float64) for view in views])
+        place = kept.cumsum(0) - 1
+        share = weight[here].repeat(len(views))
+        return cls(rows, place[features.y[here]].repeat(len(views)), share / share.sum(), loss, terms, weight_decay)
+
+    def __call__(self, flat: Floats) -> tuple[float, Floats]:
+        """Value and gradient at the head `flat` (C (D + 1),)."""
+        head = torch.from_numpy(flat).view(-1, self.rows.shape[1])
+        logits = self.rows @ head.T
+        each, _ = self.loss.apply(logits, self.y, self.terms)
+        slope, _ = gradient(self.loss, logits, self.y, self.terms)
+        weight = head.clone()
+        weight[:, -1] = 0  # the intercept is free
+        pull = (slope * self.share.unsqueeze(-1)).T @ self.rows + self.weight_decay * weight
+        value = self.share @ each + self.weight_decay / 2 * weight.square().sum()
+        return float(value), pull.flatten().numpy()
+
+    def minimise(self, start: Tensor, tolerance: float, max_steps: int) -> Tensor:
+        """(C, D + 1) rows at the optimum; warns if they are not there."""
+        from scipy.optimize import minimize
+
+        # The search stops on the gradient alone: ftol 0, and more evaluations than steps can use.
+        options = {"maxiter": max_steps, "maxfun": 20 * max_steps, "maxcor": 10, "gtol": tolerance, "ftol": 0.0}
+        found = minimize(self, start.flatten().numpy(), jac=True, method="L-BFGS-B", options=options)
+        steepest = float(np.abs(found.jac).max())
+        if steepest > tolerance:
+            warnings.warn(
+                f"the fit stopped after {found.nit} steps at a gradient of {steepest:.1e}, above the tolerance "
+                f"{tolerance:g}; raise max_steps={max_steps} or weight_decay={self.weight_decay:g}",
+                PoiseWarning,
+                stacklevel=3,
+            )
+        return torch.from_numpy(found.x).view_as(start)
+
+    def mean_log_sum(self, head: Tensor) -> Tensor:
+        """() mean over the rows of the logarithm of the sum of exponentials."""
+        return self.share @ (self.rows @ head.T).logsumexp(dim=-1)

@@ -1,0 +1,184 @@
+"""Which settings are tried: grids and random searches as tuples of specs, of the same size for every method.
+
+What a spec states is held; what it leaves open is searched. `Spec("crt")` opens learning rate and weight decay,
+`Spec("crt", lr=1.0)` weight decay alone. The ranges below are for scaled features; learning rates are searched around
+the default of the method, because they depend on its loss and trained part.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from poise.checks import is_number, is_whole
+from poise.errors import InputError
+from poise.methods import defaults, is_trained
+from poise.spec import Spec
+
+__all__ = ["AXES", "BUDGET", "Axis", "axes", "default_grid", "edges", "product", "sample"]
+
+BUDGET = 16
+SEARCH_STREAM = 6  # name of the random stream; 1 to 5 are samplers, fresh starts and folds
+
+
+class Axis(NamedTuple):
+    """One open parameter: numbers from `low` to `high` (in equal steps, or equal factors), or the listed `choices`.
+
+    `relative` multiplies the numbers with the method's default. `with_zero` puts 0 before them.
+    """
+
+    parameter: str
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    relative: bool = False
+    with_zero: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def values(self, n: int, default: float = 1.0) -> tuple[Any, ...]:
+        """At most `n` values, in order."""
+        if self.choices:
+            return self.choices[:n]
+        if n == 1:
+            return (self._at(0.5, default),)
+        share = np.linspace(0, 1, n - self.with_zero)
+        return ((0.0,) if self.with_zero else ()) + tuple(self._at(s, default) for s in share)
+
+    def draw(self, rng: np.random.Generator, default: float = 1.0) -> Any:
+        """One random value: equally likely choices, or uniform on the scale of the axis."""
+        if self.choices:
+            return self.choices[int(rng.integers(len(self.choices)))]
+        return self._at(float(rng.uniform()), default)
+
+    def _at(self, share: float, default: float) -> float:
+        low, high = self.low, self.high
+        value = (
+            math.exp((1 - share) * math.log(low) + share * math.log(high)) if self.log else low + share * (high - low)
+        )
+        return float(
+            f"{value * (default if self.relative else 1.0):.4g}"
+        )  # short in every table, and exact in its text
+
+
+LR = Axis("lr", 0.1, 10.0, log=True, relative=True)
+DECAY = Axis("weight_decay", 2e-5, 2e-3, log=True, with_zero=True)
+STRENGTH = Axis("tau", 0.0, 1.875)
+
+# Methods without a row are searched over learning rate and weight decay if they are trained, else not at all.
+AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
+    {
+        "balanced_softmax": (Axis("tau", 0.5, 2.0), LR),
+        "class_balanced": (Axis("beta", choices=(0.99, 0.999, 0.9999, 0.99999)), LR),
+        "cosine": (Axis("scale", 8.0, 64.0, log=True), LR),
+        "focal": (Axis("gamma", 0.5, 4.0, log=True), LR),
+        "gala": (Axis("lambda_pos", 0.5, 6.0, log=True), LR),
+        "label_aware_smoothing": (Axis("smooth_head", 0.1, 0.7), LR),
+        "lda": (Axis("shrinkage", 1e-3, 1.0, log=True),),
+        "ldam": (Axis("max_margin", 0.25, 1.0), LR),
+        "logit_adjustment": (STRENGTH,),
+        # How far LOS goes is set by the sum of its learning rates; delta hardly matters (papers' values 0.9 to 0.995).
+        "los": (Axis("lr", 0.1, 10.0, log=True, relative=True),),
+        "marc": (Axis("rho", 0.5, 1.5), LR),
+        "ncm": (Axis("transform", choices=("cl2n", "l2n", "raw")), Axis("distance", choices=("l2", "dot", "cos"))),
+        "rebalance": (Axis("power", 0.0, 1.875),),
+        "tau_norm": (STRENGTH,),
+        "unlearn": (Axis("t", 0.02, 20.0, log=True),),
+        "vs": (Axis("tau", 0.5, 2.0), Axis("gamma", 0.0, 0.45)),
+    }
+)
+
+# Ends of ranges that are ends of the parameter itself: to find the best value there is no reason to search further.
+NATURAL_ENDS = frozenset({("shrinkage", 1.0)})
+
+
+def axes(spec: Spec) -> tuple[tuple[int, Axis], ...]:
+    """The open parameters of a spec: (number of the step, axis), stated ones left out."""
+    found = []
+    for number, step in enumerate(spec.steps):
+        usual = AXES.get(step.name, (LR, DECAY) if is_trained(step.name) else ())
+        stated = {key for key, _ in step.params}
+        found += [(number, axis) for axis in usual if axis.parameter not in stated]
+    return tuple(found)
+
+
+def default_grid(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ...]:
+    """At most `budget` specs over the open parameters: a full grid of one or two of them, a random search of more.
+
+    A spec without open parameters is its own grid.
+
+    Raises: InputError if the budget is no whole number of at least 1.
+    """
+    _check_budget(budget)
+    free = axes(spec)
+    if len(free) > 2:
+        return sample(spec, budget, seed=seed)
+    each = math.isqrt(budget) if len(free) == 2 else budget
+    values = [axis.values(each, _default(spec, number, axis)) for number, axis in free]
+    return _filled(spec, free, itertools.product(*values))
+
+
+def sample(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ...]:
+    """`budget` random draws over the open parameters, on the scale of each axis.
+
+    Raises: InputError if the budget is no whole number of at least 1.
+    """
+    _check_budget(budget)
+    rng, free = np.random.default_rng([seed, SEARCH_STREAM]), axes(spec)
+    draws = [tuple(axis.draw(rng, _default(spec, number, axis)) for number, axis in free) for _ in range(budget)]
+    return _filled(spec, free, draws)
+
+
+def product(name: str, **values: Sequence[Any]) -> tuple[Spec, ...]:
+    """The full grid of the given values: `product("tau_norm", tau=[0.5, 1.0], bias=["keep", "drop"])`.
+
+    Raises: InputError for a parameter without values.
+    """
+    for key, given in values.items():
+        if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray) or len(given) == 0:
+            raise InputError(f"the grid of {name} needs a list of values for {key}, got {given!r}")
+    return tuple(Spec(name, zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values()))  # type: ignore[arg-type]
+
+
+def _check_budget(budget: int) -> None:
+    if not is_whole(budget) or budget < 1:
+        raise InputError(f"the budget must be a whole number of at least 1, got {budget!r}")
+
+
+def _default(spec: Spec, number: int, axis: Axis) -> float:
+    return float(defaults(spec.steps[number].name)[axis.parameter]) if axis.relative else 1.0
+
+
+def _filled(spec: Spec, free: Sequence[tuple[int, Axis]], settings: Any) -> tuple[Spec, ...]:
+    """The spec with every row of values put into its open parameters, each once."""
+    specs = []
+    for values in settings:
+        steps = [dict(step.params) for step in spec.steps]
+        for (number, axis), value in zip(free, values, strict=True):
+            steps[number][axis.parameter] = value
+        parts = [Spec(step.name, params) for step, params in zip(spec.steps, steps, strict=True)]
+        specs.append(sum(parts[1:], parts[0]))
+    return tuple(dict.fromkeys(specs))
+
+
+def edges(grid: Sequence[Spec], best: Spec) -> tuple[str, ...]:
+    """Parameters whose best value is the lowest or highest of at least three numbers tried: look further there.
+
+    0 and the ends of a parameter's own range do not count.
+    """
+    alike = [spec for spec in grid if _names(spec) == _names(best)]
+    flags = []
+    for number, step in enumerate(best.steps):
+        for key, value in step.params:
+            tried: set[Any] = {dict(spec.steps[number].params).get(key) for spec in alike}
+            numbers = sorted(v for v in tried if is_number(v))
+            at_end = len(numbers) >= 3 and value in (numbers[0], numbers[-1])
+            if at_end and value != 0 and (key, value) not in NATURAL_ENDS:
+                flags.append(f"{key}={value:g}")
+    return tuple(flags)
+
+
+def _names(spec: Spec) -> tuple[str, ...]:
+    return tuple(step.name for step in spec.steps)

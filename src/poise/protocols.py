@@ -1,0 +1,427 @@
+"""`compare`: tune every method with the same budget, then read the test split once.
+
+Settings and the recommendation are chosen without the test split (held-out rows, or folds of unseen training rows), or
+with one half of it for the other (a last resort), or, by name and without a verdict, as the papers did.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poise.checks import check_one_of, is_whole
+from poise.comparison import Comparison, Standing
+from poise.errors import InputError, MemorisedRowsError, PoiseWarning
+from poise.experiment import Fitted, Measured, Progress, fit_specs, make_record, measure, measured, remarks_of
+from poise.folds import fold_ids
+from poise.grids import BUDGET, default_grid
+from poise.methods import entries, from_spec
+from poise.methods.published import published
+from poise.record import Role, Selection
+from poise.selection import FOLDS, Judgement, Rule, as_specs, judge, pick
+from poise.solver import Retrain, fit_heads
+from poise.spec import Spec
+from poise.statistics import check_rounds, simultaneous_intervals
+from poise.types import Features, Problem
+
+__all__ = ["NULLS", "Oracle", "Protocol", "compare", "recommend"]
+
+Protocol = Literal["held_out", "kfold", "cross_fit", "paper"]
+Oracle = Callable[[Problem, Features, int], float]
+BASELINE = Spec("stage1")
+FIRST = Spec("ce", start="fresh")  # what becomes the stage-1 head where there is none, with tuned settings
+NULLS = (Spec("tau_norm"), Spec("logit_adjustment"))
+
+
+def compare(
+    specs: Iterable[Spec | str],
+    problem: Problem,
+    test: Features,
+    *,
+    selection: Protocol = "held_out",
+    seeds: Sequence[int] = (0,),
+    nulls: Sequence[Spec | str] = NULLS,
+    budget: int = BUDGET,
+    groups: Tensor | Sequence[object] | None = None,
+    folds: int = FOLDS,
+    oracle: Oracle | None = None,
+    data: str = "features",
+    level: float = 0.95,
+    rounds: int = 2000,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Tune every method with the same budget, then read the test split once.
+
+    `specs` are methods or their texts; the baseline and the `nulls`, tau-norm and logit adjustment, are added.
+    What a spec states is held, what it leaves open is tuned over at most `budget` settings (`grids.default_grid`).
+    Beside every tuned row stands one of role "recipe": the spec as stated, or the first published recipe of a method
+    that is given by its name alone; recipes never enter tied set, recommendation or verdict.
+
+    `selection`: "held_out" and "kfold" as in `tune`; "cross_fit" chooses on one half of the test split and scores on
+    the other, in turn: a last resort for benchmarks without other labelled rows; "paper" is the papers' own protocol,
+    the best test epoch of every recipe and the best test setting of every closed form, test logits averaged over the
+    stored views (exactly so for heads without unit norm): for comparison with published tables, without a verdict.
+
+    `seeds` train the final heads; settings are chosen with the first. `groups` (N,) of training rows stay together in
+    K folds. `oracle` estimates what a head could gain at all
+    (`headroom`). Balanced accuracy decides throughout.
+
+    The baseline is the stage-1 head. Without one, plain cross-entropy is tuned by the same rule and budget and takes
+    its place, so that a poor baseline does not make the others look good; a remark names its settings.
+
+    Raises: MemorisedRowsError for selection or test rows that trained the representation; InputError for a rule without
+    its rows, a test split that does not fit, or no seed.
+    """
+    check_one_of("selection", selection, ("held_out", "kfold", "cross_fit", "paper"))
+    check_rounds(level, rounds)
+    _check_test(problem, test)
+    chosen_seeds = _checked(seeds)
+    wanted = as_specs(nulls) if nulls else ()
+    families, remarks = _possible(dict.fromkeys((BASELINE, *wanted, *as_specs(specs))), problem, selection)
+    remarks = (*remarks, *_uncovered(problem.train, test))
+    plan = _Plan(families, tuple(n for n in wanted if n in families), problem, test, chosen_seeds, data, progress)
+    with remarks_of() as warned:
+        recommended: Standing | None = None
+        null: Standing | None = None
+        if selection == "paper":
+            standings = _paper(plan, budget)
+        elif selection == "cross_fit":
+            standings, recommended, null = _cross_fit(plan, budget)
+        else:
+            standings, recommended, null = _selected(plan, budget, selection, folds, groups)
+        ceiling = None if oracle is None or selection == "paper" else oracle(problem, test, chosen_seeds[0])
+    remarks = (*remarks, *warned)
+    _warn_all(remarks)
+    told = {id(row): row.with_remarks(remarks) for row in (*standings, recommended, null) if row is not None}
+    return Comparison(
+        standings=tuple(told[id(row)] for row in standings),
+        y=test.y.cpu(),
+        protocol=selection,
+        recommended=None if recommended is None else told[id(recommended)],
+        null=None if null is None else told[id(null)],
+        oracle=ceiling,
+        remarks=remarks,
+        level=level,
+        rounds=rounds,
+    )
+
+
+def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
+    """The seeds as plain integers. Raises: InputError unless they are different whole numbers, and at least one."""
+    given: list[Any] = [seeds] if is_whole(seeds) else list(seeds)
+    if not given or not all(is_whole(seed) and seed >= 0 for seed in given) or len(set(given)) < len(given):
+        raise InputError(f"seeds must be different whole numbers of at least 0, and at least one, got {given}")
+    return tuple(int(seed) for seed in given)
+
+
+def _check_test(problem: Problem, test: Features) -> None:
+    classes, dim = len(problem.train.counts), problem.train.dim
+    if (len(test.counts), test.dim) != (classes, dim):
+        raise InputError(
+            f"the test rows have {len(test.counts)} classes and {test.dim} features, the training rows have {classes} "
+            f"and {dim}"
+        )
+    if int((torch.bincount(test.y) > 0).sum()) < 2:
+        raise InputError("the test rows are all of one class; an interval over classes needs rows of at least two")
+    if test.seen_by_backbone:
+        raise MemorisedRowsError("the test rows trained the representation; give rows that the backbone never saw")
+    for name, rows in (("training", problem.train), ("held-out", problem.held_out)):
+        if rows is not None and len(rows) == len(test) and rows.key == test.key:
+            raise MemorisedRowsError(f"the test rows are the {name} rows; give rows that were used for nothing else")
+
+
+def _possible(families: Iterable[Spec], problem: Problem, selection: str) -> tuple[tuple[Spec, ...], tuple[str, ...]]:
+    """The families that this problem and protocol allow, and a remark on each other one."""
+    table = entries()
+    lacking = problem.held_out is None and selection in ("kfold", "paper")
+    out = [
+        f for f in families if lacking and any(table[s.name].traits.needs_held_out for s in f.steps if s.name in table)
+    ]
+    return tuple(f for f in families if f not in out), tuple(f"{f} was left out: it reads held-out rows" for f in out)
+
+
+def _uncovered(train: Features, test: Features) -> list[str]:
+    """Remarks on classes that only one of the two splits holds."""
+    n = len(train.counts)
+    trained, tested = (torch.bincount(split.y.cpu(), minlength=n) > 0 for split in (train, test))
+    names = train.class_names or tuple(str(k) for k in range(n))
+    found = []
+    for missing, where, what in (
+        (tested & ~trained, "no training row", "no head can know them, their recall counts as it is"),
+        (trained & ~tested, "no test row", "their recall is n/a and left out of the means"),
+    ):
+        rows = missing.nonzero().flatten().tolist()
+        if rows:
+            listed = ", ".join(names[k] for k in rows[:5]) + (", ..." if len(rows) > 5 else "")
+            found.append(f"{len(rows)} of {n} classes have {where} ({listed}); {what}")
+    return found
+
+
+class _Plan(NamedTuple):
+    """What all protocols share."""
+
+    families: tuple[Spec, ...]
+    nulls: tuple[Spec, ...]
+    problem: Problem
+    test: Features
+    seeds: tuple[int, ...]
+    data: str
+    progress: Progress | None
+
+
+Outcome = tuple[tuple[Standing, ...], Standing, Standing]
+
+
+def _selected(plan: _Plan, budget: int, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Outcome:
+    """Choose on held-out rows or folds, then fit chosen settings and recipes for every seed and read the test split."""
+    first = None
+    if plan.problem.head is None:
+        first = _first(plan, budget, rule, folds, groups)
+        head = from_spec(first)(plan.problem, plan.seeds[0])
+        plan = plan._replace(problem=replace(plan.problem, head=head))
+        warnings.warn(f"there was no stage-1 head: {first} was fitted, its settings chosen like all", PoiseWarning, 2)
+    grids = {family: default_grid(family, budget) for family in plan.families}
+    recipes = _recipes(plan)
+    tried = [spec for grid in grids.values() for spec in grid]
+    # The recipes are fitted in the same pass as the search; where a head of this pass serves, it is not fitted again.
+    extra = [spec for spec in recipes.values() if rule == "held_out"]
+    judgement = judge(
+        [*tried, *extra],
+        plan.problem,
+        select=rule,
+        seed=plan.seeds[0],
+        folds=folds,
+        groups=groups,
+        first=first,
+        progress=plan.progress,
+    )
+    _warn_all(judgement.remarks)
+    chosen = {family: pick(judgement, grid) for family, grid in grids.items()}
+    wanted = [*(spec for spec, _ in chosen.values()), *recipes.values()]
+    by_seed = {seed: _heads(plan, wanted, seed, judgement) for seed in plan.seeds}
+    standings = [
+        *(_standing(plan, family, spec, by_seed, selection) for family, (spec, selection) in chosen.items()),
+        *(_standing(plan, family, spec, by_seed, None) for family, spec in recipes.items()),
+    ]
+    null, best = recommend(judgement, plan.nulls, {family: spec for family, (spec, _) in chosen.items()})
+    row = {standing.family: standing for standing in standings if standing.role != "recipe"}
+    return tuple(standings), row[best], row[null]
+
+
+def _first(plan: _Plan, budget: int, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Spec:
+    """Plain cross-entropy with the settings that the rule chooses."""
+    grid, seed = default_grid(FIRST, budget), plan.seeds[0]
+    judgement = judge(
+        grid, plan.problem, select=rule, seed=seed, folds=folds, groups=groups, first=grid[0], progress=plan.progress
+    )
+    _warn_all(judgement.remarks)
+    return pick(judgement, grid)[0]
+
+
+def _warn_all(remarks: Iterable[str]) -> None:
+    for remark in remarks:
+        warnings.warn(remark, PoiseWarning, stacklevel=3)
+
+
+def _recipes(plan: _Plan) -> dict[Spec, Spec]:
+    """What runs as stated beside each tuned family."""
+    found = {}
+    for family in plan.families:
+        if family == BASELINE:
+            continue
+        rows = published(family.name) if not family.params and family.then is None else ()
+        spec = rows[0].spec if rows else family
+        method = from_spec(spec)
+        if isinstance(method, Retrain) and method.plan.drop_last and method.plan.batch_size > len(plan.problem.train):
+            continue  # a recipe for a larger data set leaves not one batch here
+        found[family] = spec
+    return found
+
+
+def _heads(plan: _Plan, specs: Sequence[Spec], seed: int, judgement: Judgement) -> dict[Spec, Fitted]:
+    """Heads on all training rows for one seed; those that were judged on held-out rows exist already."""
+    ready = {}
+    if seed == plan.seeds[0]:
+        trials = {spec: judgement.trials[spec] for spec in specs if spec in judgement.trials}
+        ready = {spec: Fitted(trial.head, trial.seconds) for spec, trial in trials.items() if trial.head is not None}
+    missing = [spec for spec in specs if spec not in ready]
+    return {**ready, **(fit_specs(plan.problem, missing, seed, progress=plan.progress) if missing else {})}
+
+
+def _standing(
+    plan: _Plan, family: Spec, spec: Spec, heads: dict[int, dict[Spec, Fitted]], selection: Selection | None
+) -> Standing:
+    measured = {seed: measure(found[spec].head, plan.test) for seed, found in heads.items()}
+    seconds = {seed: found[spec].seconds for seed, found in heads.items()}
+    return _recorded(plan, family, spec, measured, seconds, selection)
+
+
+def _recorded(
+    plan: _Plan,
+    family: Spec,
+    spec: Spec,
+    measured: dict[int, Measured],
+    seconds: dict[int, float],
+    selection: Selection | None,
+) -> Standing:
+    """The standing of measured heads, one per seed."""
+    role: Role = "baseline" if family == BASELINE else "recipe" if selection is None else "tuned"
+    records = [
+        make_record(
+            spec,
+            result,
+            role=role,
+            data=plan.data,
+            train=plan.problem.train,
+            rows=plan.test,
+            seed=seed,
+            seconds=seconds[seed],
+            selection=None if role == "baseline" else selection,
+        )
+        for seed, result in measured.items()
+    ]
+    return Standing(
+        family=family, method=str(spec), role=role, records=tuple(records), measured=tuple(measured.values())
+    )
+
+
+def recommend(judgement: Judgement, nulls: Sequence[Spec], chosen: dict[Spec, Spec]) -> tuple[Spec, Spec]:
+    """The null and the recommended family, from the selection rows alone.
+
+    The null is the best of the baseline and the one-scalar families. Only what beats it there beyond doubt, in an
+    interval that is simultaneous over the methods, is recommended instead; else settings would be chosen by chance.
+    """
+
+    def score(family: Spec) -> float:
+        return judgement.trials[chosen[family]].measured.scores.balanced_accuracy
+
+    def correct(family: Spec) -> Tensor:
+        return judgement.trials[chosen[family]].measured.correct.double()
+
+    null = max((BASELINE, *nulls), key=score)
+    others = [family for family in chosen if family != null]
+    if not others:
+        return null, null
+    values = torch.stack([correct(family) - correct(null) for family in others])
+    intervals = simultaneous_intervals(values, judgement.rows.y.cpu(), over="images")
+    better = [family for family, interval in zip(others, intervals, strict=True) if interval.low > 0]
+    return null, max(better, key=score, default=null)
+
+
+def _cross_fit(plan: _Plan, budget: int) -> Outcome:
+    """Choose on one half of the test split, score on the other, and the other way round."""
+    halves = fold_ids(plan.test.y, 2, seed=plan.seeds[0])
+    rows = [(halves == half).nonzero().flatten() for half in (0, 1)]
+    runs = []
+    for scored, choosing in (rows, rows[::-1]):
+        problem = replace(plan.problem, held_out=plan.test.take(choosing))
+        runs.append(_selected(plan._replace(problem=problem, test=plan.test.take(scored)), budget, "held_out", 2, None))
+    back = torch.cat(rows).argsort()
+    first, second = runs
+    joined = tuple(_joined(plan, a, b, back) for a, b in zip(first[0], second[0], strict=True))
+    return joined, _same(plan, joined, first[1], second[1], back), _same(plan, joined, first[2], second[2], back)
+
+
+def _same(plan: _Plan, joined: Sequence[Standing], a: Standing, b: Standing, back: Tensor) -> Standing:
+    """The joined standing of a family that both halves chose, or one that names the two."""
+    found = [row for row in joined if row.family == a.family and row.role == a.role]
+    return found[0] if a.family == b.family else _joined(plan, a, b, back)
+
+
+def _joined(plan: _Plan, a: Standing, b: Standing, back: Tensor) -> Standing:
+    """One standing of the scores on both halves; `back` (N,) puts their rows into the order of the test split."""
+    counts, seeds = plan.test.counts, plan.seeds
+    both = [_ordered(measured([x.sums, y.sums], counts), back) for x, y in zip(a.measured, b.measured, strict=True)]
+    seconds = [x.seconds + y.seconds for x, y in zip(a.records, b.records, strict=True)]
+    first = Spec.parse(a.method)
+    row = _recorded(
+        plan, a.family, first, dict(zip(seeds, both, strict=True)), dict(zip(seeds, seconds, strict=True)), None
+    )
+    used = a.selection or b.selection
+    if used is None:
+        return row
+    scores = [half.selection.score for half in (a, b) if half.selection is not None]
+    edges = [edge for half in (a, b) if half.selection is not None for edge in half.selection.edges]
+    selection = replace(
+        used,
+        rule="cross_fit",
+        rows=len(plan.test),
+        key=plan.test.key,
+        score=sum(scores) / len(scores),
+        chosen=(a.method, b.method),
+        edges=tuple(dict.fromkeys(edges)),
+    )
+    method = a.method if a.method == b.method else f"{a.method} / {b.method}"
+    role: Role = a.role if a.role == b.role else "tuned"
+    records = tuple(replace(record, method=method, role=role, selection=selection) for record in row.records)
+    return replace(row, method=method, role=role, records=records)
+
+
+def _ordered(result: Measured, back: Tensor) -> Measured:
+    return result._replace(sums=result.sums._replace(correct=result.correct[back]))
+
+
+def _paper(plan: _Plan, budget: int) -> tuple[Standing, ...]:
+    """The best test epoch of every recipe and the best test setting of every closed form; by accuracy, as they did."""
+    averaged = replace(plan.test, x=plan.test.x.mean(dim=0))
+    shared = plan._replace(test=averaged)
+    recipes = _recipes(plan)
+    rows = []
+    for family in plan.families:
+        spec = recipes.get(family, family)
+        method = from_spec(spec)
+        by_seed = {
+            seed: _path(shared, method, seed)
+            if isinstance(method, Retrain)
+            else _settings(shared, family, seed, budget)
+            for seed in plan.seeds
+        }
+        rows.append(_best_on_test(shared, family, spec, by_seed))
+    return tuple(rows)
+
+
+Tries = dict[str, tuple[Measured, float]]
+
+
+def _path(plan: _Plan, method: Retrain, seed: int) -> Tries:
+    """Every epoch of one recipe on the test split."""
+    begun = time.perf_counter()
+    path = fit_heads(plan.problem, [method], seed, snapshots=True, progress=plan.progress)[0]
+    seconds = time.perf_counter() - begun
+    return {f"epoch {e}": (measure(path[e], plan.test), seconds) for e in range(min(1, len(path) - 1), len(path))}
+
+
+def _settings(plan: _Plan, family: Spec, seed: int, budget: int) -> Tries:
+    """Every setting of a closed form on the test split."""
+    grid = [family] if family == BASELINE else default_grid(family, budget)
+    heads = fit_specs(plan.problem, grid, seed, progress=plan.progress)
+    return {str(spec): (measure(head, plan.test), seconds) for spec, (head, seconds) in heads.items()}
+
+
+def _best_on_test(plan: _Plan, family: Spec, spec: Spec, by_seed: dict[int, Tries]) -> Standing:
+    best = {seed: max(tries, key=lambda name, t=tries: t[name][0].scores.accuracy) for seed, tries in by_seed.items()}  # type: ignore[misc]
+    found = {seed: by_seed[seed][name] for seed, name in best.items()}
+    row = _recorded(
+        plan, family, spec, {s: m for s, (m, _) in found.items()}, {s: t for s, (_, t) in found.items()}, None
+    )
+    if family == BASELINE:
+        return row
+    first = plan.seeds[0]
+    selection = Selection(
+        rule="paper",
+        rows=len(plan.test),
+        key=plan.test.key,
+        metric="accuracy",
+        configurations=len(by_seed[first]),
+        score=found[first][0].scores.accuracy,
+        chosen=tuple(best.values()),
+    )
+    name = best[first]
+    method = f"{spec}, {name}" if name.startswith("epoch") else name
+    return replace(
+        row, method=method, records=tuple(replace(r, method=method, selection=selection) for r in row.records)
+    )

@@ -1,0 +1,53 @@
+"""The classifier of a trained model, as a head: saved by Poise, or the last layer in a checkpoint."""
+
+from pathlib import Path
+
+import torch
+
+from poise.errors import InputError
+from poise.readers.arrays import Arrays, opened, to_numbers
+from poise.readers.source import listed
+from poise.types import Head
+
+__all__ = ["read_head"]
+
+
+def read_head(path: str | Path, *, classes: int, dim: int) -> Head:
+    """The head in a .safetensors or .npz file: what `Head.save` wrote, or the only layer from `dim` to `classes`.
+
+    A layer is an array (classes, dim) called W, weight or NAME.weight, with b, bias or NAME.bias (classes,) if there is
+    one. Pickled checkpoints are not read: save them as safetensors first.
+
+    Raises: InputError naming what the file holds if there is no such layer, or more than one.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in (".safetensors", ".npz") or not file.is_file():
+        raise InputError(f"a head is read from a .safetensors or .npz file, and {file} is none")
+    with opened(file) as arrays:
+        if arrays.metadata.get("format") == "poise.head":
+            return _fitting(file, Head.load(file), classes, dim)
+        names = [name for name in arrays.names if name in ("W", "weight") or name.endswith(".weight")]
+        fitting = [name for name in names if tuple(to_numbers(arrays.get(name)).shape) == (classes, dim)]
+        if len(fitting) != 1:
+            found = f"several: {listed(fitting)}" if fitting else f"none; it holds {listed(arrays.names)}"
+            raise InputError(
+                f"{file} needs one layer of weights ({classes}, {dim}) called W or weight, and has {found}"
+            )
+        weight = torch.tensor(to_numbers(arrays.get(fitting[0]))).float()
+        return Head(weight, _bias(arrays, fitting[0], weight.shape[0]))
+
+
+def _bias(arrays: Arrays, weight: str, classes: int) -> torch.Tensor:
+    name = "b" if weight == "W" else weight.removesuffix("weight") + "bias"
+    if name not in arrays.names:
+        return torch.zeros(classes)
+    return torch.tensor(to_numbers(arrays.get(name))).float()
+
+
+def _fitting(file: Path, head: Head, classes: int, dim: int) -> Head:
+    if (head.classes, head.dim) != (classes, dim):
+        raise InputError(
+            f"the head in {file} has {head.classes} classes and {head.dim} features, the training rows have {classes} "
+            f"and {dim}"
+        )
+    return head

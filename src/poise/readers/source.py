@@ -1,0 +1,70 @@
+"""What every reader returns, and what a reader is asked for."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+from torch import Tensor
+
+__all__ = ["LABEL_NAMES", "Ask", "Source", "listed", "near"]
+
+LABEL_NAMES = ("label", "y", "target", "class", "category")
+
+
+class Ask(NamedTuple):
+    """What is wanted of a file.
+
+    `columns` are the features by name, in this order; None lets the reader choose. `key` chooses among several sets
+    of arrays in one file. `needs_label` makes a file without labels an error.
+    """
+
+    label_column: str | None = None
+    group_column: str | None = None
+    key: str | None = None
+    ignore: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+    needs_label: bool = True
+
+
+class Source(NamedTuple):
+    """The rows of a file as they are there: labels not yet numbered, nothing checked that needs the labels.
+
+    `x` (N, D) or (V, N, D); `labels` (N,) integers or text; `counts` (C,) and `class_names` if the file holds them;
+    `extra` columns to carry through, (N,) each; `lines` the line number of each row, for files that people edit.
+    """
+
+    path: Path
+    x: Tensor
+    labels: npt.NDArray[Any] | None = None
+    groups: npt.NDArray[Any] | None = None
+    counts: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
+    seen_by_backbone: bool | None = None
+    weight: Tensor | None = None
+    names: tuple[str, ...] | None = None
+    extra: Mapping[str, tuple[Any, ...]] = {}
+    notes: tuple[str, ...] = ()
+    lines: Sequence[int] | None = None
+
+    def row(self, number: int) -> str:
+        """Name of a row for people: its line in the file if it has one."""
+        return f"row {number}" if self.lines is None else f"line {self.lines[number]}"
+
+    def place(self, number: int) -> str:
+        """File and row."""
+        return f"{self.path}, {self.row(number)}"
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """The names with commas, cut off after `most`."""
+    items = list(names)
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(repr(name) for name in items[:most]) + rest
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """', did you mean ...?' if there is a name like it, else nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,319 @@
+"""`tune`: choosing settings on rows that may be used for it. No test split can enter here.
+
+Held-out rows that the backbone never saw, K folds of training rows that it never saw either, or the predicted marginal
+on rows without labels. All settings of all methods are fitted in one pass per fold and judged on the same rows, so the
+choices are paired. Rows that trained the representation are refused: on memorised rows every setting looks perfect.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poise.checks import check_one_of
+from poise.errors import InputError, MemorisedRowsError, PoiseWarning
+from poise.experiment import Measured, Progress, Sums, fit_specs, make_record, measure, measured, remarks_of, sums_of
+from poise.folds import fold_ids, scorable
+from poise.grids import edges
+from poise.memorised import MEMORISED_ACCURACY, refuse_memorised
+from poise.methods import entries, from_spec
+from poise.priors import as_prior, divergence, mean_softmax
+from poise.record import Record, Selection
+from poise.solver import with_stage1
+from poise.spec import Spec
+from poise.types import ClassCounts, Features, Head, Problem, as_values
+
+__all__ = [
+    "METRICS",
+    "Judgement",
+    "Matched",
+    "Rule",
+    "Trial",
+    "Tuned",
+    "as_specs",
+    "judge",
+    "match_marginal",
+    "pick",
+    "tune",
+]
+
+Rule = Literal["held_out", "kfold"]
+METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "many", "medium", "few")
+FOLDS = 5
+
+
+class Trial(NamedTuple):
+    """One setting on the selection rows, and the head that was judged (None where every fold had its own)."""
+
+    measured: Measured
+    seconds: float
+    head: Head | None = None
+
+
+class Judgement(NamedTuple):
+    """All settings on the same rows: `rows` are those that counted; `remarks` the warnings of the fits."""
+
+    rule: str
+    rows: Features
+    trials: dict[Spec, Trial]
+    remarks: tuple[str, ...] = ()
+
+
+class Tuned(NamedTuple):
+    """The best setting, and a record of every setting that was tried, in the order given."""
+
+    best: Spec
+    records: list[Record]
+
+
+def tune(
+    grid: Iterable[Spec | str],
+    problem: Problem,
+    *,
+    select: Rule = "held_out",
+    metric: str = "balanced_accuracy",
+    seed: int = 0,
+    folds: int = FOLDS,
+    groups: Tensor | Sequence[object] | None = None,
+    data: str = "features",
+    progress: Progress | None = None,
+) -> Tuned:
+    """The best of a grid of specs (see `poise.grids`), judged on held-out rows or by K-fold cross-validation.
+
+    `held_out` reads `problem.held_out`. `kfold` splits the training rows, stratified by class and keeping `groups` (N,)
+    whole; the head of every fold starts from a stage-1 head that is fitted on the other folds, since a given one has
+    seen the rows. Rows of classes that lie in one fold only are left out of the score. The metric is one of `METRICS`,
+    balanced accuracy over the classes present by default; ties go to the lower NLL, then to the spec that states less.
+    A best value at the end of its range is warned of (PoiseWarning) and named in the record.
+
+    Raises: MemorisedRowsError for rows that trained the representation; InputError for an empty grid, a rule without
+    its rows, or a metric that does not exist.
+    """
+    specs = as_specs(grid)
+    check_one_of("metric", metric, METRICS)
+    judgement = judge(specs, problem, select=select, seed=seed, folds=folds, groups=groups, progress=progress)
+    for remark in judgement.remarks:
+        warnings.warn(remark, PoiseWarning, stacklevel=2)
+    best, selection = pick(judgement, specs, metric)
+    for edge in selection.edges:
+        warnings.warn(f"the best of the grid, {best}, lies at its edge: try values beyond {edge}", PoiseWarning, 2)
+    return Tuned(best, records_of(judgement, specs, {best: selection}, problem, seed, data))
+
+
+class Matched(NamedTuple):
+    """The strength whose predicted marginal is closest to the prior, and the divergence of every setting, in nats."""
+
+    best: Spec
+    divergences: dict[Spec, float]
+
+
+def match_marginal(
+    grid: Iterable[Spec | str],
+    problem: Problem,
+    unlabelled: Tensor | Features,
+    *,
+    prior: Any = "uniform",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Matched:
+    """Choose a strength without any label: the head whose mean softmax on `unlabelled` rows is nearest to `prior`.
+
+    For families of one scalar (tau, t, delta, power): a stronger adjustment moves mass to rare classes, and rows of the
+    deployment say how far to go if their class prior is known ("uniform", "train", or (C,) numbers that sum to 1).
+    `unlabelled` is (M, D), or Features whose labels are not read. Nearest in the Jensen-Shannon divergence. The rows
+    must be unseen ones: on memorised rows the marginal follows the training labels whatever the strength.
+
+    Raises: MemorisedRowsError for rows that trained the representation; InputError for an empty grid or a prior that
+    does not fit.
+    """
+    specs = as_specs(grid)
+    target = as_prior(prior, problem.train.counts)
+    rows = unlabelled.x[0] if isinstance(unlabelled, Features) else as_values("unlabelled rows", unlabelled)
+    if isinstance(unlabelled, Features) and unlabelled.seen_by_backbone:
+        raise MemorisedRowsError("the marginal of rows that trained the representation is known already; give others")
+    fitted = fit_specs(problem, specs, seed, progress=progress)
+    found = {spec: float(divergence(mean_softmax(head(rows)), target)) for spec, (head, _) in fitted.items()}
+    return Matched(min(specs, key=lambda spec: round(found[spec], 12)), found)
+
+
+def as_specs(given: Iterable[Spec | str]) -> tuple[Spec, ...]:
+    """Specs of specs or their texts, each once. Raises: InputError if there is none."""
+    texts = (given,) if isinstance(given, Spec | str) else tuple(given)
+    specs = tuple(dict.fromkeys(Spec.parse(spec) if isinstance(spec, str) else spec for spec in texts))
+    if not specs:
+        raise InputError("there is nothing to choose from: give at least one spec, such as 'tau_norm(tau=0.5)'")
+    return specs
+
+
+def records_of(
+    judgement: Judgement,
+    specs: Sequence[Spec],
+    chosen: dict[Spec, Selection],
+    problem: Problem,
+    seed: int,
+    data: str,
+) -> list[Record]:
+    """A record of role "trial" for every spec; the chosen ones say how they were chosen."""
+    return [
+        make_record(
+            spec,
+            judgement.trials[spec].measured,
+            role="trial",
+            data=data,
+            train=problem.train,
+            rows=judgement.rows,
+            seed=seed,
+            seconds=judgement.trials[spec].seconds,
+            selection=chosen.get(spec),
+            remarks=judgement.remarks,
+        )
+        for spec in specs
+    ]
+
+
+def pick(judgement: Judgement, specs: Sequence[Spec], metric: str = "balanced_accuracy") -> tuple[Spec, Selection]:
+    """The best of `specs` on the rows of the judgement, and how it was chosen.
+
+    Raises: InputError where the metric has no value: no row of such a class.
+    """
+
+    def value(spec: Spec) -> float:
+        found = getattr(judgement.trials[spec].measured.scores, metric)
+        if found is None:
+            raise InputError(f"the rows to select on hold no class for the metric {metric!r}; choose balanced_accuracy")
+        return float(found)
+
+    def order(spec: Spec) -> tuple[float, float, int, str]:
+        stated = sum(len(step.params) for step in spec.steps)
+        return (-value(spec), judgement.trials[spec].measured.scores.nll, stated, str(spec))
+
+    best = min(specs, key=order)
+    rows = judgement.rows
+    selection = Selection(
+        rule=judgement.rule,
+        rows=len(rows),
+        key=rows.key,
+        metric=metric,
+        configurations=len(specs),
+        score=value(best),
+        chosen=(str(best),),
+        edges=edges(specs, best),
+    )
+    return best, selection
+
+
+def judge(
+    specs: Sequence[Spec],
+    problem: Problem,
+    *,
+    select: Rule = "held_out",
+    seed: int = 0,
+    folds: int = FOLDS,
+    groups: Tensor | Sequence[object] | None = None,
+    first: Spec | None = None,
+    progress: Progress | None = None,
+) -> Judgement:
+    """Every spec, fitted in one pass and measured on the rows of the rule.
+
+    `first` is what makes the stage-1 head of every fold, `ce` with its default plan if it is not given.
+    """
+    check_one_of("selection", select, ("held_out", "kfold"))
+    for spec in specs:
+        from_spec(spec)  # refuses a misspelt name or parameter before anything is trained
+    if select == "held_out":
+        return _judge_held_out(specs, problem, seed, progress)
+    return _judge_folds(specs, problem, seed, fold_ids_of(problem, folds, groups, seed), first, progress)
+
+
+def fold_ids_of(problem: Problem, folds: int, groups: Tensor | Sequence[object] | None, seed: int) -> Tensor:
+    """(N,) folds of the training rows. Raises: MemorisedRowsError if they trained the representation."""
+    train = problem.train
+    if train.seen_by_backbone:
+        raise MemorisedRowsError(
+            "kfold cannot select on rows that trained the representation: the other folds taught the backbone their "
+            "labels too; give rows that it never saw as Problem(held_out=...) and select on held_out"
+        )
+    ids = fold_ids(train.y, folds, groups=groups, seed=seed)
+    if int((torch.bincount(train.y[scorable(train.y, ids)]) > 0).sum()) < 2:
+        raise InputError(
+            "fewer than two classes have rows in two folds, so nothing can be compared; give held-out rows or more rows"
+        )
+    return ids
+
+
+def _judge_held_out(specs: Sequence[Spec], problem: Problem, seed: int, progress: Progress | None) -> Judgement:
+    rows = problem.held_out
+    if rows is None:
+        raise InputError(
+            "selection on held_out needs Problem(held_out=Features(..., seen_by_backbone=False)): rows that the "
+            "backbone never saw; for features whose training rows it never saw either, select with kfold"
+        )
+    if int((torch.bincount(rows.y) > 0).sum()) < 2:
+        raise InputError("the held-out rows are all of one class; a comparison needs rows of at least two")
+    with remarks_of() as remarks:
+        problem = with_stage1(problem, seed)
+        assert problem.head is not None
+        refuse_memorised(rows, problem.head, trained_on=problem.train, purpose="selection")
+        fitted = fit_specs(problem, specs, seed, progress=progress)
+    trials = {spec: Trial(measure(head, rows), seconds, head) for spec, (head, seconds) in fitted.items()}
+    return Judgement("held_out", rows, trials, tuple(remarks))
+
+
+def _judge_folds(
+    specs: Sequence[Spec], problem: Problem, seed: int, ids: Tensor, first: Spec | None, progress: Progress | None
+) -> Judgement:
+    train, folds = problem.train, int(ids.max()) + 1
+    table = entries()
+    for spec in specs:
+        if problem.held_out is None and any(table[step.name].traits.needs_held_out for step in spec.steps):
+            raise InputError(f"{spec} reads held-out rows beside the folds; give Problem(held_out=...) or leave it out")
+    counted = scorable(train.y, ids)
+    sums: dict[Spec, list[Sums]] = {spec: [] for spec in specs}
+    seconds = dict.fromkeys(specs, 0.0)
+    order = []
+    with remarks_of() as remarks:
+        for fold in range(folds):
+            inside, outside = ids != fold, (ids == fold) & counted
+            if not outside.any():
+                continue
+            order.append(outside.nonzero().flatten())
+            part = replace(problem, train=subset(train, inside), head=None)
+            part = part if first is None else replace(part, head=from_spec(first)(part, seed))
+            tick = _shifted(progress, fold, folds)
+            for spec, fitted in fit_specs(part, specs, seed, progress=tick).items():
+                sums[spec].append(sums_of(fitted.head, train.take(order[-1])))
+                seconds[spec] += fitted.seconds
+        rows = train.take(torch.cat(order))
+        trials = {spec: Trial(measured(parts, train.counts), seconds[spec]) for spec, parts in sums.items()}
+        _warn_if_memorised(train, trials)
+    return Judgement("kfold", rows, trials, tuple(remarks))
+
+
+def subset(features: Features, rows: Tensor) -> Features:
+    """Training rows (N,) bool of `features` with the counts of these rows."""
+    kept = features.take(rows.nonzero().flatten())
+    return replace(kept, counts=ClassCounts(torch.bincount(kept.y, minlength=len(features.counts)).cpu()))
+
+
+def _shifted(progress: Progress | None, fold: int, folds: int) -> Callable[[int, int], None] | None:
+    """Progress of one fold as part of all."""
+    if progress is None:
+        return None
+    return lambda done, of: progress(fold * of + done, folds * of)
+
+
+def _warn_if_memorised(train: Features, trials: dict[Spec, Trial]) -> None:
+    if train.seen_by_backbone is not None:
+        return
+    best = max(trial.measured.scores.accuracy for trial in trials.values())
+    if best > MEMORISED_ACCURACY:
+        warnings.warn(
+            f"heads are right on {best:.1%} of training rows that they were not fitted on, as if the backbone had "
+            "trained on them; if it did, select on rows it never saw (Problem(held_out=...)); if not, say so with "
+            "seen_by_backbone=False",
+            PoiseWarning,
+            stacklevel=4,
+        )
