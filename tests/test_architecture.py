@@ -107,6 +107,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"unseen"},
     "checkup": {"artefact", "errors", "store", "types"},
     "report/__init__": set(),
+    "report/headroom": {"advice", "headroom"},
     "report/protocol": {"record"},
     "report/tables": {"plan", "record", "spec", "types"},
     "runs": {"comparison", "errors", "files", "record", "report"},
@@ -120,7 +121,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli/deploy": {"artefact", "checkup", "cli", "deployment", "errors", "predictions", "readers", "runs"},
     "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
     | {"inspection", "methods", "protocols"}
-    | {"readers", "report", "runs", "selection", "spec"},
+    | {"advice", "comparison", "readers", "report", "runs", "selection", "spec", "types"},
 }
 
 

@@ -187,13 +187,14 @@ def test_the_label_column_has_a_default_only_if_one_fits(tmp_path):
         assert read_features(path).features.y.tolist() == [0, 1]
     path = written(tmp_path / "a.csv", "f0,y,label\n1,5,a\n2,6,b\n")
     assert refusal(read_features, path) == (
-        f"{path} could take its labels from 'y', 'label'; name the right one with label_column; its columns are 'f0', "
-        f"'y', 'label'"
+        f"{path} could take its labels from 'y', 'label'; name the right one (label_column=, or --label); its "
+        f"columns are 'f0', 'y', 'label'"
     )
     assert read_features(path, label_column="label").names == ("f0", "y")
     path = written(tmp_path / "b.csv", "f0,kind\n1,a\n2,b\n")
     assert refusal(read_features, path) == (
-        f"{path} has no column that is called label; name the right one with label_column; its columns are 'f0', 'kind'"
+        f"{path} has no column that is called label; name the right one (label_column=, or --label); its columns are "
+        f"'f0', 'kind'"
     )
     assert refusal(read_features, path, label_column="kinds") == (
         f"{path} has no column 'kinds', did you mean 'kind'? its columns are 'f0', 'kind'"
@@ -492,7 +493,7 @@ def test_a_key_chooses_among_several_splits(tmp_path):
     test = read_features(tmp_path / "a.npz", key="test").features
     assert (test.y.tolist(), test.counts.n.tolist()) == ([2, 1, 0], [9, 8, 7])
     assert read_rows(tmp_path / "a.npz", key="test").x[0, 0] == 2
-    holds = "it holds 'train', 'y_train', 'test', 'test_labels', 'n'; choose one with key"
+    holds = "it holds 'train', 'y_train', 'test', 'test_labels', 'n'; choose one with key= (or FILE#NAME)"
     assert refusal(read_features, tmp_path / "a.npz") == f"{tmp_path}/a.npz has no array called x or features; {holds}"
     assert refusal(read_features, tmp_path / "a.npz", key="tran") == (
         f"{tmp_path}/a.npz has no array 'tran', did you mean 'train'?; {holds}"

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.checks import check_one_of, is_whole
@@ -49,6 +51,7 @@ def compare(
     groups: Tensor | Sequence[object] | None = None,
     folds: int = FOLDS,
     oracle: Oracle | None = None,
+    strict: bool = False,
     data: str = "features",
     level: float = 0.95,
     rounds: int = 2000,
@@ -67,8 +70,8 @@ def compare(
     stored views (exactly so for heads without unit norm): for comparison with published tables, without a verdict.
 
     `seeds` train the final heads; settings are chosen with the first. `groups` (N,) of training rows stay together in
-    K folds. `oracle` estimates what a head could gain at all
-    (`headroom`). Balanced accuracy decides throughout.
+    K folds. `oracle` estimates what a head could gain at all (`headroom.oracle_accuracy`). With `strict`, test rows
+    that are training rows are refused instead of remarked. Balanced accuracy decides throughout.
 
     The baseline is the stage-1 head. Without one, plain cross-entropy is tuned by the same rule and budget and takes
     its place, so that a poor baseline does not make the others look good; a remark names its settings.
@@ -82,7 +85,10 @@ def compare(
     chosen_seeds = _checked(seeds)
     wanted = as_specs(nulls) if nulls else ()
     families, remarks = _possible(dict.fromkeys((BASELINE, *wanted, *as_specs(specs))), problem, selection)
-    remarks = (*remarks, *_uncovered(problem.train, test))
+    shared = _shared(problem.train, test)
+    if strict and shared:
+        raise InputError(f"{shared[0]}; remove them from one of the two")
+    remarks = (*remarks, *_uncovered(problem.train, test), *shared)
     plan = _Plan(families, tuple(n for n in wanted if n in families), problem, test, chosen_seeds, data, progress)
     with remarks_of() as warned:
         recommended: Standing | None = None
@@ -142,6 +148,25 @@ def _possible(families: Iterable[Spec], problem: Problem, selection: str) -> tup
         f for f in families if lacking and any(table[s.name].traits.needs_held_out for s in f.steps if s.name in table)
     ]
     return tuple(f for f in families if f not in out), tuple(f"{f} was left out: it reads held-out rows" for f in out)
+
+
+def _shared(train: Features, test: Features) -> list[str]:
+    """A remark if rows of the test split are training rows, bit for bit."""
+    rows, others = (_row_bytes(split) for split in (train, test))
+    both, _, first = np.intersect1d(rows, others, return_indices=True)
+    if len(both) == 0:
+        return []
+    repeats = int(np.isin(others, both).sum())
+    return [
+        f"{repeats} of {len(test)} test rows are training rows too (the first: test row {int(first.min())}); what is "
+        "measured on them is no evidence"
+    ]
+
+
+def _row_bytes(features: Features) -> NDArray[np.void]:
+    """(N,) the bytes of each row of the test-time view in float32, as one value."""
+    x = features.x[0].float().contiguous().cpu().numpy() + 0.0  # -0.0 becomes 0.0
+    return x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
 
 
 def _uncovered(train: Features, test: Features) -> list[str]:

@@ -2,12 +2,19 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poise.cli.inputs import Groups, HeadFile, HeldOut, Ignore, Label, Seen, Test, Train, load_inputs
+from poise.cli.inputs import Groups, HeadFile, HeldOut, Ignore, Label, Seen, Test, Train, load_inputs, per_class
 from poise.cli.shared import Json, Out, Quiet, Seed, answer, progress_bar
+
+if TYPE_CHECKING:
+    from poise.cli.inputs import Inputs
+    from poise.comparison import Comparison
+    from poise.selection import Matched
+    from poise.spec import Spec
+    from poise.types import Features, Problem
 
 __all__ = ["audit", "compare", "demo", "inspect", "methods", "tune"]
 
@@ -75,6 +82,12 @@ def compare(
     oracle: Annotated[
         bool, typer.Option("--oracle/--no-oracle", help="Estimate what any head could gain, with test labels.")
     ] = True,
+    headroom: Annotated[
+        bool, typer.Option("--headroom", help="Say what more labelled rows would give, and for which classes.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a test split that shares rows with the training rows.")
+    ] = False,
     budget: Annotated[int, typer.Option(min=1, help="Settings tried per method.")] = 16,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the final heads.")] = 1,
     seed: Seed = 0,
@@ -120,18 +133,32 @@ def compare(
             budget=budget,
             groups=read.groups,
             oracle=oracle_accuracy if oracle else None,
+            strict=strict,
             data=read.name,
             progress=report,
         )
+        advised = _headroom(read.problem, read.test, found, seed) if headroom else []
     notes = protocol_lines(found.records)
     answer(
-        found.to_dict(),
-        [tables.to_terminal(found.table(), title=read.name), tables.LEGEND, "", found.verdict(), "", *notes],
+        {**found.to_dict(), **({"headroom": advised} if headroom else {})},
+        [tables.to_terminal(found.table(), title=read.name), tables.LEGEND, "", found.verdict(), *advised, "", *notes],
         written=runs.write(folder, found, notes=notes),
         remarks=read.remarks,
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _headroom(problem: "Problem", test: "Features", found: "Comparison", seed: int) -> list[str]:
+    """Lines on what more labelled rows would give, beside the recommended head."""
+    from poise.advice import advice
+    from poise.headroom import learning_curve
+    from poise.methods import from_spec
+    from poise.report.headroom import headroom_lines
+
+    alone = found.recommended is not None and found.recommended in found.standings
+    best = from_spec(found.recommended.method)(problem, seed) if alone and found.recommended is not None else None
+    return ["", *headroom_lines(learning_curve(problem, test, seed=seed), advice(problem, test, best=best, seed=seed))]
 
 
 def tune(
@@ -147,6 +174,15 @@ def tune(
     ] = ("balanced_accuracy"),
     budget: Annotated[int, typer.Option(min=1, help="Settings tried.")] = 16,
     random: Annotated[bool, typer.Option("--random", help="Draw the settings at random instead of a grid.")] = False,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose without labels: rows whose predicted classes should match --prior.", show_default=False
+        ),
+    ] = None,
+    prior: Annotated[
+        str, typer.Option(help="With --unlabelled: uniform, train, or a JSON file {class name: share}.")
+    ] = "uniform",
     seed: Seed = 0,
     label: Label = None,
     groups: Groups = None,
@@ -170,6 +206,15 @@ def tune(
         train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
     )
     grid = (grids.sample if random else grids.default_grid)(spec, budget, seed=seed)
+    if unlabelled is not None:
+        matched = _matched(read, grid, unlabelled, prior, ignore, seed)
+        nats = {str(setting): value for setting, value in matched.divergences.items()}
+        said = [f"  {setting}: {value:.5f}" for setting, value in nats.items()]
+        lines = ["divergence of the predicted marginal from the prior, in nats:", *said, f"best: {matched.best}"]
+        answer(
+            {"best": str(matched.best), "divergences": nats}, lines, remarks=read.remarks, as_json=as_json, quiet=quiet
+        )
+        return
     with progress_bar("training heads", quiet=quiet or as_json) as report:
         best, records = tune(
             grid,
@@ -190,6 +235,22 @@ def tune(
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _matched(
+    read: "Inputs", grid: "tuple[Spec, ...]", unlabelled: str, prior: str, ignore: str, seed: int
+) -> "Matched":
+    """The strength whose predicted marginal on the rows of a file is nearest to the prior."""
+    from poise.readers import read_rows
+    from poise.selection import match_marginal
+
+    file, _, key = unlabelled.partition("#")
+    names = [name.strip() for name in ignore.split(",") if name.strip()]
+    tabular = Path(file).suffix.lower() in (".csv", ".tsv", ".parquet")
+    rows = read_rows(file, key=key or None, columns=read.columns if tabular else None, ignore=names)
+    classes = read.problem.train.class_names or tuple(str(k) for k in range(len(read.problem.train.counts)))
+    target = per_class(Path(prior), classes) if prior.endswith(".json") else prior
+    return match_marginal(grid, read.problem, rows.x, prior=target, seed=seed)
 
 
 def inspect(
@@ -273,9 +334,10 @@ def audit(
 def methods(
     name: Annotated[str | None, typer.Argument(help="A method to explain; without one, all are listed.")] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """List the methods, or explain one: formula, parameters, published recipes."""
     from poise import catalogue
 
     listing = catalogue.describe_all() if name is None else catalogue.describe(name)
-    answer(listing.data, [listing.text], as_json=as_json)
+    answer(listing.data, [listing.text], as_json=as_json, quiet=quiet)

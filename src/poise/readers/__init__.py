@@ -159,7 +159,9 @@ def _source(path: Path, ask: Ask) -> Source:
     if kind not in ARRAYS:
         raise InputError(f"cannot read {path}: features come as a store folder or {', '.join((*TABLES, *ARRAYS))}")
     if ask.ignore or ask.columns:
-        raise InputError(f"columns are chosen by name in tables, and {path} holds arrays; choose one with key")
+        raise InputError(
+            f"columns are chosen by name in tables, and {path} holds arrays; choose one with key= (or FILE#NAME)"
+        )
     return ARRAYS[kind](path, ask)
 
 

@@ -88,7 +88,9 @@ def read_arrays(path: Path, ask: Ask) -> Source:
         x_name = arrays.first(ROWS) if ask.key is None else arrays.first((ask.key,))
         if x_name is None:
             wanted = "called x or features" if ask.key is None else f"{ask.key!r}{near(ask.key, arrays.names)}"
-            raise InputError(f"{path} has no array {wanted}; it holds {listed(arrays.names)}; choose one with key")
+            raise InputError(
+                f"{path} has no array {wanted}; it holds {listed(arrays.names)}; choose one with key= (or FILE#NAME)"
+            )
         labels = _labels(arrays, ask)
         counts = arrays.first(COUNTS)
         return Source(

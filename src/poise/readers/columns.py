@@ -75,7 +75,7 @@ def _label(path: Path, names: Mapping[str, bool], ask: Ask) -> str | None:
     if len(found) == 1 or (not found and not ask.needs_label):
         return found[0] if found else None
     state = f"could take its labels from {listed(found)}" if found else "has no column that is called label"
-    raise InputError(f"{path} {state}; name the right one with label_column; its columns are {listed(names)}")
+    raise InputError(f"{path} {state}; name the right one (label_column=, or --label); its columns are {listed(names)}")
 
 
 def _numbers_rows(name: str) -> bool:

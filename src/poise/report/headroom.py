@@ -1,0 +1,15 @@
+"""What labelled rows would give beside what heads give, in lines."""
+
+from poise.advice import Advice
+from poise.headroom import LearningCurve
+
+__all__ = ["headroom_lines"]
+
+
+def headroom_lines(curve: LearningCurve, advice: Advice) -> list[str]:
+    """The learning curve as a small table in per cent, then the advice."""
+    lines = ["labelled rows added per class, and balanced accuracy (many / medium / few) of a head that has them:"]
+    for size, scores in zip(curve.sizes, curve.scores, strict=True):
+        groups = " / ".join("-" if v is None else f"{100 * v:.1f}" for v in (scores.many, scores.medium, scores.few))
+        lines.append(f"  {size:4d}  {100 * scores.balanced_accuracy:5.1f}  ({groups})")
+    return [*lines, advice.sentence]
