@@ -22,6 +22,9 @@ __all__ = ["Interval", "bootstrap_interval", "paired_difference", "recalls", "si
 
 Over = Literal["images", "classes"]
 
+# Resamples of so few classes are too alike to tell how far estimates stray; Student's quantile bounds the width below.
+FEW_CLASSES = 10
+
 
 class Interval(NamedTuple):
     """An estimate with the bounds of its interval."""
@@ -81,6 +84,8 @@ def simultaneous_intervals(
     draw = _resample_images if over == "images" else _resample_classes
     means, errors, studentised = draw(*_by_class(values, y), rounds, np.random.default_rng(seed))
     width = float(studentised.abs().amax(dim=1).quantile(level)) if bool((errors > 0).any()) else 0.0
+    if over == "classes" and len(set(y.tolist())) < FEW_CLASSES:
+        width = max(width, _student(level, len(set(y.tolist())) - 1, len(values)))
     return [Interval(m, m - width * e, m + width * e) for m, e in zip(means.tolist(), errors.tolist(), strict=True)]
 
 
@@ -88,6 +93,13 @@ def check_rounds(level: float, rounds: int) -> None:
     """Raises: InputError unless the level lies in (0, 1) and there are at least 100 resamples."""
     if not 0 < level < 1 or rounds < 100:
         raise InputError(f"level must lie in (0, 1) and rounds be at least 100, got {level} and {rounds}")
+
+
+def _student(level: float, freedom: int, methods: int) -> float:
+    """Student's quantile for so many two-sided intervals at once (Sidak)."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + level ** (1 / methods)) / 2, freedom))
 
 
 Draws = tuple[Tensor, Tensor, Tensor]
@@ -106,10 +118,8 @@ def _resample_classes(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int
         raise InputError("an interval over classes needs rows of at least two classes")
     per_class = torch.zeros(len(values), classes, dtype=torch.float64).index_add(-1, labels, values) / sizes
     means, errors = per_class.mean(dim=1), per_class.std(dim=1) / classes**0.5
-    weights = torch.from_numpy(rng.multinomial(classes, np.full(classes, 1 / classes), size=rounds) / classes)
-    drawn = weights @ per_class.T
-    variance = (weights @ per_class.square().T - drawn.square()).clamp_min(0) / (classes - 1)
-    return means, errors, _studentise(drawn - means, variance.sqrt(), errors)
+    drawn, variance = _draw(per_class, torch.ones(classes), rounds, rng)
+    return means, errors, _studentise(drawn, (variance / (classes - 1)).sqrt(), errors / 4)
 
 
 def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int, rng: np.random.Generator) -> Draws:
@@ -128,11 +138,10 @@ def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int,
         unbiased = weight**2 / (size - 1)
         variance += rows.var(dim=1, correction=0) * unbiased
         spread += rows.var(dim=1) / len(strata)
-        weights = torch.from_numpy(rng.multinomial(size, np.full(size, 1 / size), size=rounds) / size)
-        mean = weights @ rows.T
-        drawn += (mean - rows.mean(dim=1)) * weight
-        drawn_variance += (weights @ rows.square().T - mean.square()).clamp_min(0) * unbiased
-    studentised = _studentise(drawn, drawn_variance.sqrt(), variance.sqrt())
+        deviation, within = _draw(*_kinds(rows), rounds, rng)
+        drawn += deviation * weight
+        drawn_variance += within * unbiased
+    studentised = _studentise(drawn, drawn_variance.sqrt(), variance.sqrt() / 2)
     alone = sum(len(chosen) == 1 for chosen, _ in strata)
     return means, (variance + alone * spread / classes**2).sqrt(), studentised
 
@@ -149,8 +158,27 @@ def _strata(labels: Tensor, sizes: Tensor) -> list[tuple[Tensor, int]]:
     return [*((part, 1) for part in several), *([(torch.cat(singles), len(singles))] if singles else [])]
 
 
-def _studentise(deviation: Tensor, error: Tensor, original: Tensor) -> Tensor:
-    # A resample of few rows may show almost no variation of its own, and its ratio then means nothing: its error counts
-    # as at least half the original one.
-    scale = torch.maximum(error, original / 2)
+def _kinds(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The different columns (M, K) of rows (M, n) in the order of their first appearance, and how often each occurs.
+
+    Rows that every method treats alike are drawn together, since drawing is what costs.
+    """
+    _, first, times = np.unique(rows.numpy(), axis=1, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return rows[:, first[order]], torch.from_numpy(times[order])
+
+
+def _draw(values: Tensor, times: Tensor, rounds: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Deviations of the mean and variances (rounds, M) of resamples; column k of `values` (M, K) is `times[k]` rows."""
+    share = times.double() / times.sum()
+    size = int(times.sum())
+    weights = torch.from_numpy(rng.multinomial(size, share.numpy(), size=rounds) / size)
+    deviations = values - (values @ share).unsqueeze(1)
+    means = weights @ deviations.T
+    return means, (weights @ deviations.square().T - means.square()).clamp_min(0)
+
+
+def _studentise(deviation: Tensor, error: Tensor, least: Tensor) -> Tensor:
+    # A resample of few rows may show almost no variation of its own, and its ratio then means nothing.
+    scale = torch.maximum(error, least)
     return torch.where(scale > 0, deviation / torch.where(scale > 0, scale, 1), 0)
