@@ -19,7 +19,6 @@ more than two standard errors; between the two it is open.
 """
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -267,10 +266,7 @@ def main() -> None:
             if given.only in str(case):
                 done.append(coverage(case, given.worlds or worlds))
                 print(f"{case.over}: {case}: {done[-1].covered:.1f} {done[-1].verdict}", flush=True)
-                page = markdown(sections)
-                write_atomically(given.out / "simulations.md", page)
-    rows = [{**row._asdict(), "case": f"{row.case.over}: {row.case}"} for _, done in sections for row in done]
-    write_atomically(given.out / "simulations.json", json.dumps(rows, indent=1))
+                write_atomically(given.out / "simulations.md", markdown(sections))
 
 
 if __name__ == "__main__":

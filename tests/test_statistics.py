@@ -103,6 +103,29 @@ def test_all_right_has_no_width_and_a_class_of_one_row_is_no_error() -> None:
     assert found.low < found.estimate < found.high
 
 
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("wrong", [[3, 27], [0, 1], [5], [5, 100, 200]])
+def test_resamples_of_equal_values_do_not_blow_the_interval_up(wrong, over) -> None:
+    y = torch.arange(20).repeat_interleave(20)
+    correct = torch.ones(400)
+    correct[wrong] = 0
+    interval = bootstrap_interval(correct, y, over=over)
+    assert 0 < interval.high - interval.low < 0.5
+
+
+def test_classes_of_one_row_vary_together_and_one_alone_like_the_rest() -> None:
+    y = torch.arange(30)
+    correct = (torch.arange(30) < 12).double()
+    singles = bootstrap_interval(correct, y, rounds=20000)
+    together = bootstrap_interval(correct, torch.zeros(30).long(), rounds=20000)
+    assert singles == pytest.approx(together, abs=1e-12)
+    y = torch.cat([torch.arange(3).repeat_interleave(20), torch.tensor([3])])
+    correct = torch.rand(61, generator=torch.Generator().manual_seed(0)) < 0.5
+    lone, rest = bootstrap_interval(correct, y), bootstrap_interval(correct[:60], y[:60])
+    # The error of three equal strata over 3, against the same three and one row of their mean variance over 4.
+    assert lone.high - lone.estimate > 1.5 * (rest.high - rest.estimate)
+
+
 @pytest.mark.parametrize(("over", "methods"), [("images", 1), ("classes", 1), ("classes", 6)])
 def test_intervals_cover_the_truth_as_often_as_they_say(over, methods) -> None:
     # 400 worlds at 95 %: the count of misses is 20 +- 4.4; the bounds are three and a half deviations away.

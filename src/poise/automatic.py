@@ -1,6 +1,7 @@
 """The honest protocol of `method="auto"`: few candidates, compared on rows that none of them was fitted on."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.converged import fit_converged
-from poise.errors import InputError
+from poise.errors import InputError, PoiseWarning
 from poise.methods import Method, build
 from poise.priors import prior_shift
 from poise.spec import Spec
@@ -25,6 +26,9 @@ BALANCED_DECAYS = (1e-3, 1e-5)
 TAUS = (0.5, 1.5)
 NORM_TAUS = (0.5, 1.0)
 SEARCH_TOLERANCE = 1e-4  # of the gradient while candidates are compared; the chosen one is fitted anew, exactly
+SEARCH_STEPS = 200
+# Rows times features times classes from which float32 does for the comparison: half the time, and as good to compare.
+MANY_NUMBERS = 10**7
 
 
 class Candidate(NamedTuple):
@@ -69,9 +73,21 @@ def candidate_heads(train: Features) -> list[Head | None]:
 
 def _path(train: Features, loss: losses.Loss, decays: Sequence[float]) -> list[Head]:
     heads: list[Head] = []
-    for decay in decays:
-        start = heads[-1] if heads else None
-        heads.append(fit_converged(train, loss, weight_decay=decay, start=start, tolerance=SEARCH_TOLERANCE))
+    large = len(train) * train.dim * len(train.counts) >= MANY_NUMBERS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PoiseWarning)  # a candidate need not be exact to be compared
+        for decay in decays:
+            start = heads[-1] if heads else None
+            head = fit_converged(
+                train,
+                loss,
+                weight_decay=decay,
+                start=start,
+                tolerance=SEARCH_TOLERANCE,
+                max_steps=SEARCH_STEPS,
+                dtype=torch.float32 if large else torch.float64,
+            )
+            heads.append(head)
     return heads
 
 

@@ -63,28 +63,42 @@ def _adjusted(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
 
 def softmax_losses(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
     """(..., B) losses of the softmax family."""
-    log_p = _adjusted(logits, y, terms).log_softmax(dim=-1)
-    loss = -log_p[rows_of(y)]
-    if terms.spread is not None:
-        spread = terms.spread[..., y]
-        loss = (1 - logits.shape[-1] * spread) * loss - spread * log_p.sum(dim=-1)
-    return (loss if terms.weight is None else terms.weight[..., y] * loss), terms
+    return _losses(_adjusted(logits, y, terms).log_softmax(dim=-1), y, terms), terms
 
 
 def softmax_gradient(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
     """(..., B, C) gradient of the softmax family: weight_y scale_k (p_k - target_k)."""
-    slope = _adjusted(logits, y, terms).softmax(dim=-1)
+    return _slope(_adjusted(logits, y, terms).softmax(dim=-1), y, terms), terms
+
+
+def softmax_both(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, Tensor]:
+    """Losses (..., B) and gradient (..., B, C) of the softmax family from one pass over the exponentials."""
+    log_p = _adjusted(logits, y, terms).log_softmax(dim=-1)
+    losses = _losses(log_p, y, terms)
+    return losses, _slope(log_p.exp_(), y, terms)
+
+
+def _losses(log_p: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
+    loss = -log_p[rows_of(y)]
+    if terms.spread is not None:
+        spread = terms.spread[..., y]
+        loss = (1 - log_p.shape[-1] * spread) * loss - spread * log_p.sum(dim=-1)
+    return loss if terms.weight is None else terms.weight[..., y] * loss
+
+
+def _slope(p: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
+    """The gradient, written over the probabilities."""
     if terms.spread is None:
-        slope[rows_of(y)] -= 1
+        p[rows_of(y)] -= 1
     else:
         spread = terms.spread[..., y]
-        slope -= spread.unsqueeze(-1)
-        slope[rows_of(y)] -= 1 - logits.shape[-1] * spread
+        p -= spread.unsqueeze(-1)
+        p[rows_of(y)] -= 1 - p.shape[-1] * spread
     if terms.weight is not None:
-        slope *= terms.weight[..., y].unsqueeze(-1)
+        p *= terms.weight[..., y].unsqueeze(-1)
     if terms.scale is not None:
-        slope *= terms.scale.unsqueeze(-2)
-    return slope, terms
+        p *= terms.scale.unsqueeze(-2)
+    return p
 
 
 def _deferred(terms: SoftmaxTerms, epoch: int, epochs: int) -> SoftmaxTerms:
