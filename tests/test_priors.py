@@ -39,12 +39,12 @@ def test_words_and_arrays_become_priors():
 @pytest.mark.parametrize(
     ("prior", "words"),
     [
-        ("flat", "prior must be one of uniform, train; got 'flat'"),
+        ("flat", "prior must be 'uniform', 'train' or one share per class, got 'flat'"),
         ([0.5, 0.5], "prior needs one number per class, got shape (2,) for 3 classes"),
         ([0.5, 0.6, -0.1], "prior of class 2 is -0.1; shares are finite and 0 or more"),
         ([0.5, float("nan"), 0.5], "prior of class 1 is nan; shares are finite and 0 or more"),
         ([0.5, 0.3, 0.1], "prior sums to 0.9, not to 1; divide it by its sum"),
-        (["a", "b", "c"], "prior must be 'uniform', 'train' or one number per class, got ['a', 'b', 'c']"),
+        (["a", "b", "c"], "prior must be 'uniform', 'train' or one share per class, got ['a', 'b', 'c']"),
     ],
 )
 def test_a_prior_that_is_none_is_refused_in_one_sentence(prior, words):

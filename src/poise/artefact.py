@@ -67,6 +67,8 @@ class Model:
         if len(set(sizes.values())) > 1:
             told = ", ".join(f"{what} {size}" for what, size in sizes.items())
             raise InputError(f"the parts of a model differ in their number of classes: {told}")
+        if self.operating is not None and (self.operating.top_k or 0) > len(names):
+            raise InputError(f"top_k must be at most {len(names)}, the number of classes, got {self.operating.top_k}")
         if len(set(names)) < len(names):
             twice = next(name for k, name in enumerate(names) if name in names[:k])
             raise InputError(f"two classes are called {twice!r}; names tell classes apart")
@@ -110,6 +112,8 @@ def load(folder: str | Path) -> Model:
     Raises: InputError naming the file and what is wrong with it.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; a model is the folder that `poise fit` or save wrote")
     data = _description(folder)
     path = _head_path(folder, data["head"])
     head = Head.load(path)

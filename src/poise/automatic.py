@@ -99,19 +99,21 @@ def _attempt(method: Method, problem: Problem) -> Head | None:
 
 
 class Choice(NamedTuple):
-    """The number of a candidate, its temperature, and the prior (C,) for which its softmax is then meant."""
+    """The number of a candidate, its temperature, the prior (C,) for which its softmax is then meant, its recall."""
 
     candidate: int
     temperature: float
     implied: Tensor
+    recall: float
 
 
 def choose(trials: Sequence[Trial], train_prior: Tensor, target: Tensor) -> Choice:
     """The candidate of the highest recall on unseen rows, weighted by the prior `target` (C,) over their classes.
 
     Every candidate is first calibrated and shifted to the target, as it will be used. Candidates within one standard
-    error of the paired difference to the best are tied; of these the one of the least NLL under the target is taken,
-    and of equals the first.
+    error of the paired difference to the best are tied. Of these, NLL under the target decides in the same way: the
+    first candidate, simple ones standing before others, that lies within one standard error of the least NLL is taken,
+    so that rounding and a handful of rare rows do not choose.
     """
     priors = {"train": train_prior, "uniform": torch.full_like(target, 1 / len(target))}
     found = [_trial_of(trials, k, train_prior, priors[c.meant], target) for k, c in enumerate(CANDIDATES)]
@@ -125,20 +127,22 @@ def choose(trials: Sequence[Trial], train_prior: Tensor, target: Tensor) -> Choi
     mean = torch.zeros(len(hits), len(target), dtype=torch.float64).index_add(1, y, behind * weight)
     spread = (behind - mean[:, y] / mass[y]).square() @ (each.square() / weight)
     tied = score.max() - score <= spread.sqrt() + 1e-12
-    losses_of = [
-        one.nll if one is not None and tie else math.inf for one, tie in zip(found, tied.tolist(), strict=True)
-    ]
-    best = losses_of.index(min(losses_of))
+    nll = torch.stack([torch.full_like(each, math.inf) if one is None else one.nll for one in found])
+    total = torch.where(tied, nll @ each, math.inf)
+    beyond = nll - nll[int(total.argmin())]
+    gap = beyond @ each
+    noise = (beyond.square() @ (each.square() / weight) - gap.square() / len(y)).clamp_min(0).sqrt()
+    best = int((tied & (gap <= noise + 1e-9)).nonzero()[0])
     chosen = found[best]
     assert chosen is not None  # cross-entropy can always be fitted
-    return Choice(best, chosen.temperature, priors[CANDIDATES[best].meant])
+    return Choice(best, chosen.temperature, priors[CANDIDATES[best].meant], float(score[best]))
 
 
 class _Result(NamedTuple):
-    """Whether unseen rows are predicted right (N,), the NLL under the target prior, and the temperature used."""
+    """Whether unseen rows are predicted right (N,), their NLL (N,) under the target prior, and the temperature used."""
 
     hits: Tensor
-    nll: float
+    nll: Tensor
     temperature: float
 
 
@@ -150,6 +154,5 @@ def _trial_of(
         return None
     temperature, _ = calibrate(seen, train_prior, meant)
     logits = seen.logits / temperature + prior_shift(meant, target)
-    each = torch.nn.functional.cross_entropy(logits, seen.y, reduction="none")
-    nll = round(float(weights_to(seen.y, seen.weight, target) @ each), 6)
+    nll = torch.nn.functional.cross_entropy(logits, seen.y, reduction="none")
     return _Result((logits.argmax(dim=-1) == seen.y).double(), nll, temperature)

@@ -1,13 +1,18 @@
 """Choosing an operating point on held-out rows, which must be rows that nothing was trained on."""
 
+import warnings
 from typing import Any
 
+from torch import Tensor
+
+from poise.errors import PoiseWarning
 from poise.memorised import refuse_memorised
 from poise.operating import (
     OperatingPoint,
     class_thresholds,
     conformal_quantiles,
     coverage_accuracy,
+    prediction_sets,
     threshold_for,
 )
 from poise.types import Features, Head
@@ -31,7 +36,8 @@ def choose_operating_point(
 
     `abstain_accuracy` or `coverage` choose the threshold of abstention, `precision` one threshold per class, `alpha`
     conformal sets with a promise for every class; `costs` and `top_k` are taken as they are. Costs come first, each
-    other part is chosen by itself on all rows. See `poise.operating`.
+    other part is chosen by itself on all rows. Targets hold for classes as common as in `held_out`. Warns
+    (PoiseWarning) of classes with too few rows for a promise. See `poise.operating`.
 
     Raises: MemorisedRowsError for rows that the backbone or the head was trained on; InputError for a target out of
     range or out of reach.
@@ -46,4 +52,21 @@ def choose_operating_point(
         chosen["thresholds"] = class_thresholds(logits, y, precision=precision, costs=costs)
     if alpha is not None:
         chosen["conformal"] = conformal_quantiles(logits, y, alpha=alpha)
+        _warn_of_full_sets(held_out, logits, chosen["conformal"])
     return OperatingPoint(**chosen)
+
+
+def _warn_of_full_sets(held_out: Features, logits: Tensor, quantiles: Tensor) -> None:
+    """A class with too few held-out rows for the promise is in every set, which a user should know."""
+    always = quantiles.isinf().nonzero().flatten().tolist()
+    if not always:
+        return
+    names = held_out.class_names or tuple(str(k) for k in range(len(held_out.counts)))
+    listed = ", ".join(names[k] for k in always[:5]) + (", ..." if len(always) > 5 else "")
+    size = float(prediction_sets(logits, quantiles).sum(dim=1).double().mean())
+    warnings.warn(
+        f"{len(always)} of {len(names)} classes have too few held-out rows for this alpha and are in every set "
+        f"({listed}); sets hold {size:.1f} classes on average; give more rows or a larger alpha",
+        PoiseWarning,
+        stacklevel=3,
+    )

@@ -19,6 +19,7 @@ from poise.statistics import Interval, simultaneous_intervals
 
 __all__ = ["Comparison", "Standing"]
 
+WORTHWHILE = 0.02  # a gain that the interval should exclude before "keep" is said without reserve
 PAPER_VERDICT = (
     "No verdict: the papers' protocol chose every setting and epoch on the test split itself; compare with held_out, "
     "kfold or cross_fit to learn what may be expected of other rows."
@@ -69,8 +70,9 @@ class Comparison:
     """What `compare` found; all numbers are of the test split.
 
     `recommended` was chosen without it: the better null (tuned tau-norm or tuned logit adjustment), or the method that
-    beat the null on the selection rows beyond doubt. `null` is that null. `oracle` holds the balanced accuracy of a
-    head fitted with labelled rows of the same kind as the test split, if it was asked for.
+    beat the null on the selection rows beyond doubt. `null` is that null. `given` tells whether the baseline was given
+    or fitted. `oracle` holds the balanced accuracy of a head fitted with labelled rows of the same kind as the test
+    split, if it was asked for.
     """
 
     standings: tuple[Standing, ...]
@@ -80,6 +82,7 @@ class Comparison:
     null: Standing | None
     oracle: float | None
     remarks: tuple[str, ...]
+    given: bool = True
     level: float = 0.95
     rounds: int = 2000
 
@@ -172,18 +175,23 @@ class Comparison:
         gained = f"{_points(images.estimate)} points of balanced accuracy over {self.baseline.method} {doubt}"
         if self.decision == "change":
             return f"Change to {name}: it gains {gained}."
+        keep = "Keep what you have" if self.given else f"Plain cross-entropy ({self.baseline.method}) will do"
         if self.recommended is self.baseline:
-            return f"Keep what you have: nothing was better than {name} on the rows that settings were chosen on."
-        return (
-            f"Keep what you have: the head chosen without the test split, {name}, gains {gained}, which may be nothing."
-        )
+            return f"{keep}: nothing was better than {name} on the rows that settings were chosen on."
+        if images.high > WORTHWHILE:
+            return (
+                f"{keep}, unless you trust a guess: the test split is too small to be sure that {name}, chosen without "
+                f"it, gains anything. It gains {gained}."
+            )
+        return f"{keep}: the head chosen without the test split, {name}, gains {gained}, which may be nothing."
 
     def _rest_in_words(self) -> list[str]:
         tied, rows = self.tied(), self.contenders
         found = [f"{len(tied)} of {len(rows)} methods cannot be told from the best on the test split."]
         if self.recommended in rows and str(self.recommended.family) not in tied:
             found.append(
-                f"The recommended head is not among them: {tied[0]} is better there, which was not known before."
+                f"The recommended head is not among them: {tied[0]} is better there, but taking it now would be "
+                "selection on the test split."
             )
         if self.gap_closed is not None and self.oracle is not None:
             found.append(

@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -139,7 +140,8 @@ class _Objective(NamedTuple):
 
     def minimise(self, start: Tensor, tolerance: float, max_steps: int) -> Tensor:
         """(C, D + 1) rows at the optimum; warns if they are not there."""
-        found, slope, steps = _lbfgs(self.__call__, start, tolerance, max_steps)
+        with _threads(self.rows.numel() * len(start)):
+            found, slope, steps = _lbfgs(self.__call__, start, tolerance, max_steps)
         steepest = float(slope.abs().max())
         if steepest > tolerance:
             warnings.warn(
@@ -153,6 +155,21 @@ class _Objective(NamedTuple):
     def mean_log_sum(self, head: Tensor) -> Tensor:
         """() mean over the rows of the logarithm of the sum of exponentials."""
         return (self.share @ (self.rows @ head.to(self.rows).T).logsumexp(dim=-1)).double()
+
+
+SMALL = 5 * 10**6  # multiplications below which a second thread costs more than it does
+
+
+@contextmanager
+def _threads(multiplications: int) -> Iterator[None]:
+    """One thread for small products, whose threads would wait for each other most of the time; as before afterwards."""
+    before = torch.get_num_threads()
+    if multiplications < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 MEMORY = 10  # pairs of steps and changes of slope that the curvature is estimated from

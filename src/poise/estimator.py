@@ -200,6 +200,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Estimate the class prior of deployment from unlabelled rows X (N, D), and apply it from now on.
 
         By expectation maximisation (Saerens et al., 2002) on these rows alone; rows given to predict never change it.
+        The estimate takes the place of the prior that was given, and only fitting again brings that back. Classes that
+        are hard to tell apart are estimated poorly: where the prior is known, state it instead.
 
         Raises: InputError if the prior of the head is not known, so that there is nothing to start from.
         """

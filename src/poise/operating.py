@@ -96,7 +96,7 @@ class OperatingPoint:
         """What it changes, in words."""
         words = {
             "costs": "costs of misses",
-            "abstain": f"no answer below a confidence of {self.abstain}",
+            "abstain": f"no answer below a confidence of {self.abstain or 0:.3g}",
             "thresholds": "a threshold per class",
             "top_k": f"the {self.top_k} best classes are named",
             "conformal": f"conformal sets at alpha {self.alpha}",

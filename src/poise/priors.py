@@ -38,13 +38,14 @@ def as_prior(prior: Any, counts: ClassCounts | Tensor) -> Tensor:
     """
     counts = as_counts(counts)
     if isinstance(prior, str):
-        check_one_of("prior", prior, ("uniform", "train"))
+        if prior not in ("uniform", "train"):
+            raise InputError(f"prior must be 'uniform', 'train' or one share per class, got {prior!r}")
         return counts.prior if prior == "train" else torch.full_like(counts.prior, 1 / len(counts))
     try:
         values = prior.detach().cpu() if isinstance(prior, Tensor) else np.array(prior, dtype=np.float64)
         given = torch.as_tensor(values).double()
     except (TypeError, ValueError):
-        raise InputError(f"prior must be 'uniform', 'train' or one number per class, got {prior!r}") from None
+        raise InputError(f"prior must be 'uniform', 'train' or one share per class, got {prior!r}") from None
     if given.shape != (len(counts),):
         raise InputError(f"prior needs one number per class, got shape {tuple(given.shape)} for {len(counts)} classes")
     bad = ~torch.isfinite(given) | (given < 0)

@@ -85,10 +85,9 @@ def compare(
     chosen_seeds = _checked(seeds)
     wanted = as_specs(nulls) if nulls else ()
     families, remarks = _possible(dict.fromkeys((BASELINE, *wanted, *as_specs(specs))), problem, selection)
-    shared = _shared(problem.train, test)
-    if strict and shared:
+    remarks = (*remarks, *_uncovered(problem.train, test))
+    if strict and (shared := _shared(problem.train, test)):
         raise InputError(f"{shared[0]}; remove them from one of the two")
-    remarks = (*remarks, *_uncovered(problem.train, test), *shared)
     plan = _Plan(families, tuple(n for n in wanted if n in families), problem, test, chosen_seeds, data, progress)
     with remarks_of() as warned:
         recommended: Standing | None = None
@@ -100,7 +99,7 @@ def compare(
         else:
             standings, recommended, null = _selected(plan, budget, selection, folds, groups)
         ceiling = None if oracle is None or selection == "paper" else oracle(problem, test, chosen_seeds[0])
-    remarks = (*remarks, *warned)
+    remarks = (*remarks, *_shared(problem.train, test), *warned)
     _warn_all(remarks)
     told = {id(row): row.with_remarks(remarks) for row in (*standings, recommended, null) if row is not None}
     return Comparison(
@@ -110,6 +109,7 @@ def compare(
         recommended=None if recommended is None else told[id(recommended)],
         null=None if null is None else told[id(null)],
         oracle=ceiling,
+        given=problem.head is not None,
         remarks=remarks,
         level=level,
         rounds=rounds,

@@ -74,8 +74,9 @@ def _label(path: Path, names: Mapping[str, bool], ask: Ask) -> str | None:
     found = [name for name in names if name.lower() in LABEL_NAMES and name not in (ask.columns or ())]
     if len(found) == 1 or (not found and not ask.needs_label):
         return found[0] if found else None
+    told = sorted(names, key=lambda name: names[name])  # text before numbers: the labels are probably text
     state = f"could take its labels from {listed(found)}" if found else "has no column that is called label"
-    raise InputError(f"{path} {state}; name the right one (label_column=, or --label); its columns are {listed(names)}")
+    raise InputError(f"{path} {state}; name the right one (label_column=, or --label); its columns are {listed(told)}")
 
 
 def _numbers_rows(name: str) -> bool:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from poise.errors import InputError
-from poise.readers.arrays import Arrays, opened, to_numbers
+from poise.readers.arrays import Arrays, opened, to_tensor
 from poise.readers.source import listed
 from poise.types import Head
 
@@ -22,29 +23,39 @@ def read_head(path: str | Path, *, classes: int, dim: int) -> Head:
     """
     file = Path(path)
     if file.suffix.lower() not in (".safetensors", ".npz") or not file.is_file():
-        raise InputError(f"a head is read from a .safetensors or .npz file, and {file} is none")
+        raise InputError(
+            f"a head is read from a .safetensors or .npz file, and {file} is none; of a pickled checkpoint, save the "
+            f"state dict with safetensors"
+        )
     with opened(file) as arrays:
         if arrays.metadata.get("format") == "poise.head":
             return _fitting(file, Head.load(file), classes, dim)
         names = [name for name in arrays.names if name in ("W", "weight") or name.endswith(".weight")]
-        fitting = [name for name in names if tuple(to_numbers(arrays.get(name)).shape) == (classes, dim)]
+        shapes = {name: tuple(arrays.get(name).shape) for name in names}
+        fitting = [name for name, shape in shapes.items() if shape == (classes, dim)]
         if len(fitting) != 1:
-            found = f"several: {listed(fitting)}" if fitting else f"none; it holds {listed(arrays.names)}"
+            layers = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
+            found = f"several: {listed(fitting)}" if fitting else f"none; it holds {layers or listed(arrays.names)}"
             raise InputError(
                 f"{file} needs one layer of weights ({classes}, {dim}) called W or weight, and has {found}"
             )
-        weight = torch.tensor(to_numbers(arrays.get(fitting[0]))).float()
-        return Head(weight, _bias(arrays, fitting[0], weight.shape[0]))
+        weight = to_tensor(file, fitting[0], arrays.get(fitting[0])).float()
+        try:
+            return Head(weight, _bias(arrays, fitting[0], classes))
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
 
 
-def _bias(arrays: Arrays, weight: str, classes: int) -> torch.Tensor:
+def _bias(arrays: Arrays, weight: str, classes: int) -> Tensor:
     name = "b" if weight == "W" else weight.removesuffix("weight") + "bias"
     if name not in arrays.names:
         return torch.zeros(classes)
-    return torch.tensor(to_numbers(arrays.get(name))).float()
+    return to_tensor(arrays.path, name, arrays.get(name)).float()
 
 
 def _fitting(file: Path, head: Head, classes: int, dim: int) -> Head:
+    if head.weight.ndim != 2:
+        raise InputError(f"{file} holds a stack of {len(head)} heads; save one of them")
     if (head.classes, head.dim) != (classes, dim):
         raise InputError(
             f"the head in {file} has {head.classes} classes and {head.dim} features, the training rows have {classes} "
