@@ -99,6 +99,7 @@ ALLOWED: dict[str, set[str]] = {
         "experiment",
         "grids",
         "methods",
+        "operating",
         "priors",
         "protocols",
         "record",
@@ -117,7 +118,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli/__init__": {"__version__", "cli", "errors"},
     "cli/shared": set(),
-    "cli/inputs": {"cli", "errors", "folds", "readers", "types"},
+    "cli/inputs": {"cli", "errors", "folds", "priors", "readers", "types"},
     "cli/deploy": {"artefact", "checkup", "cli", "deployment", "errors", "predictions", "readers", "runs"},
     "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
     | {"inspection", "methods", "protocols"}

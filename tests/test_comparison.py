@@ -174,8 +174,12 @@ def test_the_verdict_says_what_to_do_and_how_sure_it_is() -> None:
 def test_the_verdict_keeps_what_may_be_nothing_and_what_was_never_beaten() -> None:
     worse = by_hand(standing("stage1", right(0.4), role="baseline"), standing("tau_norm", right(0.36, 1)))
     assert worse.decision == "keep"
-    assert worse.verdict().startswith("Keep what you have, unless you trust a guess: the test split is too small")
-    assert "tau_norm, chosen without it, gains anything. It gains -4.0 points" in worse.verdict()
+    assert worse.verdict().startswith(
+        "Keep what you have: the head chosen without the test split, tau_norm, gains -4.0 points"
+    )
+    unsure = by_hand(standing("stage1", right(0.4), role="baseline"), standing("tau_norm", right(0.44, 1)))
+    assert unsure.verdict().startswith("Keep what you have, unless you trust a guess: the test split is too small")
+    assert "tau_norm, chosen without it, gains anything. It gains +4.0 points" in unsure.verdict()
     alike = by_hand(standing("stage1", right(0.4), role="baseline"), standing("tau_norm", right(0.4)))
     assert alike.verdict().startswith(
         "Keep what you have: the head chosen without the test split, tau_norm, gains +0.0 points"

@@ -42,7 +42,7 @@ def _bad_lines(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         return [f"{path} cannot be read: {error}"]
-    found = []
+    found = [] if lines else [f"{path} holds no record"]
     for number, line in enumerate(lines, start=1):
         try:
             whole = isinstance(json.loads(line), dict)

@@ -178,7 +178,7 @@ class Comparison:
         keep = "Keep what you have" if self.given else f"Plain cross-entropy ({self.baseline.method}) will do"
         if self.recommended is self.baseline:
             return f"{keep}: nothing was better than {name} on the rows that settings were chosen on."
-        if images.high > WORTHWHILE:
+        if images.estimate > 0 and images.high > WORTHWHILE:
             return (
                 f"{keep}, unless you trust a guess: the test split is too small to be sure that {name}, chosen without "
                 f"it, gains anything. It gains {gained}."

@@ -4,6 +4,7 @@ Rows alone go through `LongTailClassifier`; a trained model's own head is adjust
 `compare` tunes. Both end as the same `Model`.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,18 +13,20 @@ import torch
 from torch import Tensor
 
 from poise.artefact import Model
+from poise.checks import is_number
 from poise.choose import choose_operating_point
-from poise.errors import InputError
+from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.estimator import LongTailClassifier
 from poise.experiment import Progress
 from poise.grids import BUDGET, default_grid
-from poise.methods import from_spec, implied_prior
+from poise.methods import implied_prior
+from poise.operating import OperatingPoint
 from poise.priors import as_prior
 from poise.protocols import NULLS, recommend
 from poise.record import versions
 from poise.selection import judge, pick
 from poise.spec import Spec
-from poise.types import Features, Problem
+from poise.types import ClassCounts, Features, Problem
 from poise.unseen import Evidence, calibrate, deployed
 
 __all__ = ["Targets", "deploy"]
@@ -34,7 +37,12 @@ FAMILIES = (Spec("stage1"), *NULLS, Spec("balanced_softmax"), Spec("class_balanc
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What decisions should meet; see `choose_operating_point`. All None: the largest posterior wins."""
+    """What decisions should meet; see `choose_operating_point`. All None: the largest posterior wins.
+
+    `costs` (C,) or (C, C) follow the classes of the training rows.
+
+    Raises: InputError for a target out of range, or two that exclude each other.
+    """
 
     abstain_accuracy: float | None = None
     coverage: float | None = None
@@ -43,10 +51,30 @@ class Targets:
     costs: Any = None
     top_k: int | None = None
 
+    def __post_init__(self) -> None:
+        # Nothing that can be refused now is refused only after training.
+        OperatingPoint(costs=self.costs, top_k=self.top_k)
+        for name in ("abstain_accuracy", "coverage", "precision"):
+            value = getattr(self, name)
+            if value is not None and (not is_number(value) or not 0 < value <= 1):
+                raise InputError(f"{name} must lie in (0, 1], got {value!r}")
+        if self.alpha is not None and (not is_number(self.alpha) or not 0 < self.alpha < 1):
+            raise InputError(f"alpha must lie in (0, 1), got {self.alpha!r}")
+        for one, other in (("abstain_accuracy", "coverage"), ("alpha", "top_k")):
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise InputError(f"{one} and {other} exclude each other; give one of them")
+
     @property
-    def any(self) -> bool:
-        """Is anything asked for?"""
-        return any(value is not None for value in vars(self).values())
+    def need_rows(self) -> bool:
+        """Is anything asked for that is chosen on unseen rows?"""
+        return any(value is not None for value in (self.abstain_accuracy, self.coverage, self.precision, self.alpha))
+
+    def check_classes(self, train: Features, answered: int) -> None:
+        """Raises: InputError if costs do not fit the training classes, or top_k the number of classes `answered`."""
+        if self.costs is not None and len(self.costs) != len(train.counts):
+            raise InputError(f"costs need one entry per class, got {len(self.costs)} for {len(train.counts)} classes")
+        if self.top_k is not None and self.top_k > answered:
+            raise InputError(f"top_k must be at most {answered}, the number of classes, got {self.top_k}")
 
 
 def deploy(
@@ -61,39 +89,92 @@ def deploy(
 ) -> Model:
     """The model for a problem: a head for the class prior of deployment, calibrated on unseen rows, and decisions.
 
-    Without a stage-1 head this is `LongTailClassifier`, with held-out rows if the problem has them. With one, "auto"
-    tunes tau-norm, logit adjustment and four trained methods on the held-out rows and takes the recommendation of
-    `compare`; a named method runs as stated. `targets` choose an operating point on the held-out rows.
+    Without a stage-1 head this is `LongTailClassifier`, with held-out rows if the problem has them; its model has the
+    classes that have training rows. With one, "auto" tunes tau-norm, logit adjustment and four trained methods on the
+    held-out rows and takes the recommendation of `compare`; a named method runs as stated. `prior` and costs follow the
+    classes of the training rows; `targets` choose an operating point on the held-out rows.
 
     Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on.
     """
-    names = problem.train.class_names or tuple(str(k) for k in range(len(problem.train.counts)))
+    targets = targets or Targets()
+    train = problem.train
+    targets.check_classes(train, len(train.counts) if problem.head is not None else len(_present(train)))
+    _check_held_out(problem, needed=targets.need_rows)
     if problem.head is None:
-        model = _from_rows(problem, names, method, prior, groups, seed)
+        model, unseen = _from_rows(problem, method, prior, groups, seed)
     else:
-        model = _from_head(problem, names, method, prior, seed, progress)
-    provenance = {**model.provenance, "versions": versions(), "train": problem.train.key, "seed": seed}
-    model = replace(model, provenance=provenance)
-    if targets is None or not targets.any:
-        return model
-    if problem.held_out is None:
-        raise InputError("an operating point is chosen on rows that were not trained on; give held-out rows")
-    point = choose_operating_point(model.head, _matched(problem, model), trained_on=problem.train, **vars(targets))
-    return replace(model, operating=point)
+        model, unseen = _from_head(problem, method, prior, seed, progress), problem.held_out
+    provenance = {**model.provenance, "versions": versions(), "train": train.key, "seed": seed}
+    return replace(model, provenance=provenance, operating=_operating(model, train, unseen, targets))
 
 
-def _from_rows(problem: Problem, names: tuple[str, ...], method: str, prior: Any, groups: Any, seed: int) -> Model:
-    train, unseen = problem.train, problem.held_out
+def _check_held_out(problem: Problem, *, needed: bool) -> None:
+    train, rows = problem.train, problem.held_out
+    if rows is None:
+        if needed:
+            raise InputError("an operating point is chosen on rows that were not trained on; give held-out rows")
+        return
+    if rows.seen_by_backbone:
+        raise MemorisedRowsError("the held-out rows trained the representation; give rows that the backbone never saw")
+    if len(rows) == len(train) and rows.key == train.key:
+        raise MemorisedRowsError("the held-out rows are the training rows; give rows that nothing was trained on")
+
+
+def _names(train: Features) -> tuple[str, ...]:
+    return train.class_names or tuple(str(k) for k in range(len(train.counts)))
+
+
+# --- rows alone -------------------------------------------------------------------------------------------------------
+
+
+def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> tuple[Model, Features | None]:
+    """The estimator's model, and the held-out rows with its classes: those with training rows, in its order."""
+    train, names = problem.train, _names(problem.train)
     y = [names[k] for k in train.y.tolist()]
-    held_out = None if unseen is None else (unseen.x[0].double().numpy(), [names[k] for k in unseen.y.tolist()])
-    classifier = LongTailClassifier(method, prior, train.seen_by_backbone, seed)
-    classifier.fit(train.x[0].double().numpy(), y, groups=groups, held_out=held_out)
-    return classifier.model()
+    classes = _present(train)
+    unseen = None if problem.held_out is None else _of_classes(problem.held_out, names, classes)
+    held_out = None if unseen is None else (unseen.x[0].double().numpy(), [classes[k] for k in unseen.y.tolist()])
+    weight = None if train.weight is None else train.weight.numpy()
+    target = prior if isinstance(prior, str) else _prior_of(prior, train, classes)
+    classifier = LongTailClassifier(method, target, train.seen_by_backbone, seed)
+    classifier.fit(train.x[0].double().numpy(), y, sample_weight=weight, groups=groups, held_out=held_out)
+    model = classifier.model()
+    return model, None if unseen is None else replace(unseen, counts=model.counts)
 
 
-def _from_head(
-    problem: Problem, names: tuple[str, ...], method: str, prior: Any, seed: int, progress: Progress | None
-) -> Model:
+def _present(train: Features) -> list[str]:
+    """The names of the classes with training rows, in the order of the estimator."""
+    y = train.y if train.weight is None else train.y[train.weight > 0]
+    names = _names(train)
+    return sorted(names[k] for k in set(y.tolist()))
+
+
+def _prior_of(prior: Any, train: Features, classes: Sequence[str]) -> list[float]:
+    """The shares of `classes`. Raises: InputError if the prior gives a share to a class without training rows."""
+    shares = dict(zip(_names(train), as_prior(prior, train.counts).tolist(), strict=True))
+    for name, share in shares.items():
+        if share > 0 and name not in classes:
+            raise InputError(f"the prior gives {name!r} the share {share:g}, but it has no training row; set it to 0")
+    return [shares[name] for name in classes]
+
+
+def _of_classes(rows: Features, names: Sequence[str], classes: Sequence[str]) -> Features:
+    """The rows of these classes, numbered in their order; a warning says how many others there are."""
+    position = {name: k for k, name in enumerate(classes)}
+    y = torch.tensor([position.get(names[k], -1) for k in rows.y.tolist()])
+    known = (y >= 0).nonzero().flatten()
+    if len(known) < len(y):
+        left = len(y) - len(known)
+        message = f"{left} held-out rows were left out: their classes have no training row"
+        warnings.warn(message, PoiseWarning, stacklevel=4)
+    counts = ClassCounts(rows.counts.clamped[[names.index(name) for name in classes]].long())
+    return replace(rows.take(known), y=y[known], counts=counts, class_names=tuple(classes))
+
+
+# --- a given head -----------------------------------------------------------------------------------------------------
+
+
+def _from_head(problem: Problem, method: str, prior: Any, seed: int, progress: Progress | None) -> Model:
     rows = problem.held_out
     if rows is None:
         raise InputError(
@@ -104,10 +185,13 @@ def _from_head(
     grids = {family: default_grid(family, BUDGET) if method == "auto" else (family,) for family in families}
     tried = [spec for grid in grids.values() for spec in grid]
     judgement = judge(tried, problem, select="held_out", seed=seed, progress=progress)
+    for remark in judgement.remarks:
+        warnings.warn(remark, PoiseWarning, stacklevel=3)
     chosen = {family: pick(judgement, grid)[0] for family, grid in grids.items()}
     family = recommend(judgement, NULLS, chosen)[1] if method == "auto" else families[0]
     spec = chosen[family]
-    head = judgement.trials[spec].head or from_spec(spec)(problem, seed)
+    head = judgement.trials[spec].head
+    assert head is not None  # one head was fitted on all training rows
     # Settings that won by balanced accuracy are meant for uniform classes, whatever their formula says of defaults.
     word = implied_prior(spec) or ("uniform" if method == "auto" else None)
     known = None if word is None else as_prior(word, problem.train.counts)
@@ -115,7 +199,7 @@ def _from_head(
     temperature, implied = calibrate(seen, problem.train.counts.prior, known)
     return Model(
         head=deployed(head, temperature, implied, target),
-        class_names=names,
+        class_names=_names(problem.train),
         counts=problem.train.counts,
         prior_applied=target,
         method=str(spec),
@@ -123,14 +207,24 @@ def _from_head(
     )
 
 
-def _matched(problem: Problem, model: Model) -> Features:
-    """The held-out rows with the classes of the model, which has only those with training rows."""
-    rows = problem.held_out
-    assert rows is not None
-    names = problem.train.class_names or tuple(str(k) for k in range(len(problem.train.counts)))
-    if model.class_names == names:
-        return rows
-    position = {name: k for k, name in enumerate(model.class_names)}
-    y = torch.tensor([position.get(names[k], -1) for k in rows.y.tolist()])
-    known = (y >= 0).nonzero().flatten()
-    return replace(rows, x=rows.x[:, known], y=y[known], counts=model.counts, class_names=model.class_names)
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+def _operating(model: Model, train: Features, unseen: Features | None, targets: Targets) -> OperatingPoint | None:
+    """The operating point of the model; None if nothing is asked for."""
+    wanted = {**vars(targets), "costs": _costs_of(model, train, targets.costs)}
+    if not targets.need_rows:
+        plain = OperatingPoint(costs=wanted["costs"], top_k=targets.top_k)
+        return plain if plain.described() else None
+    assert unseen is not None
+    return choose_operating_point(model.head, unseen, trained_on=train, **wanted)
+
+
+def _costs_of(model: Model, train: Features, costs: Any) -> Any:
+    """Costs (C,) or (C, C) in the order of the model's classes."""
+    if costs is None:
+        return None
+    names = _names(train)
+    order = [names.index(name) for name in model.class_names]
+    given = torch.as_tensor(costs, dtype=torch.float64)
+    return (given[order] if given.ndim == 1 else given[order][:, order]).tolist()

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from torch import Tensor
@@ -53,32 +53,41 @@ def write_predictions(
     the probability of each class as `p(NAME)`, or with `top` the names and probabilities of the `top` best. The
     probabilities are the softmax of the model's logits: they mean what they say for `model.prior_applied`.
 
-    Raises: InputError for another suffix, rows that do not fit the model, a carried column whose name is taken, or a
-    disk that refuses; MissingExtraError for Parquet without pyarrow.
+    Raises: InputError for another suffix, rows that do not fit the model, a carried column whose name is taken or whose
+    length is another, or a disk that refuses; MissingExtraError for Parquet without pyarrow.
     """
     target = Path(path)
     if target.suffix.lower() not in FORMATS:
         raise InputError(f"predictions are written to {' or '.join(FORMATS)}, and {target} is neither")
-    if x.ndim != 2 or x.shape[1] != model.head.dim:
-        raise InputError(f"the model reads {model.head.dim} features per row, these rows are {tuple(x.shape)}")
-    if top is not None and not 1 <= top <= len(model.class_names):
-        raise InputError(f"top must lie between 1 and {len(model.class_names)}, the number of classes; got {top}")
-    others = dict(carried or {})
+    others = {name: list(values) for name, values in (carried or {}).items()}
+    _check(model, x, others, top)
     answers = torch.zeros(len(model.class_names) + 1, dtype=torch.int64)
     open_table = _parquet if target.suffix.lower() == ".parquet" else _csv
-    with _replaced(target) as temporary, open_table(temporary) as write:
+    with _replaced(target) as temporary, open_table(temporary, others) as write:
         for start in range(0, len(x), chunk):
             stop = min(start + chunk, len(x))
             own, label = _rows(model, x[start:stop], top)
             taken = sorted(set(own) & set(others))
             if taken:
                 raise InputError(f"the rows have a column {taken[0]!r}, which the predictions need; rename or drop it")
-            write({**{name: list(values[start:stop]) for name, values in others.items()}, **own})
+            write({**{name: values[start:stop] for name, values in others.items()}, **own})
             answers += torch.bincount(label + 1, minlength=len(answers))
             if progress is not None:
                 progress(stop, len(x))
     given = dict(zip(model.class_names, answers[1:].tolist(), strict=True))
     return Tallied(target, len(x), given, int(answers[0]))
+
+
+def _check(model: Model, x: Tensor, carried: Table, top: int | None) -> None:
+    if len(x) == 0:
+        raise InputError("there is no row to predict")
+    if x.ndim != 2 or x.shape[1] != model.head.dim:
+        raise InputError(f"the model reads {model.head.dim} features per row, these rows are {tuple(x.shape)}")
+    if top is not None and not 1 <= top <= len(model.class_names):
+        raise InputError(f"top must lie between 1 and {len(model.class_names)}, the number of classes; got {top}")
+    for name, values in carried.items():
+        if len(values) != len(x):
+            raise InputError(f"the carried column {name!r} has {len(values)} values for {len(x)} rows")
 
 
 def _rows(model: Model, x: Tensor, top: int | None) -> tuple[Table, Tensor]:
@@ -125,10 +134,19 @@ def _replaced(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+class _Lines(NamedTuple):
+    """A file for csv.writer: lines end in a line feed, and a carriage return within a cell is quoted all the same."""
+
+    file: TextIO
+
+    def write(self, row: str) -> int:
+        return self.file.write(row.removesuffix("\r\n") + "\n")
+
+
 @contextmanager
-def _csv(path: Path) -> Iterator[Callable[[Table], None]]:
+def _csv(path: Path, _: Table) -> Iterator[Callable[[Table], None]]:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(_Lines(file), lineterminator="\r\n")
         begun = False
 
         def write(table: Table) -> None:
@@ -142,16 +160,21 @@ def _csv(path: Path) -> Iterator[Callable[[Table], None]]:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Callable[[Table], None]]:
+def _parquet(path: Path, carried: Table) -> Iterator[Callable[[Table], None]]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise MissingExtraError("writing Parquet needs pyarrow: pip install 'poise[table]'") from None
+    try:
+        # Of the whole column, since a chunk of it may be empty or hold whole numbers only.
+        kinds = {name: pyarrow.array(values).type for name, values in carried.items()}
+    except (pyarrow.ArrowException, OverflowError) as error:
+        raise InputError(f"a carried column cannot be written to Parquet ({error}); write a .csv file") from None
     writers: list[Any] = []
 
     def write(table: Table) -> None:
-        batch = pyarrow.table(table)
+        batch = pyarrow.table({name: pyarrow.array(values, kinds.get(name)) for name, values in table.items()})
         if not writers:
             writers.append(parquet.ParquetWriter(path, batch.schema))
         writers[0].write_table(batch)

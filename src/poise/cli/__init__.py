@@ -16,6 +16,7 @@ import typer
 
 from poise import __version__
 from poise.cli import deploy, study
+from poise.cli.shared import in_options
 from poise.errors import PoiseError
 
 __all__ = ["app", "main"]
@@ -81,9 +82,10 @@ def _run(words: list[str], *, debug: bool) -> int:
         code = int(app(args=words, prog_name="poise", standalone_mode=False) or 0)
         return _interrupted() if code == 130 else code  # typer answers an interrupt with this code, silently
     except USAGE_ERROR as error:
-        return _refuse(f"{error.format_message().rstrip('.')}; see `{_verb(error)} --help`", debug)
+        said = error.format_message().rstrip(".")  # nothing where the help was shown because there was no word at all
+        return _refuse(f"{said}; see `{_verb(error)} --help`", debug) if said else 2
     except PoiseError as error:
-        return _refuse(str(error), debug)
+        return _refuse(in_options(str(error)), debug)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
@@ -109,7 +111,7 @@ def _refuse(sentence: str, debug: bool) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    typer.echo(f"warning: {in_options(str(message))}", err=True)
 
 
 def _terminated(number: int, frame: object) -> None:

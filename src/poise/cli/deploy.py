@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from poise.cli.inputs import Groups, HeadFile, HeldOut, Ignore, Label, Seen, Train, load_inputs
+from poise.cli.inputs import (
+    Groups,
+    HeadFile,
+    HeldOut,
+    Ignore,
+    Label,
+    Seen,
+    Train,
+    class_prior,
+    existing,
+    load_inputs,
+    per_class,
+    unlabelled,
+)
 from poise.cli.shared import Json, Quiet, Seed, answer, progress_bar
 
 __all__ = ["check", "fit", "predict"]
@@ -49,9 +62,11 @@ def fit(
 ) -> None:
     """Choose, fit and calibrate a head for your class prior, and write a folder that `poise predict` reads."""
     from poise import runs
-    from poise.cli.inputs import per_class
     from poise.deployment import Targets, deploy
+    from poise.errors import InputError
 
+    if head is not None and held_out is None:
+        raise InputError("--head needs --held-out: rows that neither the head nor the backbone saw")
     runs.prepare(out)
     read = load_inputs(
         train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
@@ -65,13 +80,14 @@ def fit(
         top_k=top_k,
         costs=None if costs is None else per_class(costs, names),
     )
-    if targets.any and held_out is None:
+    target = class_prior(prior, names)
+    if targets.need_rows and held_out is None:
         read = read.with_rows_aside(seed)
     with progress_bar("fitting", quiet=quiet or as_json) as report:
         model = deploy(
             read.problem,
             method=method,
-            prior=per_class(Path(prior), names) if prior.endswith(".json") else prior,
+            prior=target,
             targets=targets,
             groups=read.groups,
             seed=seed,
@@ -109,13 +125,9 @@ def predict(
     """Predict rows with a fitted model: class names, confidence and probabilities, one line per row."""
     from poise.artefact import load
     from poise.predictions import write_predictions
-    from poise.readers import read_rows
 
-    found = load(model)
-    file, _, key = rows.partition("#")
-    names = [name.strip() for name in ignore.split(",") if name.strip()]
-    columns = found.provenance.get("columns") if Path(file).suffix.lower() in (".csv", ".tsv", ".parquet") else None
-    read = read_rows(file, key=key or None, columns=columns, ignore=names)
+    found = load(existing(model))
+    read = unlabelled(rows, found.provenance.get("columns"), ignore)
     with progress_bar("predicting", quiet=quiet or as_json) as report:
         done = write_predictions(found, read.x, out, carried=read.extra, top=top, progress=report)
     most = sorted(done.answers.items(), key=lambda item: -item[1])[:10]
@@ -144,11 +156,13 @@ def check(
     from poise.errors import InputError
 
     found = {str(path): check_path(path) for path in paths}
-    said = [
-        f"{path}: {kind}, " + ("intact" if not bad else f"{len(bad)} problems") for path, (kind, bad) in found.items()
-    ]
+    said = [f"{path}: {kind}, {_how_many(bad)}" for path, (kind, bad) in found.items()]
     data = {path: {"kind": kind, "problems": bad} for path, (kind, bad) in found.items()}
     answer(data, said, as_json=as_json, quiet=quiet)
     problems = [problem for _, bad in found.values() for problem in bad]
     if problems:
         raise InputError("; ".join(problems))
+
+
+def _how_many(problems: list[str]) -> str:
+    return {0: "intact", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")

@@ -1,7 +1,8 @@
 """Files of the command line as a problem: training rows, held-out rows, a head, a test split."""
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -21,8 +22,11 @@ __all__ = [
     "Seen",
     "Test",
     "Train",
+    "class_prior",
+    "existing",
     "load_inputs",
     "per_class",
+    "unlabelled",
 ]
 
 Train = Annotated[
@@ -69,12 +73,13 @@ class Inputs(NamedTuple):
     def with_rows_aside(self, seed: int) -> "Inputs":
         """A stratified fifth of the training rows as held-out rows, which a remark says.
 
-        Raises: MemorisedRowsError if these rows trained the backbone.
+        Raises: MemorisedRowsError if these rows trained the backbone or the head.
         """
         from poise.errors import MemorisedRowsError
 
-        if self.problem.train.seen_by_backbone:
-            raise MemorisedRowsError("rows that trained the backbone cannot be set aside as unseen; give --held-out")
+        if self.problem.train.seen_by_backbone or self.problem.head is not None:
+            who = "the backbone" if self.problem.train.seen_by_backbone else "the given head"
+            raise MemorisedRowsError(f"rows that trained {who} cannot be set aside as unseen; give --held-out")
         train, aside, groups = _carved(self.problem.train, self.groups, seed)
         said = f"no --held-out was given: {len(aside)} rows were set aside to choose the operating point on"
         problem = replace(self.problem, train=train, held_out=aside)
@@ -97,29 +102,43 @@ def load_inputs(
     """Read every file; classes are matched by name, and counts are those of the training rows.
 
     With `carve_test` and no test file, a stratified fifth of the training rows becomes the test split, which a remark
-    says. Raises: InputError for what cannot be read or does not fit together; MemorisedRowsError if the fifth would be
-    rows that trained the backbone.
+    says. Columns of other files are brought into the order of the training rows. Raises: InputError for what cannot be
+    read or does not fit together; MemorisedRowsError if the fifth would be rows that trained the backbone or the head.
     """
     from poise.errors import MemorisedRowsError
     from poise.readers.heads import read_head
     from poise.types import Problem
 
+    if head is not None:
+        existing(head)
     table = _read(train, label=label, group_column=groups, ignore=ignore, seen_by_backbone=seen)
     rows, ids, remarks = table.features, table.groups, list(table.notes)
     evaluated = None
     if test is not None:
-        evaluated = _like(rows, test, label, ignore)
+        evaluated = _like(rows, table.names, test, label, ignore)
     elif carve_test:
-        if rows.seen_by_backbone:
-            raise MemorisedRowsError("a test split cut from rows that trained the backbone says nothing; give --test")
+        if rows.seen_by_backbone or head is not None:
+            who = "the backbone" if rows.seen_by_backbone else "the given head"
+            raise MemorisedRowsError(f"a test split cut from rows that trained {who} says nothing; give --test")
         rows, evaluated, ids = _carved(rows, ids, seed)
         remarks.append(
             f"no --test was given: {len(evaluated)} rows, about a fifth of every class, were set aside as it"
         )
     first = None if head is None else read_head(head, classes=len(rows.counts), dim=rows.dim)
-    unseen = None if held_out is None else _like(rows, held_out, label, ignore)
-    name = Path(train.split("#")[0]).name
+    unseen = None if held_out is None else _like(rows, table.names, held_out, label, ignore)
+    name = _file_and_key(train)[0].name
     return Inputs(Problem(rows, first, unseen), evaluated, ids, table.names, tuple(remarks), name)
+
+
+def existing(path: Path) -> Path:
+    """The path itself. Raises: InputError if nothing is there, with the name that is nearest."""
+    from poise.errors import InputError
+    from poise.readers.source import near
+
+    if path.exists():
+        return path
+    others = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise InputError(f"there is no file or folder {path}{near(path.name, others)}")
 
 
 def per_class(path: Path, names: Sequence[str]) -> list[float]:
@@ -128,35 +147,109 @@ def per_class(path: Path, names: Sequence[str]) -> list[float]:
     Raises: InputError naming the file and the class that is missing, unknown or has no number.
     """
     from poise.errors import InputError
+    from poise.readers.source import near
+
+    given = _json_table(existing(path))
+    for name in given:
+        if name not in names:
+            hint = near(name, names)
+            raise InputError(f"{path} names the class {name!r}, which the training rows do not have{hint}")
+    for name in names:
+        if name not in given:
+            raise InputError(f"{path} has no number for the class {name!r}; add it")
+        if not isinstance(given[name], float):
+            raise InputError(f"{path} needs a number for the class {name!r}, got {given[name]!r}")
+    return [given[name] for name in names]
+
+
+def _json_table(path: Path) -> dict[str, Any]:
+    from poise.errors import InputError
 
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        given = json.loads(path.read_text(encoding="utf-8"), parse_int=float)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(given, dict):
         raise InputError(f"{path} must hold one table {{class name: number}}")
-    for name in (*given, *names):
-        if name not in names:
-            raise InputError(f"{path} names the class {name!r}, which the training rows do not have")
-        if isinstance(given.get(name), bool) or not isinstance(given.get(name), int | float):
-            raise InputError(f"{path} needs a number for the class {name!r}, got {given.get(name)!r}")
-    return [float(given[name]) for name in names]
+    return given
+
+
+def class_prior(given: str, names: Sequence[str]) -> str | list[float]:
+    """The word uniform or train, or the shares of a JSON file in the order of the classes.
+
+    Raises: InputError for another word, or for shares that are negative or do not sum to 1.
+    """
+    from poise.errors import InputError
+    from poise.priors import as_prior
+    from poise.types import ClassCounts
+
+    if given in ("uniform", "train"):
+        return given
+    if not given.lower().endswith(".json"):
+        raise InputError(f"--prior must be uniform, train or a .json file {{class name: share}}; got {given!r}")
+    shares = per_class(Path(given), names)
+    try:
+        as_prior(shares, ClassCounts.from_labels(range(len(names))))
+    except InputError as error:
+        raise InputError(f"{given}: {error}") from None
+    return shares
+
+
+def unlabelled(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
+    """Rows without labels of FILE or FILE#NAME; tables are read in the order of `columns` if there are any."""
+    from poise.readers import read_rows
+
+    file, key = _file_and_key(path)
+    tabular = file.suffix.lower() in (".csv", ".tsv", ".parquet")
+    wanted = columns if tabular else None
+    return _said_once(lambda: read_rows(file, key=key, columns=wanted, ignore=_listed(ignore)))
 
 
 def _read(path: str, *, label: str | None, ignore: str, **more: Any) -> Any:
     from poise.readers import read_features
 
-    file, _, key = path.partition("#")
-    names = [name.strip() for name in ignore.split(",") if name.strip()]
-    return read_features(file, label_column=label, key=key or None, ignore=names, **more)
+    file, key = _file_and_key(path)
+    return _said_once(lambda: read_features(file, label_column=label, key=key, ignore=_listed(ignore), **more))
 
 
-def _like(rows: "Features", path: str, label: str | None, ignore: str) -> "Features":
-    """Rows of another file with the classes and training counts of `rows`; the backbone never saw them."""
+def _file_and_key(path: str) -> tuple[Path, str | None]:
+    """FILE and NAME of FILE#NAME. A # may be part of a path that exists."""
+    file, mark, key = path.rpartition("#")
+    return (Path(path), None) if not mark or Path(path).exists() else (Path(file), key or None)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _said_once(read: Callable[[], Any]) -> Any:
+    """What `read` returns, with its warnings passed on; its notes are those that it did not warn of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = read()
+    for warning in caught:
+        warnings.warn(warning.message, stacklevel=2)
+    said = {str(warning.message) for warning in caught}
+    return found._replace(notes=tuple(note for note in found.notes if note not in said))
+
+
+def _like(rows: "Features", columns: tuple[str, ...] | None, path: str, label: str | None, ignore: str) -> "Features":
+    """Rows of another file with the classes, training counts and columns of `rows`; the backbone never saw them."""
+    from poise.errors import InputError
+    from poise.readers.source import listed
+
     names = rows.class_names
     more: dict[str, Any] = {"counts": rows.counts} if names is None else {"counts": rows.counts, "class_names": names}
-    read: Features = _read(path, label=label, ignore=ignore, seen_by_backbone=False, **more).features
-    return replace(read, class_names=names)
+    table = _read(path, label=label, ignore=ignore, seen_by_backbone=False, **more)
+    found: Features = replace(table.features, class_names=names)
+    if columns is None or table.names is None:
+        return found
+    missing = [name for name in columns if name not in table.names]
+    if missing:
+        raise InputError(
+            f"{path} has no numeric column {missing[0]!r}, which the training rows have; it has {listed(table.names)}"
+        )
+    return replace(found, x=found.x[..., [table.names.index(name) for name in columns]])
 
 
 def _carved(rows: "Features", groups: Any, seed: int) -> "tuple[Features, Features, Any]":
@@ -172,7 +265,7 @@ def _carved(rows: "Features", groups: Any, seed: int) -> "tuple[Features, Featur
     y = rows.y[kept]
     counts = ClassCounts(torch.bincount(y, minlength=len(rows.counts)))
     train = replace(rows.take(kept), counts=counts)
-    test = replace(rows.take(aside.nonzero().flatten()), counts=counts, seen_by_backbone=False)
+    test = replace(rows.take(aside.nonzero().flatten()), counts=counts)
     return train, test, None if groups is None else _picked(groups, kept.tolist())
 
 

@@ -9,12 +9,29 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-__all__ = ["Json", "Out", "Quiet", "Seed", "answer", "progress_bar"]
+__all__ = ["Json", "Out", "Quiet", "Seed", "answer", "in_options", "progress_bar"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and the paths written.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of row orders, fresh starts and folds.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default=False)]
+
+
+# What the library says of its arguments, in the words of the command line.
+OPTIONS = (
+    ("fit(..., held_out=(X, y))", "--held-out"),
+    ("Problem(held_out=Features(..., seen_by_backbone=False))", "--held-out"),
+    ("Problem(held_out=...)", "--held-out"),
+    ("seen_by_backbone=False", "--unseen"),
+    ("seen_by_backbone=True", "--seen"),
+)
+
+
+def in_options(message: str) -> str:
+    """A message of the library whose remedy is an argument, with the option that gives it."""
+    for argument, option in OPTIONS:
+        message = message.replace(argument, option)
+    return message
 
 
 @contextmanager
@@ -49,6 +66,6 @@ def answer(
     elif not quiet:
         console = Console()
         for part in said:
-            console.print(part, highlight=False, markup=False)
+            console.print(part, highlight=False, markup=False, emoji=False)
     for path in written:
         typer.echo(f"wrote {path}", err=as_json or quiet_paths)

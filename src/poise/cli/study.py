@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poise.cli.inputs import Groups, HeadFile, HeldOut, Ignore, Label, Seen, Test, Train, load_inputs, per_class
+from poise.cli.inputs import (
+    Groups,
+    HeadFile,
+    HeldOut,
+    Ignore,
+    Label,
+    Seen,
+    Test,
+    Train,
+    class_prior,
+    existing,
+    load_inputs,
+    unlabelled,
+)
 from poise.cli.shared import Json, Out, Quiet, Seed, answer, progress_bar
 
 if TYPE_CHECKING:
@@ -107,6 +120,7 @@ def compare(
     from poise.report import tables
     from poise.report.protocol import protocol_lines
 
+    check_one_of("--select", select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
     folder = runs.prepare(out or Path("runs/compare"))
     read = load_inputs(
         train,
@@ -121,7 +135,6 @@ def compare(
         seed=seed,
     )
     assert read.test is not None
-    check_one_of("--select", select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
     chosen = method or [name for name in methods.available() if not (quick and methods.is_trained(name))]
     with progress_bar("training heads", quiet=quiet or as_json) as report:
         found = compare(
@@ -194,11 +207,14 @@ def tune(
 ) -> None:
     """Choose the settings of one method on held-out rows or by cross-validation; no test split is read."""
     from poise import grids, runs
+    from poise.checks import check_one_of
     from poise.methods import from_spec
     from poise.report import tables
-    from poise.selection import tune
+    from poise.selection import METRICS, tune
     from poise.spec import Spec
 
+    check_one_of("--select", select or "kfold", ("held_out", "kfold"))
+    check_one_of("--metric", metric, METRICS)
     spec = Spec.parse(method)
     from_spec(spec)
     folder = runs.prepare(out or Path("runs/tune"))
@@ -237,20 +253,13 @@ def tune(
     )
 
 
-def _matched(
-    read: "Inputs", grid: "tuple[Spec, ...]", unlabelled: str, prior: str, ignore: str, seed: int
-) -> "Matched":
+def _matched(read: "Inputs", grid: "tuple[Spec, ...]", file: str, prior: str, ignore: str, seed: int) -> "Matched":
     """The strength whose predicted marginal on the rows of a file is nearest to the prior."""
-    from poise.readers import read_rows
     from poise.selection import match_marginal
 
-    file, _, key = unlabelled.partition("#")
-    names = [name.strip() for name in ignore.split(",") if name.strip()]
-    tabular = Path(file).suffix.lower() in (".csv", ".tsv", ".parquet")
-    rows = read_rows(file, key=key or None, columns=read.columns if tabular else None, ignore=names)
     classes = read.problem.train.class_names or tuple(str(k) for k in range(len(read.problem.train.counts)))
-    target = per_class(Path(prior), classes) if prior.endswith(".json") else prior
-    return match_marginal(grid, read.problem, rows.x, prior=target, seed=seed)
+    rows = unlabelled(file, read.columns, ignore)
+    return match_marginal(grid, read.problem, rows.x, prior=class_prior(prior, classes), seed=seed)
 
 
 def inspect(
@@ -297,7 +306,7 @@ def audit(
     from poise.report.protocol import protocol_lines
 
     folder = runs.prepare(out or Path("runs/audit"))
-    read = read_logits(logits)
+    read = read_logits(existing(logits))
     held_out = None
     if read.held_out_logits is not None and read.held_out_y is not None:
         held_out = (read.held_out_logits, read.held_out_y)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from poise.plan import Options
 from poise.record import Record
@@ -149,14 +150,24 @@ def to_markdown(rows: Sequence[Row], *, notes: Sequence[str] = ()) -> str:
 
 def to_terminal(rows: Sequence[Row], *, title: str) -> Table:
     """A table that fits 80 columns, one line per method; the baseline is bold."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+    table = _table(title)
     table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=32)
     for column in COLUMNS:
-        table.add_column(column.heading, justify="left" if column.heading == "" else "right", no_wrap=True)
+        # Widths that no number of these columns exceeds, so that only names of methods are ever cut.
+        width = max(len(column.heading), *(len(column.cell(row)) for row in paired(rows)))
+        table.add_column(
+            column.heading, justify="left" if column.heading == "" else "right", no_wrap=True, min_width=width
+        )
     for row in paired(rows):
         style = "bold" if row["role"] == "baseline" else None
         table.add_row(short_name(row["method"]), *(column.cell(row) for column in COLUMNS), style=style)
     return table
+
+
+def _table(title: str) -> Table:
+    """An empty table; brackets in the title, which holds the name of a file, are no markup."""
+    text = Text(title, style="table.title")
+    return Table(title=text, box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
 
 
 SCORES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "macro_f1", "ece")
@@ -174,7 +185,7 @@ def as_given(scores: Scores, *, title: str) -> Table:
 
 
 def _scores_table(rows: Mapping[str, Scores], title: str, first: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+    table = _table(title)
     table.add_column(first, no_wrap=True, overflow="ellipsis", max_width=40)
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
