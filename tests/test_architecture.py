@@ -120,7 +120,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli/shared": set(),
     "cli/inputs": {"cli", "errors", "folds", "priors", "readers", "types"},
     "cli/deploy": {"artefact", "checkup", "cli", "deployment", "errors", "predictions", "readers", "runs"},
-    "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
+    "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
     | {"inspection", "methods", "protocols"}
     | {"advice", "comparison", "readers", "report", "runs", "selection", "spec", "types"},
 }

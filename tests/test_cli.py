@@ -53,10 +53,11 @@ def test_the_demo_ends_with_tied_set_verdict_and_gap_closed(
     assert "selected on the held-out rows" in text
 
 
-def test_the_demo_is_silent_on_standard_error_when_it_is_no_terminal(
+def test_the_demo_says_only_its_warning_on_standard_error_when_that_is_no_terminal(
     demo: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
-    assert all(line.startswith("warning: ") for line in demo[0].stderr.splitlines())
+    # Ten of the shipped features are equal although their images are not the same: a fact of the data that is told.
+    assert all("test rows are training rows too" in line for line in demo[0].stderr.splitlines())
 
 
 def test_the_demo_writes_records_and_summaries(demo: tuple[subprocess.CompletedProcess[str], Path]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 import warnings
@@ -144,7 +145,7 @@ def test_json_is_one_value_alone_on_standard_output(poise_, verb):
     code, out, err = poise_(*verb, "--json")
     assert code == 0, err
     assert json.loads(out, parse_constant=no_constant)
-    assert all(line.startswith(("warning: ", "wrote ")) for line in err.splitlines())
+    assert all(line.startswith(("warning: ", "note: ", "wrote ")) for line in err.splitlines())
 
 
 def test_quiet_prints_the_paths_that_were_written_and_nothing_else(poise_, verb):
@@ -154,9 +155,7 @@ def test_quiet_prints_the_paths_that_were_written_and_nothing_else(poise_, verb)
     assert all(line.startswith("wrote ") for line in out.splitlines())
     assert all(path.exists() for path in paths)
     assert all(line.startswith("warning: ") for line in err.splitlines())
-    assert bool(paths) == (
-        verb[0] in ("compare", "fit", "predict", "audit", "demo", "tune") and "--unlabelled" not in verb
-    )
+    assert bool(paths) == (verb[0] in ("compare", "fit", "predict", "audit", "demo", "tune"))
 
 
 def test_people_get_text_within_80_columns_and_the_same_paths(poise_, verb):
@@ -289,7 +288,11 @@ MISTAKES = [
         "heavy.json: prior sums to 1.1, not to 1; divide it by its sum",
     ),
     ("fit train.csv --costs free.json", "costs of class 0 must be finite and above 0, got 0.0"),
-    ("fit train.csv --costs short.json", "short.json has no number for the class 'cat'; add it"),
+    (
+        "tune train.csv tau_norm --prior uniform",
+        "--prior chooses together with --unlabelled ROWS; without them, labelled rows choose",
+    ),
+    ("check train.csv", "train.csv is no artefact; check takes folders of models, stores and runs, and head files"),
     ("fit train.csv --coverage 2", "coverage must lie in (0, 1], got 2.0"),
     ("fit train.csv --alpha 0.1 --top-k 2", "alpha and top_k exclude each other; give one of them"),
     ("fit train.csv --top-k 4", "top_k must be at most 3, the number of classes, got 4"),
@@ -307,7 +310,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("words", "sentence"), MISTAKES, ids=[words for words, _ in MISTAKES])
 def test_a_mistake_is_one_sentence_on_standard_error_and_exit_code_2(poise_, words, sentence):
     code, _, err = poise_(*words.split())
-    said = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    said = [line for line in err.splitlines() if not line.startswith(("warning: ", "note: "))]
     assert said == [f"poise: {sentence}"]
     assert code == 2
 
@@ -490,7 +493,7 @@ def test_the_remedy_in_a_warning_is_an_option_of_the_command_line(poise_):
 def test_rows_set_aside_for_an_operating_point_are_said(poise_):
     code, _, err = poise_("fit", "train.csv", "-m", "ncm", "--coverage", 0.9, "--out", "m")
     assert code == 0
-    assert err == "warning: no --held-out was given: 19 rows were set aside to choose the operating point on\n"
+    assert err == "note: no --held-out was given: 19 rows were set aside to choose the operating point on\n"
     assert poise_("fit", "train.csv", "-m", "ncm", "--costs", "costs.json", "--out", "m")[2] == ""
 
 
@@ -530,7 +533,12 @@ def test_the_first_useful_answer_on_600_rows_of_16_features(poise_):
     write_csv(poise_.folder / "own.csv", x, [NAMES[k] for k in y], columns=[f"v{i}" for i in range(16)])
     code, out, err = poise_("fit", "own.csv", "--unseen", "--out", "m")
     assert (code, err) == (0, "")
-    assert out.endswith("classes: 3; prior: uniform\nwrote m\n")
+    said = out.splitlines()
+    assert said[1] == "classes: 3; prior: uniform"
+    expected = re.fullmatch(r"balanced accuracy on unseen rows: ([\d.]+) % \(it chose the method: .* less\)", said[2])
+    assert expected is not None
+    assert 50 < float(expected[1]) <= 100
+    assert said[3:] == ["next: poise predict m ROWS", "wrote m"]
     assert poise_("predict", "m", "own.csv", "--out", "p.csv")[0] == 0
     rows = table(poise_.folder / "p.csv")
     recall = [
@@ -538,6 +546,29 @@ def test_the_first_useful_answer_on_600_rows_of_16_features(poise_):
         for name, n in zip(NAMES, (450, 120, 30), strict=True)
     ]
     assert min(recall) > 0.5  # chance is a third
+
+
+def test_a_cost_that_is_not_stated_is_one(poise_):
+    (poise_.folder / "cost.json").write_text('{"ant": 3}')
+    code, _, _ = poise_("fit", "train.csv", "--unseen", "--costs", "cost.json", "--out", "m")
+    assert code == 0
+    model = json.loads((poise_.folder / "m" / "model.json").read_text())
+    costs = dict(zip(model["class_names"], model["operating"]["costs"], strict=True))
+    assert costs.pop("ant") == 3
+    assert set(costs.values()) == {1}
+
+
+def test_classes_that_differ_in_case_or_spaces_are_named(poise_):
+    x, _ = world(0, (20, 20, 20), dim=4)
+    write_csv(poise_.folder / "alike.csv", x, ["robin"] * 20 + ["Robin "] * 20 + ["wren"] * 20)
+    _, _, err = poise_("inspect", "alike.csv")
+    assert "differ in case or spaces only; they count as two" in err
+
+
+def test_inspect_names_the_columns_that_it_takes_for_features(poise_):
+    x, y = world(0, (20, 20, 20), dim=4)
+    write_csv(poise_.folder / "year.csv", x, [NAMES[k] for k in y], columns=["e0", "e1", "e2", "year"])
+    assert "features: e0, e1, e2, year" in poise_("inspect", "year.csv")[1]
 
 
 # --- missing extras ---------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ def check_path(path: Path) -> tuple[str, list[str]]:
     """
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
+    if path.is_file() and path.suffix.lower() != ".safetensors":
+        raise InputError(f"{path} is no artefact; check takes folders of models, stores and runs, and head files")
     if path.is_file():
         return "head", _problem_of(path)
     if (path / artefact.MODEL_FILE).exists() or (path / artefact.HEAD_FILE).exists():

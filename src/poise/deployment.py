@@ -27,7 +27,7 @@ from poise.record import versions
 from poise.selection import judge, pick
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Problem
-from poise.unseen import Evidence, calibrate, deployed
+from poise.unseen import Evidence, calibrate, deployed, expected_recall
 
 __all__ = ["Targets", "deploy"]
 
@@ -138,7 +138,7 @@ def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int
     target = prior if isinstance(prior, str) else _prior_of(prior, train, classes)
     classifier = LongTailClassifier(method, target, train.seen_by_backbone, seed)
     classifier.fit(train.x[0].double().numpy(), y, sample_weight=weight, groups=groups, held_out=held_out)
-    model = classifier.model()
+    model = classifier.model().with_provenance(unseen_recall=classifier.unseen_recall_)
     return model, None if unseen is None else replace(unseen, counts=model.counts)
 
 
@@ -203,7 +203,7 @@ def _from_head(problem: Problem, method: str, prior: Any, seed: int, progress: P
         counts=problem.train.counts,
         prior_applied=target,
         method=str(spec),
-        provenance={"held_out": rows.key},
+        provenance={"held_out": rows.key, "unseen_recall": expected_recall(seen, temperature, implied, target)},
     )
 
 

@@ -52,8 +52,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     if the prior of the head is not known either, none is applied (`prior_applied_` is None).
 
     Attributes: `classes_`; `class_counts_` (C,) summed weights; `n_features_in_`; `method_`, the text of the Spec that
-    was fitted; `prior_applied_` (C,), for which `predict_proba` is meant; `head_`, the final head; `coef_` and
-    `intercept_`, of shapes (C, D) and (C,), or (1, D) and (1,) for two classes, prior shift included.
+    was fitted; `unseen_recall_`, the recall weighted by `prior` of rows that no head was fitted on (what chose the
+    method, so slightly optimistic; None without such rows); `prior_applied_` (C,), for which `predict_proba` is meant;
+    `head_`, the final head; `coef_` and `intercept_`, of shapes (C, D) and (C,), or (1, D) and (1,) for two classes,
+    prior shift included.
 
     Raises: ValueError, by fit, as scikit-learn wants it; InputError (a ValueError) naming what cannot be used.
     """
@@ -126,8 +128,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         share = class_shares(train)
         target = share if isinstance(self.prior, str) and self.prior == "train" else as_prior(self.prior, train.counts)
         fitting = Fitting(train, units, unseen, self.seen_by_backbone, self._seed())
-        fitted = fitting.auto(target) if spec is None else fitting.named(spec)
+        fitted = fitting.auto(target) if spec is None else fitting.named(spec, target)
         self.method_ = str(fitted.spec)
+        self.unseen_recall_ = fitted.recall
         self.class_counts_ = torch.bincount(train.y, weights=row_weights(train)).numpy()
         self.prior_applied_ = None if fitted.implied is None else target.numpy().copy()
         implied = target if fitted.implied is None else fitted.implied
@@ -249,6 +252,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "classes": self.classes_.tolist(),
             "dtype": self.classes_.dtype.str,
             "class_counts": self.class_counts_.tolist(),
+            "unseen_recall": self.unseen_recall_,
             "feature_names": getattr(self, "feature_names_in_", np.array([])).tolist(),
         }
         return Model(
@@ -269,6 +273,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             assert isinstance(about, Mapping)
             loaded = cls(**about["params"])
             loaded.classes_ = np.array(about["classes"], dtype=np.dtype(about["dtype"]))
+            loaded.unseen_recall_ = about["unseen_recall"]
             loaded.class_counts_ = np.array(about["class_counts"], dtype=np.float64)
             if about["feature_names"]:
                 loaded.feature_names_in_ = np.array(about["feature_names"], dtype=object)

@@ -15,7 +15,7 @@ from poise.memorised import MEMORISED_ACCURACY
 from poise.methods import Method, build, entries, implied_prior, then
 from poise.spec import Spec
 from poise.types import Features, Head, Problem
-from poise.unseen import Fit, Trial, calibrate, class_shares, cross_fit, evidence
+from poise.unseen import Fit, Trial, calibrate, class_shares, cross_fit, evidence, expected_recall
 
 __all__ = ["Fitted", "Fitting"]
 
@@ -23,12 +23,16 @@ FALLBACK = Spec("converged")  # where no row can be set aside to choose on
 
 
 class Fitted(NamedTuple):
-    """A head, its Spec, the prior (C,) for which the softmax of logits / temperature is meant, None if not known."""
+    """A head, its Spec, the prior (C,) for which the softmax of logits / temperature is meant, None if not known.
+
+    `recall` is that of unseen rows under the target prior, None without such rows.
+    """
 
     head: Head
     spec: Spec
     implied: Tensor | None
     temperature: float
+    recall: float | None = None
 
 
 class Fitting:
@@ -53,9 +57,9 @@ class Fitting:
         choice = choose(trials, class_shares(self.train), target)
         self.remark_memorised(trials, choice.candidate)
         spec = CANDIDATES[choice.candidate].spec
-        return Fitted(self.head_of(spec), spec, choice.implied, choice.temperature)
+        return Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, choice.recall)
 
-    def named(self, spec: Spec) -> Fitted:
+    def named(self, spec: Spec, target: Tensor) -> Fitted:
         """The same for a method that was named."""
         head = self.head_of(spec)
         share = class_shares(self.train)
@@ -66,7 +70,8 @@ class Fitting:
         if seen is not None:
             self.remark_memorised(trials, 0)
             temperature, implied = calibrate(seen, share, implied)
-            return Fitted(head, spec, implied, temperature)
+            recall = expected_recall(seen, temperature, implied, target)
+            return Fitted(head, spec, implied, temperature, recall)
         lost = "are not calibrated" if word else "are the plain softmax, to which no prior was applied"
         _warn(f"no rows that neither backbone nor head saw: probabilities {lost}; fit(..., held_out=(X, y)) mends this")
         return Fitted(head, spec, implied, 1.0)

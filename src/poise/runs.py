@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from poise.comparison import Comparison
 from poise.errors import InputError
@@ -11,7 +12,7 @@ from poise.files import write_atomically
 from poise.record import Record
 from poise.report import tables
 
-__all__ = ["prepare", "write", "write_records"]
+__all__ = ["prepare", "write", "write_json", "write_records"]
 
 
 def prepare(folder: Path) -> Path:
@@ -33,7 +34,7 @@ def write(folder: Path, comparison: Comparison, *, notes: Sequence[str] = ()) ->
         write_records(folder, comparison.records),
         write_atomically(folder / "summary.csv", tables.to_csv(rows)),
         write_atomically(folder / "summary.md", tables.to_markdown(rows, notes=said)),
-        write_atomically(folder / "comparison.json", json.dumps(comparison.to_dict(), indent=1, sort_keys=True) + "\n"),
+        write_json(folder / "comparison.json", comparison.to_dict()),
     ]
 
 
@@ -41,3 +42,8 @@ def write_records(folder: Path, records: Sequence[Record]) -> Path:
     """Write records.jsonl: one JSON object per record."""
     lines = "".join(json.dumps(record.to_dict(), sort_keys=True) + "\n" for record in records)
     return write_atomically(folder / "records.jsonl", lines)
+
+
+def write_json(path: Path, data: Any) -> Path:
+    """Write one JSON value, keys sorted."""
+    return write_atomically(path, json.dumps(data, indent=1, sort_keys=True) + "\n")

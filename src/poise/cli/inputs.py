@@ -56,7 +56,12 @@ Groups = Annotated[
 Ignore = Annotated[str, typer.Option(help="Columns that are no features, separated by commas.")]
 Seen = Annotated[
     bool | None,
-    typer.Option("--seen/--unseen", help="Did the training rows train the backbone?", show_default=False),
+    typer.Option(
+        "--seen/--unseen",
+        help="Did the training rows train the model that made the features? --unseen for a pretrained one (CLIP, DINO, "
+        "a sentence encoder), --seen if it was trained or fine-tuned on them. (default: not known)",
+        show_default=False,
+    ),
 ]
 
 
@@ -126,8 +131,19 @@ def load_inputs(
         )
     first = None if head is None else read_head(head, classes=len(rows.counts), dim=rows.dim)
     unseen = None if held_out is None else _like(rows, table.names, held_out, label, ignore)
+    remarks += _alike(rows.class_names or ())
     name = _file_and_key(train)[0].name
     return Inputs(Problem(rows, first, unseen), evaluated, ids, table.names, tuple(remarks), name)
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """A remark on class names that differ in case or spaces only."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            return [f"the classes {other!r} and {name!r} differ in case or spaces only; they count as two"]
+    return []
 
 
 def existing(path: Path) -> Path:
@@ -141,8 +157,8 @@ def existing(path: Path) -> Path:
     raise InputError(f"there is no file or folder {path}{near(path.name, others)}")
 
 
-def per_class(path: Path, names: Sequence[str]) -> list[float]:
-    """Numbers of a JSON file {class name: number} in the order of the classes.
+def per_class(path: Path, names: Sequence[str], default: float | None = None) -> list[float]:
+    """Numbers of a JSON file {class name: number} in the order of the classes; `default` for those that it leaves out.
 
     Raises: InputError naming the file and the class that is missing, unknown or has no number.
     """
@@ -150,6 +166,8 @@ def per_class(path: Path, names: Sequence[str]) -> list[float]:
     from poise.readers.source import near
 
     given = _json_table(existing(path))
+    if default is not None:
+        given = {**dict.fromkeys(names, default), **given}
     for name in given:
         if name not in names:
             hint = near(name, names)

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 __all__ = ["Json", "Out", "Quiet", "Seed", "answer", "in_options", "progress_bar"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and the paths written.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings, errors and the paths written.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of row orders, fresh starts and folds.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default=False)]
 
@@ -55,12 +55,12 @@ def answer(
     quiet: bool = False,
     quiet_paths: bool = False,
 ) -> None:
-    """Say a result once: as JSON, or as text for people, or not at all; then warnings and the paths written.
+    """Say a result once: as JSON, or as text for people, or not at all; then the paths written. Notes come first.
 
     With JSON, everything else goes to standard error, so that the output stays one JSON value.
     """
-    for remark in remarks:
-        typer.echo(f"warning: {remark}", err=True)
+    for remark in remarks if not quiet else ():
+        typer.echo(f"note: {remark}", err=True)
     if as_json:
         typer.echo(json.dumps(data))
     elif not quiet:

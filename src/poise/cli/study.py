@@ -102,6 +102,7 @@ def compare(
         bool, typer.Option("--strict", help="Refuse a test split that shares rows with the training rows.")
     ] = False,
     budget: Annotated[int, typer.Option(min=1, help="Settings tried per method.")] = 16,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of cross-validation.")] = 5,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the final heads.")] = 1,
     seed: Seed = 0,
     label: Label = None,
@@ -112,7 +113,13 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tune methods with equal budgets, read the test split once, and say which head to use, if any."""
+    """Tune methods with equal budgets, read the test split once, and say which head to use, if any.
+
+    Words: the backbone is the model that made the features; the head is the linear classifier on them, the stage-1 head
+    the one that you have (--head; without one, plain cross-entropy is fitted). An oracle head learns from test labels
+    and shows what any head could gain. kfold: cross-validation on the training rows; held_out: on rows set aside;
+    cross_fit: halves of the test split choose for each other; paper: the best test epoch, for comparison with tables.
+    """
     from poise import methods, runs
     from poise.checks import check_one_of
     from poise.headroom import oracle_accuracy
@@ -121,7 +128,6 @@ def compare(
     from poise.report.protocol import protocol_lines
 
     check_one_of("--select", select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
-    folder = runs.prepare(out or Path("runs/compare"))
     read = load_inputs(
         train,
         test=test,
@@ -135,6 +141,7 @@ def compare(
         seed=seed,
     )
     assert read.test is not None
+    folder = runs.prepare(out or Path("runs/compare"))
     chosen = method or [name for name in methods.available() if not (quick and methods.is_trained(name))]
     with progress_bar("training heads", quiet=quiet or as_json) as report:
         found = compare(
@@ -145,6 +152,7 @@ def compare(
             seeds=range(seed, seed + seeds),
             budget=budget,
             groups=read.groups,
+            folds=folds,
             oracle=oracle_accuracy if oracle else None,
             strict=strict,
             data=read.name,
@@ -194,8 +202,12 @@ def tune(
         ),
     ] = None,
     prior: Annotated[
-        str, typer.Option(help="With --unlabelled: uniform, train, or a JSON file {class name: share}.")
-    ] = "uniform",
+        str | None,
+        typer.Option(
+            help="With --unlabelled: uniform (default), train, or a JSON file {class name: share}.", show_default=False
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of cross-validation.")] = 5,
     seed: Seed = 0,
     label: Label = None,
     groups: Groups = None,
@@ -208,6 +220,7 @@ def tune(
     """Choose the settings of one method on held-out rows or by cross-validation; no test split is read."""
     from poise import grids, runs
     from poise.checks import check_one_of
+    from poise.errors import InputError
     from poise.methods import from_spec
     from poise.report import tables
     from poise.selection import METRICS, tune
@@ -215,20 +228,28 @@ def tune(
 
     check_one_of("--select", select or "kfold", ("held_out", "kfold"))
     check_one_of("--metric", metric, METRICS)
+    if prior is not None and unlabelled is None:
+        raise InputError("--prior chooses together with --unlabelled ROWS; without them, labelled rows choose")
     spec = Spec.parse(method)
     from_spec(spec)
-    folder = runs.prepare(out or Path("runs/tune"))
     read = load_inputs(
         train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
     )
+    folder = runs.prepare(out or Path("runs/tune"))
     grid = (grids.sample if random else grids.default_grid)(spec, budget, seed=seed)
     if unlabelled is not None:
-        matched = _matched(read, grid, unlabelled, prior, ignore, seed)
+        matched = _matched(read, grid, unlabelled, prior or "uniform", ignore, seed)
         nats = {str(setting): value for setting, value in matched.divergences.items()}
         said = [f"  {setting}: {value:.5f}" for setting, value in nats.items()]
         lines = ["divergence of the predicted marginal from the prior, in nats:", *said, f"best: {matched.best}"]
+        data = {"best": str(matched.best), "divergences": nats}
         answer(
-            {"best": str(matched.best), "divergences": nats}, lines, remarks=read.remarks, as_json=as_json, quiet=quiet
+            data,
+            lines,
+            written=[runs.write_json(folder / "marginal.json", data)],
+            remarks=read.remarks,
+            as_json=as_json,
+            quiet=quiet,
         )
         return
     with progress_bar("training heads", quiet=quiet or as_json) as report:
@@ -239,6 +260,7 @@ def tune(
             metric=metric,
             seed=seed,
             groups=read.groups,
+            folds=folds,
             data=read.name,
             progress=report,
         )
@@ -281,11 +303,18 @@ def inspect(
     found = inspect_features(problem.train, head=problem.head, held_out=problem.held_out, groups=read.groups)
     answer(
         found.to_dict(),
-        [read.name, *found.lines(), "", *found.advice],
+        [read.name, *found.lines(), *_named(read.columns), "", *found.advice],
         remarks=read.remarks,
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _named(columns: tuple[str, ...] | None) -> list[str]:
+    """The columns taken for features, so that a year or an identifier among them is seen."""
+    if columns is None:
+        return []
+    return [f"features: {', '.join(columns if len(columns) <= 8 else (*columns[:4], '...', *columns[-3:]))}"]
 
 
 def audit(
