@@ -116,7 +116,7 @@ def fit(
 def _expected(recall: float, prior: str, method: str) -> str:
     """What the recall on unseen rows means, in words."""
     kind = {"uniform": "balanced accuracy", "train": "accuracy"}.get(prior, "accuracy under the given prior")
-    doubt = " (it chose the method: expect a little less)" if method == "auto" else ""
+    doubt = " (they chose it: expect a little less)" if method == "auto" else ""
     return f"{kind} on unseen rows: {100 * recall:.1f} %{doubt}"
 
 
