@@ -220,3 +220,26 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path: Path
     if Path("/proc/version").exists():  # a folder in which nobody can make a file, whatever the permissions say
         with pytest.raises(InputError, match=r"^cannot write into /proc/self"):
             runs.prepare(Path("/proc/self"))
+
+
+def test_in_80_columns_no_number_and_no_mark_is_cut() -> None:
+    row = {
+        "method": "class_balanced(beta=0.99999,gamma=1.0)+temperature",
+        "family": "a",
+        "role": "tuned",
+        "balanced_accuracy": 1.0,
+        "many": 1.0,
+        "medium": 1.0,
+        "few": 1.0,
+        "gain": -0.1,
+        "gain_low": -0.4,
+        "gain_high": 0.2,
+        "tied": True,
+        "recommended": True,
+        "edges": "beta=0.99999",
+    }
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(to_terminal([row, {**row, "role": "recipe"}], title="t"))
+    line = next(line for line in console.export_text().splitlines() if "class_balanced" in line)
+    assert line.rstrip().endswith("100.00  100.00  100.0  100.0  100.0  -10.0 ±30.0  =*^")
+    assert "…" in line

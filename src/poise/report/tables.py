@@ -151,14 +151,15 @@ def to_markdown(rows: Sequence[Row], *, notes: Sequence[str] = ()) -> str:
 def to_terminal(rows: Sequence[Row], *, title: str) -> Table:
     """A table that fits 80 columns, one line per method; the baseline is bold."""
     table = _table(title)
-    table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=32)
-    for column in COLUMNS:
-        # Widths that no number of these columns exceeds, so that only names of methods are ever cut.
-        width = max(len(column.heading), *(len(column.cell(row)) for row in paired(rows)))
+    shown = paired(rows)
+    widths = [max(len(column.heading), *(len(column.cell(row)) for row in shown)) for column in COLUMNS]
+    # Only names of methods are ever cut: they get what the numbers leave of 80 columns.
+    table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=max(12, 78 - sum(w + 2 for w in widths)))
+    for column, width in zip(COLUMNS, widths, strict=True):
         table.add_column(
             column.heading, justify="left" if column.heading == "" else "right", no_wrap=True, min_width=width
         )
-    for row in paired(rows):
+    for row in shown:
         style = "bold" if row["role"] == "baseline" else None
         table.add_row(short_name(row["method"]), *(column.cell(row) for column in COLUMNS), style=style)
     return table
