@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poise.choose import choose_operating_point
-from poise.errors import InputError, MemorisedRowsError
+from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.metrics import evaluate
 from poise.operating import (
     OperatingPoint,
@@ -20,6 +20,7 @@ from poise.operating import (
     coverage_accuracy,
     decide,
     prediction_sets,
+    rows_as,
     threshold_for,
 )
 from poise.testing import world
@@ -522,15 +523,16 @@ def test_without_a_target_the_chosen_point_changes_nothing() -> None:
 def test_each_target_chooses_its_part() -> None:
     problem = world(held_out=40)
     logits, y = problem.head(problem.held_out.x[0]), problem.held_out.y
-    point = choose_operating_point(
-        problem.head,
-        problem.held_out,
-        trained_on=problem.train,
-        coverage=0.8,
-        precision=0.7,
-        alpha=0.1,
-        costs=(1, 1, 2, 4),
-    )
+    with pytest.warns(PoiseWarning, match="1 of 4 classes do not reach the precision"):
+        point = choose_operating_point(
+            problem.head,
+            problem.held_out,
+            trained_on=problem.train,
+            coverage=0.8,
+            precision=0.7,
+            alpha=0.1,
+            costs=(1, 1, 2, 4),
+        )
     curve = coverage_accuracy(logits, y, problem.train.counts, costs=(1, 1, 2, 4))
     assert point == OperatingPoint(
         costs=(1, 1, 2, 4),
@@ -557,3 +559,42 @@ def test_rows_that_trained_the_backbone_choose_no_operating_point() -> None:
     unseen = replace(problem.train, seen_by_backbone=False)
     with pytest.raises(MemorisedRowsError, match=r"^an operating point cannot use the training rows as held-out rows"):
         choose_operating_point(problem.head, unseen, trained_on=unseen, coverage=0.9)
+
+
+def test_weights_count_rows_as_often_as_they_say() -> None:
+    g = torch.Generator().manual_seed(3)
+    logits, y = torch.randn(60, 4, generator=g), torch.arange(60) % 4
+    times = torch.arange(60) % 3 + 1
+    repeated = logits.repeat_interleave(times, dim=0), y.repeat_interleave(times)
+    counts = torch.tensor([200, 50, 20, 5])
+    a = coverage_accuracy(logits, y, counts, weight=times.double())
+    b = coverage_accuracy(*repeated, counts)
+    for name in ("thresholds", "coverage", "accuracy"):
+        assert torch.allclose(getattr(a, name), getattr(b, name), atol=1e-12)
+    weighted = class_thresholds(logits, y, precision=0.4, weight=times.double())
+    assert torch.equal(weighted, class_thresholds(*repeated, precision=0.4))
+
+
+def test_rows_as_a_prior_have_its_class_shares() -> None:
+    y = torch.tensor([0, 0, 0, 1, 2, 2])
+    prior = torch.tensor([0.2, 0.5, 0.3])
+    weight = rows_as(prior, y)
+    assert torch.allclose(torch.bincount(y, weights=weight), prior.double())
+
+
+def test_a_weight_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(InputError, match="weight needs one finite number per row"):
+        class_thresholds(torch.eye(3), torch.arange(3), precision=0.5, weight=torch.zeros(3))
+
+
+def test_classes_that_are_never_answered_are_named() -> None:
+    problem = world(counts=(40, 20, 10), held_out=10)
+    assert problem.held_out is not None
+    assert problem.head is not None
+    with pytest.warns(PoiseWarning, match="do not reach the precision on the held-out rows and are never answered"):
+        choose_operating_point(
+            problem.head.shifted(torch.tensor([0.0, 0.0, -99.0])),
+            problem.held_out,
+            trained_on=problem.train,
+            precision=0.5,
+        )

@@ -13,6 +13,7 @@ from poise.operating import (
     conformal_quantiles,
     coverage_accuracy,
     prediction_sets,
+    rows_as,
     threshold_for,
 )
 from poise.types import Features, Head
@@ -25,6 +26,7 @@ def choose_operating_point(
     held_out: Features,
     *,
     trained_on: Features,
+    prior: Tensor | None = None,
     abstain_accuracy: float | None = None,
     coverage: float | None = None,
     precision: float | None = None,
@@ -36,24 +38,44 @@ def choose_operating_point(
 
     `abstain_accuracy` or `coverage` choose the threshold of abstention, `precision` one threshold per class, `alpha`
     conformal sets with a promise for every class; `costs` and `top_k` are taken as they are. Costs come first, each
-    other part is chosen by itself on all rows. Targets hold for classes as common as in `held_out`. Warns
-    (PoiseWarning) of classes with too few rows for a promise. See `poise.operating`.
+    other part is chosen by itself on all rows. Accuracy, coverage and precision hold for classes as common as in
+    `prior` (C,), or as in `held_out` without one. Warns (PoiseWarning) of classes with too few rows for a promise, and
+    of those that will never be answered. See `poise.operating`.
 
     Raises: MemorisedRowsError for rows that the backbone or the head was trained on; InputError for a target out of
     range or out of reach.
     """
     refuse_memorised(held_out, head, trained_on=trained_on, purpose="an operating point")
     logits, y = head(held_out.x[0]), held_out.y
+    weight = None if prior is None else rows_as(prior, y)
     chosen: dict[str, Any] = {"costs": costs, "top_k": top_k, "alpha": alpha}
     if abstain_accuracy is not None or coverage is not None:
-        curve = coverage_accuracy(logits, y, held_out.counts, costs=costs)
+        curve = coverage_accuracy(logits, y, held_out.counts, weight=weight, costs=costs)
         chosen["abstain"] = threshold_for(curve, accuracy=abstain_accuracy, coverage=coverage)
     if precision is not None:
-        chosen["thresholds"] = class_thresholds(logits, y, precision=precision, costs=costs)
+        chosen["thresholds"] = class_thresholds(logits, y, precision=precision, weight=weight, costs=costs)
+        _warn_of_silence(held_out, chosen["thresholds"])
     if alpha is not None:
         chosen["conformal"] = conformal_quantiles(logits, y, alpha=alpha)
         _warn_of_full_sets(held_out, logits, chosen["conformal"])
     return OperatingPoint(**chosen)
+
+
+def _warn_of_silence(held_out: Features, thresholds: Tensor) -> None:
+    """A class whose answers never reach the precision is never answered."""
+    never = thresholds.isinf().nonzero().flatten().tolist()
+    if never:
+        warnings.warn(
+            f"{len(never)} of {len(held_out.counts)} classes do not reach the precision on the held-out rows and are "
+            f"never answered ({_listed(held_out, never)}); ask for less or give more rows",
+            PoiseWarning,
+            stacklevel=3,
+        )
+
+
+def _listed(rows: Features, classes: list[int]) -> str:
+    names = rows.class_names or tuple(str(k) for k in range(len(rows.counts)))
+    return ", ".join(names[k] for k in classes[:5]) + (", ..." if len(classes) > 5 else "")
 
 
 def _warn_of_full_sets(held_out: Features, logits: Tensor, quantiles: Tensor) -> None:
@@ -61,12 +83,10 @@ def _warn_of_full_sets(held_out: Features, logits: Tensor, quantiles: Tensor) ->
     always = quantiles.isinf().nonzero().flatten().tolist()
     if not always:
         return
-    names = held_out.class_names or tuple(str(k) for k in range(len(held_out.counts)))
-    listed = ", ".join(names[k] for k in always[:5]) + (", ..." if len(always) > 5 else "")
     size = float(prediction_sets(logits, quantiles).sum(dim=1).double().mean())
     warnings.warn(
-        f"{len(always)} of {len(names)} classes have too few held-out rows for this alpha and are in every set "
-        f"({listed}); sets hold {size:.1f} classes on average; give more rows or a larger alpha",
+        f"{len(always)} of {len(held_out.counts)} classes have too few held-out rows for this alpha and are in every "
+        f"set ({_listed(held_out, always)}); sets hold {size:.1f} classes on average; give more rows or a larger alpha",
         PoiseWarning,
         stacklevel=3,
     )

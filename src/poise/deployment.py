@@ -217,7 +217,7 @@ def _operating(model: Model, train: Features, unseen: Features | None, targets: 
         plain = OperatingPoint(costs=wanted["costs"], top_k=targets.top_k)
         return plain if plain.described() else None
     assert unseen is not None
-    return choose_operating_point(model.head, unseen, trained_on=train, **wanted)
+    return choose_operating_point(model.head, unseen, trained_on=train, prior=model.prior_applied, **wanted)
 
 
 def _costs_of(model: Model, train: Features, costs: Any) -> Any:

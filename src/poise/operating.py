@@ -31,6 +31,7 @@ __all__ = [
     "coverage_accuracy",
     "decide",
     "prediction_sets",
+    "rows_as",
     "threshold_for",
 ]
 
@@ -296,12 +297,27 @@ class Curve(NamedTuple):
     kept: dict[str, Tensor | None]
 
 
+def rows_as(prior: Tensor, y: Tensor) -> Tensor:
+    """(N,) float64 weights under which the classes of the labels y (N,) are as common as in `prior` (C,)."""
+    n = torch.bincount(y, minlength=len(prior))
+    return prior.double().to(y.device)[y] / n[y]
+
+
 def coverage_accuracy(
-    logits: Tensor, y: Tensor, counts: ClassCounts | Tensor, *, costs: Any = None, many: int = 100, few: int = 20
+    logits: Tensor,
+    y: Tensor,
+    counts: ClassCounts | Tensor,
+    *,
+    weight: Tensor | None = None,
+    costs: Any = None,
+    many: int = 100,
+    few: int = 20,
 ) -> Curve:
     """The curve of all thresholds that differ on held-out logits (N, C) with labels y (N,).
 
-    `counts` (C,) are those of the training split and make the groups. `costs` as in `OperatingPoint`.
+    `counts` (C,) are those of the training split and make the groups. `weight` (N,) says how much a row counts in
+    coverage and accuracy: `rows_as(prior, y)` for a deployment where classes are as common as in a prior; all alike
+    without it. `costs` as in `OperatingPoint`.
 
     Raises: InputError if shapes disagree, logits are not finite or there is no row.
     """
@@ -311,18 +327,19 @@ def coverage_accuracy(
         raise InputError(f"the counts are for {len(counts)} classes, the logits have {logits.shape[1]}")
     label, confidence = _answers(logits, OperatingPoint(costs=costs))[1:]
     order = confidence.argsort(descending=True, stable=True)
-    confidence, y, right = confidence[order], y[order], (label == y)[order].double()
+    heft = torch.ones_like(confidence) if weight is None else _check_weight(weight, y)
+    confidence, y, right, heft = confidence[order], y[order], (label == y)[order].double(), heft[order]
     # Equal confidences share a threshold; the last of them, in descending order, has all of them answered.
     last = torch.cat([confidence[1:] < confidence[:-1], confidence.new_ones(1, dtype=torch.bool)])
     ends = last.nonzero().flatten().flip(0)
-    answered = torch.arange(1, len(y) + 1, device=y.device, dtype=torch.float64)
+    answered = heft.cumsum(0)
     groups = {name: mask.to(y.device)[y].double() for name, mask in counts.shots(many, few).items()}
     thresholds = confidence[ends]
     thresholds[0] = 0.0
     return Curve(
         thresholds=thresholds,
-        coverage=(answered / len(y))[ends],
-        accuracy=(right.cumsum(0) / answered)[ends],
+        coverage=(answered / answered[-1])[ends],
+        accuracy=((right * heft).cumsum(0) / answered)[ends],
         balanced_accuracy=_running_balanced_accuracy(right, y)[ends],
         kept={name: (own.cumsum(0) / own.sum())[ends] if own.any() else None for name, own in groups.items()},
     )
@@ -367,30 +384,40 @@ def threshold_for(curve: Curve, *, accuracy: float | None = None, coverage: floa
     return float(curve.thresholds[reached[0]])
 
 
-def class_thresholds(logits: Tensor, y: Tensor, *, precision: float, costs: Any = None) -> Tensor:
+def class_thresholds(
+    logits: Tensor, y: Tensor, *, precision: float, weight: Tensor | None = None, costs: Any = None
+) -> Tensor:
     """(C,) float64: per class, the lowest threshold at which its answers reach `precision` on held-out rows.
 
     0 where all its answers do. Infinity where no threshold does, which includes a class that is never answered: nothing
-    shows that its answers would be right, and `decide` gives none. The precision is that under the class frequencies of
-    these rows, and optimistic where a class has few of them. `costs` as in `OperatingPoint`.
+    shows that its answers would be right, and `decide` gives none. The precision is that of rows as they come, or as
+    `weight` (N,) counts them (`rows_as`), and optimistic where a class has few. `costs` as in `OperatingPoint`.
 
     Raises: InputError if shapes disagree, logits are not finite, there is no row or precision is outside (0, 1].
     """
     y = _check_rows(logits, y)
     _check_share("precision", precision)
     label, confidence = _answers(logits, OperatingPoint(costs=costs))[1:]
+    heft = torch.ones_like(confidence) if weight is None else _check_weight(weight, y)
     result = torch.full((logits.shape[1],), math.inf, dtype=torch.float64)
     for k in set(label.tolist()):
         own = label == k
-        result[k] = _lowest_threshold(confidence[own], (y[own] == k).double(), precision)
+        result[k] = _lowest_threshold(confidence[own], (y[own] == k).double(), heft[own], precision)
     return result
 
 
-def _lowest_threshold(confidence: Tensor, right: Tensor, precision: float) -> float:
+def _check_weight(weight: Tensor, y: Tensor) -> Tensor:
+    heft = weight.to(y.device).double()
+    if heft.shape != y.shape or not torch.isfinite(heft).all() or (heft < 0).any() or not heft.any():
+        raise InputError(f"weight needs one finite number per row, 0 or more and not all 0, for the {len(y)} rows")
+    return heft
+
+
+def _lowest_threshold(confidence: Tensor, right: Tensor, heft: Tensor, precision: float) -> float:
     order = confidence.argsort(descending=True, stable=True)
-    confidence, right = confidence[order], right[order]
+    confidence, right, heft = confidence[order], right[order], heft[order]
     last = torch.cat([confidence[1:] < confidence[:-1], confidence.new_ones(1, dtype=torch.bool)])
-    reached = right.cumsum(0) / torch.arange(1, len(right) + 1, device=right.device) >= precision
+    reached = (right * heft).cumsum(0) / heft.cumsum(0) >= precision
     good = (reached & last).nonzero().flatten()
     if len(good) == 0:
         return math.inf
