@@ -56,7 +56,7 @@ def test_the_demo_ends_with_tied_set_verdict_and_gap_closed(
 def test_the_demo_says_only_its_warning_on_standard_error_when_that_is_no_terminal(
     demo: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
-    # Ten of the shipped features are equal although their images are not the same: a fact of the data that is told.
+    # Six test rows of the shipped set equal training rows; that is told, and nothing else.
     assert all("test rows are training rows too" in line for line in demo[0].stderr.splitlines())
 
 
