@@ -178,14 +178,14 @@ def test_the_verdict_keeps_what_may_be_nothing_and_what_was_never_beaten() -> No
         "Keep what you have: the head chosen without the test split, tau_norm, gains -4.0 points"
     )
     unsure = by_hand(standing("stage1", right(0.4), role="baseline"), standing("tau_norm", right(0.44, 1)))
-    assert unsure.verdict().startswith("Keep what you have, unless you trust a guess: the test split is too small")
-    assert "tau_norm, chosen without it, gains anything. It gains +4.0 points" in unsure.verdict()
+    assert unsure.verdict().startswith("Keep what you have until more test rows decide: these are too few to be sure")
+    assert "tau_norm, chosen without them, is better. It gains +4.0 points" in unsure.verdict()
     alike = by_hand(standing("stage1", right(0.4), role="baseline"), standing("tau_norm", right(0.4)))
     assert alike.verdict().startswith(
         "Keep what you have: the head chosen without the test split, tau_norm, gains +0.0 points"
     )
     fitted = replace(three(recommended=0), given=False)
-    assert fitted.verdict().startswith("Plain cross-entropy (stage1) will do: nothing was better than stage1")
+    assert fitted.verdict().startswith("Stay with plain cross-entropy (stage1): nothing was better than stage1")
     assert three(recommended=0).verdict().startswith("Keep what you have: nothing was better than stage1 on the rows")
     assert "The recommended head is not among them: tau_norm is better there" in three(recommended=0).verdict()
 

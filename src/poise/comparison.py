@@ -175,13 +175,13 @@ class Comparison:
         gained = f"{_points(images.estimate)} points of balanced accuracy over {self.baseline.method} {doubt}"
         if self.decision == "change":
             return f"Change to {name}: it gains {gained}."
-        keep = "Keep what you have" if self.given else f"Plain cross-entropy ({self.baseline.method}) will do"
+        keep = "Keep what you have" if self.given else f"Stay with plain cross-entropy ({self.baseline.method})"
         if self.recommended is self.baseline:
             return f"{keep}: nothing was better than {name} on the rows that settings were chosen on."
         if images.estimate > 0 and images.high > WORTHWHILE:
             return (
-                f"{keep}, unless you trust a guess: the test split is too small to be sure that {name}, chosen without "
-                f"it, gains anything. It gains {gained}."
+                f"{keep} until more test rows decide: these are too few to be sure that {name}, chosen without them, is "
+                f"better. It gains {gained}."
             )
         return f"{keep}: the head chosen without the test split, {name}, gains {gained}, which may be nothing."
 
