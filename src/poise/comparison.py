@@ -180,8 +180,8 @@ class Comparison:
             return f"{keep}: nothing was better than {name} on the rows that settings were chosen on."
         if images.estimate > 0 and images.high > WORTHWHILE:
             return (
-                f"{keep} until more test rows decide: these are too few to be sure that {name}, chosen without them, is "
-                f"better. It gains {gained}."
+                f"{keep} until more test rows decide: these are too few to be sure that {name}, chosen without them, "
+                f"is better. It gains {gained}."
             )
         return f"{keep}: the head chosen without the test split, {name}, gains {gained}, which may be nothing."
 
