@@ -573,6 +573,29 @@ def test_inspect_names_the_columns_that_it_takes_for_features(poise_):
     assert "features: e0, e1, e2, year" in poise_("inspect", "year.csv")[1]
 
 
+def test_compare_says_what_labelled_rows_would_give(poise_):
+    code, out, _ = poise_(
+        *[
+            "compare",
+            "train.csv",
+            "--test",
+            "test.csv",
+            "--unseen",
+            "-m",
+            "tau_norm",
+            "--quick",
+            "--headroom",
+            "--no-oracle",
+            "--budget",
+            "2",
+        ]
+    )
+    assert code == 0
+    text = " ".join(out.split())
+    assert "labelled rows added per class, and balanced accuracy (many / medium / few)" in text
+    assert "oracle" not in text
+
+
 # --- missing extras ---------------------------------------------------------------------------------------------------
 
 
