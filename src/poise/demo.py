@@ -1,11 +1,11 @@
 """The demonstration: every method tuned on held-out rows, judged once on a test split, on real features."""
 
 from poise.comparison import Comparison
-from poise.data import load_demo, load_text_demo
+from poise.data import DemoSet, load_demo, load_text_demo
 from poise.experiment import Progress
 from poise.headroom import oracle_accuracy
 from poise.methods import available
-from poise.protocols import compare
+from poise.protocols import Protocol, compare
 from poise.spec import Spec
 
 __all__ = ["NOTES", "TEXT_NOTES", "TEXT_SPECS", "VARIANTS", "demo_specs", "run_demo", "run_text_demo"]
@@ -58,17 +58,7 @@ def demo_specs() -> tuple[Spec, ...]:
 
 def run_demo(name: str, *, seed: int = 0, progress: Progress | None = None) -> Comparison:
     """Tune every spec on the held-out rows of the named demo set and read its test split once."""
-    demo = load_demo(name)
-    return compare(
-        demo_specs(),
-        demo.problem,
-        demo.test,
-        selection="held_out",
-        seeds=(seed,),
-        oracle=oracle_accuracy,
-        data=demo.name,
-        progress=progress,
-    )
+    return _compared(load_demo(name), demo_specs(), "held_out", seed, progress)
 
 
 def run_text_demo(profile: str, *, seed: int = 0, progress: Progress | None = None) -> Comparison:
@@ -76,12 +66,17 @@ def run_text_demo(profile: str, *, seed: int = 0, progress: Progress | None = No
 
     `profile` is natural or exponential, see `data.load_text_demo`; the first use embeds all texts.
     """
-    demo = load_text_demo(profile, progress=progress)
+    return _compared(load_text_demo(profile, progress=progress), TEXT_SPECS, "kfold", seed, progress)
+
+
+def _compared(
+    demo: DemoSet, specs: tuple[Spec, ...], selection: Protocol, seed: int, progress: Progress | None
+) -> Comparison:
     return compare(
-        TEXT_SPECS,
+        specs,
         demo.problem,
         demo.test,
-        selection="kfold",
+        selection=selection,
         seeds=(seed,),
         oracle=oracle_accuracy,
         data=demo.name,
