@@ -112,7 +112,7 @@ ALLOWED: dict[str, set[str]] = {
     "report/protocol": {"record"},
     "report/tables": {"plan", "record", "spec", "types"},
     "runs": {"comparison", "errors", "files", "record", "report"},
-    "catalogue": {"methods"},
+    "catalogue": {"converged", "methods"},
     "demo": {"comparison", "data", "experiment", "headroom", "methods", "protocols", "spec"},
     "testing": VALUES | {"methods", "plan", "solver"},
     "__main__": {"cli"},

@@ -184,6 +184,15 @@ def test_a_method_is_explained_with_its_parameters(name: str, capsys: pytest.Cap
     assert ("Options of training" in page) == methods.is_trained(name)
 
 
+def test_what_fit_prints_can_be_looked_up(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["methods", "converged"])
+    assert stop.value.code == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "weight_decay = 0.0001" in page
+    assert "`compare` and `tune` do not know it" in page
+
+
 def test_methods_as_json_lists_every_method(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["methods", "--json"])
