@@ -23,9 +23,11 @@ __all__ = ["converged", "fit_converged"]
 
 
 def converged(*, loss: str = "cross_entropy", weight_decay: float = 1e-4, **params: Any) -> Method:
-    """The method that fits a convex loss to convergence; `loss` is a name of `losses.LOSSES`, `params` are its own.
+    """A head fitted to convergence: the optimum of mean loss + weight_decay / 2 |W|^2, without a learning rate.
 
-    Needs no stage-1 head and ignores the seed. See `fit_converged`.
+    W are the weights on features that are centred and scaled once; the intercept is free. `loss` is cross_entropy,
+    balanced_softmax, los, vs, label_aware_smoothing, ldam without drw, or class_balanced with gamma = 0; `params` are
+    its own. Needs no stage-1 head and ignores the seed. Found by L-BFGS, see `fit_converged`.
 
     Raises: InputError for an unknown loss or parameter, one that is not convex, or a weight decay that is not positive.
     """
