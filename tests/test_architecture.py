@@ -12,7 +12,7 @@ import poise
 ROOT = Path(poise.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-VALUES = {"checks", "errors", "files", "types", "spec"}
+VALUES = {"checks", "errors", "files", "types", "spec", "wording"}
 FAMILIES = ("bce", "focal", "gala", "softmax")
 PURE = {
     "losses",
@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
         "types",
     },
     "errors": set(),
+    "wording": set(),
     "checks": {"errors"},
     "files": {"errors"},
     "spec": {"errors"},
@@ -76,21 +77,21 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": VALUES | {"methods", "metrics", "record", "solver"},
     "grids": {"checks", "errors", "methods", "spec"},
     "selection": VALUES | {"experiment", "folds", "grids", "memorised", "methods", "priors"} | {"record", "solver"},
-    "comparison": {"experiment", "record", "spec", "statistics"},
+    "comparison": {"experiment", "headroom", "record", "spec", "statistics"},
     "protocols": VALUES
     | {"comparison", "experiment", "folds", "grids", "methods", "record", "selection", "solver", "statistics"},
     "text": VALUES,
     "data": VALUES | {"profiles", "text"},
     "audit": VALUES | {"comparison", "experiment", "grids", "methods", "priors", "protocols"},
-    "inspection": {"folds", "metrics", "types"},
+    "inspection": {"folds", "memorised", "metrics", "types", "wording"},
     "manifest": {"checks", "errors", "files", "types"},
     "store": {"checks", "errors", "files", "manifest", "types"},
-    "readers/__init__": {"errors", "readers", "store", "types"},
+    "readers/__init__": {"errors", "readers", "store", "types", "wording"},
     **{
-        f"readers/{name}": {"errors", "readers", "types"}
+        f"readers/{name}": {"errors", "readers", "types", "wording"}
         for name in ("arrays", "columns", "delimited", "heads", "labels", "logits", "parquet", "source")
     },
-    "predictions": {"artefact", "errors", "operating"},
+    "predictions": {"artefact", "errors", "files", "operating"},
     "deployment": VALUES
     | {
         "artefact",
@@ -118,7 +119,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli/__init__": {"__version__", "cli", "errors"},
     "cli/shared": set(),
-    "cli/inputs": {"cli", "errors", "folds", "priors", "readers", "types"},
+    "cli/inputs": {"cli", "errors", "folds", "priors", "readers", "types", "wording"},
     "cli/deploy": {"artefact", "checkup", "cli", "deployment", "errors", "predictions", "readers", "runs"},
     "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
     | {"inspection", "methods", "protocols"}

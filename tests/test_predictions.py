@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from poise import predictions
+from poise import files
 from poise.artefact import Model
 from poise.errors import InputError, MissingExtraError
 from poise.operating import OperatingPoint, decide
@@ -209,7 +209,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, suf
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(predictions.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(InputError) as caught:
         write_predictions(model(seed=3), rows(), path)
     assert str(caught.value) == f"cannot write {path}: No space left on device; the old file is as it was"

@@ -602,3 +602,16 @@ def test_a_crash_before_the_first_rename_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         some_head().save(tmp_path / "head.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_without_names_are_called_by_their_numbers() -> None:
+    rows = Features(torch.randn(3, 2), torch.tensor([0, 1, 1]), ClassCounts(torch.tensor([1, 2, 0])))
+    assert rows.names == ("0", "1", "2")
+    assert replace(rows, class_names=("a", "b", "c")).names == ("a", "b", "c")
+
+
+def test_rows_are_the_same_if_their_content_is() -> None:
+    rows = Features(torch.ones(3, 2), torch.tensor([0, 1, 1]), ClassCounts(torch.tensor([1, 2])))
+    assert rows.same_rows(replace(rows, x=rows.x.clone()))
+    assert not rows.same_rows(replace(rows, x=rows.x + 1))
+    assert not rows.same_rows(rows.take(torch.tensor([0, 1])))

@@ -11,6 +11,7 @@ from poise.errors import InputError
 from poise.headroom import checked, draws, enlarged_head, halves
 from poise.statistics import Interval, paired_difference, recalls
 from poise.types import Features, Head, Problem
+from poise.wording import some
 
 __all__ = ["Advice", "ClassGain", "advice"]
 
@@ -200,7 +201,7 @@ class _Trial(NamedTuple):
 
 def _table(problem: Problem, labelled: Features, trial: _Trial, judged: Tensor) -> tuple[ClassGain, ...]:
     effect = trial.effect(judged)
-    names = labelled.class_names or problem.train.class_names or [str(k) for k in range(len(judged))]
+    names = labelled.class_names or problem.train.names
     rows = []
     for k, gain, error in zip(*(column.tolist() for column in effect), strict=True):
         own = trial.y == k
@@ -241,7 +242,7 @@ def _unjudged(rows: int, judged: Tensor) -> str:
 
 def _verdict(rows: int, table: tuple[ClassGain, ...], chosen: tuple[int, ...], trial: _Trial) -> str:
     names = {row.label: row.name for row in table}
-    listed = ", ".join(names[k] for k in chosen[:NAMED]) + (", ..." if len(chosen) > NAMED else "")
+    listed = some([names[k] for k in chosen], NAMED)
     which = f"class {listed}" if len(chosen) == 1 else f"each of these {len(chosen)} classes ({listed})"
     told = f"{rows} more labelled rows for {which}"
     gain, head = f"{100 * trial.gain.estimate:+.1f}", f"{100 * trial.head_gain:+.1f}"

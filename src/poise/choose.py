@@ -17,6 +17,7 @@ from poise.operating import (
     threshold_for,
 )
 from poise.types import Features, Head
+from poise.wording import some
 
 __all__ = ["choose_operating_point"]
 
@@ -67,15 +68,10 @@ def _warn_of_silence(held_out: Features, thresholds: Tensor) -> None:
     if never:
         warnings.warn(
             f"{len(never)} of {len(held_out.counts)} classes do not reach the precision on the held-out rows and are "
-            f"never answered ({_listed(held_out, never)}); ask for less or give more rows",
+            f"never answered ({some([held_out.names[k] for k in never])}); ask for less or give more rows",
             PoiseWarning,
             stacklevel=3,
         )
-
-
-def _listed(rows: Features, classes: list[int]) -> str:
-    names = rows.class_names or tuple(str(k) for k in range(len(rows.counts)))
-    return ", ".join(names[k] for k in classes[:5]) + (", ..." if len(classes) > 5 else "")
 
 
 def _warn_of_full_sets(held_out: Features, logits: Tensor, quantiles: Tensor) -> None:
@@ -86,7 +82,8 @@ def _warn_of_full_sets(held_out: Features, logits: Tensor, quantiles: Tensor) ->
     size = float(prediction_sets(logits, quantiles).sum(dim=1).double().mean())
     warnings.warn(
         f"{len(always)} of {len(held_out.counts)} classes have too few held-out rows for this alpha and are in every "
-        f"set ({_listed(held_out, always)}); sets hold {size:.1f} classes on average; give more rows or a larger alpha",
+        f"set ({some([held_out.names[k] for k in always])}); sets hold {size:.1f} classes on average; give more rows "
+        "or a larger alpha",
         PoiseWarning,
         stacklevel=3,
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from poise.experiment import Measured
+from poise.headroom import gap_closed
 from poise.record import Record, Role, Selection
 from poise.spec import Spec
 from poise.statistics import Interval, simultaneous_intervals
@@ -43,10 +44,6 @@ class Standing:
     def correct(self) -> Tensor:
         """(N,) float64 share of the seeds that get a test row right."""
         return torch.stack([result.correct.double() for result in self.measured]).mean(dim=0)
-
-    def with_remarks(self, remarks: tuple[str, ...]) -> "Standing":
-        """The same row whose records say `remarks` too."""
-        return replace(self, records=tuple(replace(r, remarks=(*r.remarks, *remarks)) for r in self.records))
 
     def mean(self, name: str) -> float | None:
         """A score averaged over seeds; None where there is nothing to measure."""
@@ -88,8 +85,9 @@ class Comparison:
 
     @property
     def records(self) -> list[Record]:
-        """Every record: methods in the order given, seeds within them."""
-        return [record for standing in self.standings for record in standing.records]
+        """Every record with the remarks of the comparison: methods in the order given, seeds within them."""
+        every = [record for standing in self.standings for record in standing.records]
+        return [replace(record, remarks=(*record.remarks, *self.remarks)) for record in every]
 
     @property
     def baseline(self) -> Standing:
@@ -155,7 +153,7 @@ class Comparison:
         start, reached = self.baseline.mean("balanced_accuracy"), self.recommended.mean("balanced_accuracy")
         assert start is not None
         assert reached is not None
-        return (reached - start) / (self.oracle - start) if self.oracle > start else None
+        return gap_closed(start, reached, self.oracle)
 
     def verdict(self) -> str:
         """The result in words."""

@@ -116,12 +116,8 @@ def _check_held_out(problem: Problem, *, needed: bool) -> None:
         return
     if rows.seen_by_backbone:
         raise MemorisedRowsError("the held-out rows trained the representation; give rows that the backbone never saw")
-    if len(rows) == len(train) and rows.key == train.key:
+    if rows.same_rows(train):
         raise MemorisedRowsError("the held-out rows are the training rows; give rows that nothing was trained on")
-
-
-def _names(train: Features) -> tuple[str, ...]:
-    return train.class_names or tuple(str(k) for k in range(len(train.counts)))
 
 
 # --- rows alone -------------------------------------------------------------------------------------------------------
@@ -129,7 +125,7 @@ def _names(train: Features) -> tuple[str, ...]:
 
 def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> tuple[Model, Features | None]:
     """The estimator's model, and the held-out rows with its classes: those with training rows, in its order."""
-    train, names = problem.train, _names(problem.train)
+    train, names = problem.train, problem.train.names
     y = [names[k] for k in train.y.tolist()]
     classes = _present(train)
     unseen = None if problem.held_out is None else _of_classes(problem.held_out, names, classes)
@@ -145,13 +141,13 @@ def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int
 def _present(train: Features) -> list[str]:
     """The names of the classes with training rows, in the order of the estimator."""
     y = train.y if train.weight is None else train.y[train.weight > 0]
-    names = _names(train)
+    names = train.names
     return sorted(names[k] for k in set(y.tolist()))
 
 
 def _prior_of(prior: Any, train: Features, classes: Sequence[str]) -> list[float]:
     """The shares of `classes`. Raises: InputError if the prior gives a share to a class without training rows."""
-    shares = dict(zip(_names(train), as_prior(prior, train.counts).tolist(), strict=True))
+    shares = dict(zip(train.names, as_prior(prior, train.counts).tolist(), strict=True))
     for name, share in shares.items():
         if share > 0 and name not in classes:
             raise InputError(f"the prior gives {name!r} the share {share:g}, but it has no training row; set it to 0")
@@ -199,7 +195,7 @@ def _from_head(problem: Problem, method: str, prior: Any, seed: int, progress: P
     temperature, implied = calibrate(seen, problem.train.counts.prior, known)
     return Model(
         head=deployed(head, temperature, implied, target),
-        class_names=_names(problem.train),
+        class_names=problem.train.names,
         counts=problem.train.counts,
         prior_applied=target,
         method=str(spec),
@@ -224,7 +220,7 @@ def _costs_of(model: Model, train: Features, costs: Any) -> Any:
     """Costs (C,) or (C, C) in the order of the model's classes."""
     if costs is None:
         return None
-    names = _names(train)
+    names = train.names
     order = [names.index(name) for name in model.class_names]
     given = torch.as_tensor(costs, dtype=torch.float64)
     return (given[order] if given.ndim == 1 else given[order][:, order]).tolist()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.methods import Chain, Method, entries, from_spec, implied_prior, settings
+from poise.methods import Chain, Method, from_spec, implied_prior, settings, traits_of
 from poise.metrics import (
     Moments,
     Tally,
@@ -153,7 +153,6 @@ def make_record(
     remarks: Sequence[str] = (),
 ) -> Record:
     """The record of a head of `spec`, trained on `train` and measured on `rows`."""
-    table = entries()
     return Record(
         method=str(spec),
         settings=tuple(settings(step) for step in spec.steps),
@@ -164,7 +163,7 @@ def make_record(
         seed=seed,
         selection=selection,
         implied_prior=implied_prior(spec),
-        transductive=any(table[step.name].traits.transductive for step in spec.steps),
+        transductive=any(traits.transductive for traits in traits_of(spec)),
         scores=measured.scores,
         loma_variation=measured.loma_variation,
         seconds=seconds,

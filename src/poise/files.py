@@ -6,7 +6,7 @@ from pathlib import Path
 
 from poise.errors import InputError
 
-__all__ = ["write_atomically"]
+__all__ = ["neighbour", "settle", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes | str) -> Path:
@@ -24,15 +24,25 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
 
 
 def _write(path: Path, data: bytes) -> Path:
+    temporary = neighbour(path)
+    try:
+        temporary.write_bytes(data)
+        return settle(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def neighbour(path: Path) -> Path:
+    """A new empty file beside `path`, whose missing parent folders are made. Raises: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return path
+    os.close(handle)
+    return Path(name)
+
+
+def settle(temporary: Path, path: Path) -> Path:
+    """Flush a written neighbour to the disk and rename it to `path`. Raises: OSError."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.chmod(0o644)
+    return temporary.replace(path)

@@ -12,7 +12,7 @@ from poise.automatic import CANDIDATES, candidate_heads, choose
 from poise.converged import converged
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.memorised import MEMORISED_ACCURACY
-from poise.methods import Method, build, entries, implied_prior, then
+from poise.methods import Method, build, implied_prior, then, traits_of
 from poise.spec import Spec
 from poise.types import Features, Head, Problem
 from poise.unseen import Fit, Trial, calibrate, class_shares, cross_fit, evidence, expected_recall
@@ -89,7 +89,7 @@ class Fitting:
         first = spec.steps[0]
         if first.name == "converged":
             return method(Problem(rows, None, self.unseen), self.seed)
-        traits = entries()[first.name].traits
+        traits = traits_of(first)[0]
         if traits.needs_held_out and self.unseen is None:
             raise InputError(f"{first.name} needs rows that the backbone never saw: fit(..., held_out=(X, y))")
         head = converged()(Problem(rows)) if traits.needs_head or len(spec.steps) > 1 else None
@@ -126,6 +126,6 @@ def _implied(spec: Spec) -> str | None:
     if spec.steps[0].name != "converged":
         return implied_prior(spec)
     if len(spec.steps) > 1:
-        after = spec.then
+        after = spec.then, traits_of
         return None if after != Spec("logit_adjustment", tau=1.0) else "uniform"
     return {"cross_entropy": "train", "balanced_softmax": "uniform"}.get(dict(spec.params).get("loss", "cross_entropy"))

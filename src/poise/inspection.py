@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from poise.folds import group_ids
+from poise.memorised import MEMORISED_ACCURACY
 from poise.metrics import evaluate_head
 from poise.types import Features, Head
+from poise.wording import some
 
 __all__ = ["Inspection", "inspect_features"]
 
@@ -63,7 +65,7 @@ class Inspection:
                 f"{name} ({text}): {self.groups[name]['classes']} classes, {self.groups[name]['rows']} rows"
                 for name, text in (("many", "more than 100"), ("medium", "20 to 100"), ("few", "fewer than 20"))
             ),
-            *(f"{what}: {len(names)} ({_listed(names)})" for what, names in named.items() if names),
+            *(f"{what}: {len(names)} ({some(names)})" for what, names in named.items() if names),
             *([f"rows that repeat another one: {self.duplicates}"] if self.duplicates else []),
             *([f"groups of rows: {self.row_groups}"] if self.row_groups is not None else []),
             *_accuracy_lines(self.train_accuracy, self.unseen_accuracy),
@@ -77,10 +79,6 @@ def _accuracy_lines(train: float | None, unseen: float | None) -> list[str]:
     return [f"the given head is right on {train:.1%} of the training rows{rest}"]
 
 
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
 def inspect_features(
     train: Features,
     *,
@@ -90,7 +88,7 @@ def inspect_features(
 ) -> Inspection:
     """Profile of a training split; a head and held-out rows add the memorisation gap."""
     n = train.counts.n
-    names = train.class_names or tuple(str(k) for k in range(len(n)))
+    names = train.names
     shots = train.counts.shots()
     accuracy = None if head is None else evaluate_head(head, train).accuracy
     unseen = None if head is None or held_out is None else evaluate_head(head, held_out).accuracy
@@ -127,7 +125,7 @@ def _advice(
 
 def _selection_advice(train: Features, accuracy: float | None, unseen: float | None, has_held_out: bool) -> str:
     gap = accuracy is not None and unseen is not None and accuracy - unseen > MEMORISED_GAP
-    if train.seen_by_backbone or (train.seen_by_backbone is None and (gap or (accuracy or 0) > 0.98)):
+    if train.seen_by_backbone or (train.seen_by_backbone is None and (gap or (accuracy or 0) > MEMORISED_ACCURACY)):
         reason = "trained the backbone" if train.seen_by_backbone else "look memorised"
         rest = "use the held-out rows" if has_held_out else "set aside rows that the backbone never saw (20 per class)"
         return f"The training rows {reason}: nothing can be selected on them; {rest}."

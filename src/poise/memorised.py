@@ -25,7 +25,7 @@ def refuse_memorised(features: Features, head: Head, *, trained_on: Features, pu
     remedy = "give rows that the backbone never saw as Problem(held_out=Features(..., seen_by_backbone=False))"
     if features.seen_by_backbone:
         raise MemorisedRowsError(f"{purpose} cannot use rows that trained the representation; {remedy}")
-    if features is trained_on or (len(features) == len(trained_on) and features.key == trained_on.key):
+    if features.same_rows(trained_on):
         raise MemorisedRowsError(f"{purpose} cannot use the training rows as held-out rows; {remedy}")
     if features.seen_by_backbone is None:
         accuracy = evaluate_head(head, features).accuracy

@@ -6,8 +6,6 @@ all.
 
 import csv
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from poise.artefact import Model
 from poise.errors import InputError, MissingExtraError
+from poise.files import neighbour, settle
 from poise.operating import ABSTAIN, OperatingPoint, decide
 
 __all__ = ["Tallied", "write_predictions"]
@@ -116,18 +115,12 @@ def _rows(model: Model, x: Tensor, top: int | None) -> tuple[Table, Tensor]:
 def _replaced(target: Path) -> Iterator[Path]:
     """A temporary neighbour that takes the place of `target` once all is written and on the disk."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        temporary = neighbour(target)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}; choose another place") from None
-    temporary = Path(name)
-    os.close(handle)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
+        settle(temporary, target)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}; the old file is as it was") from None
     finally:

@@ -5,7 +5,7 @@ logits is all that changes (Saerens et al., Neural Computation 2002). Everything
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ __all__ = [
     "prior_sweep",
 ]
 
+Value = TypeVar("Value")  # a strength: a number, or a whole setting
 SUM_TOLERANCE = 1e-4
 SMALLEST = 1e-12  # what a class without mass counts as in logarithms, so that shifts stay finite
 
@@ -158,7 +159,7 @@ def _bbse(frequencies: Tensor, source: Tensor, logits: Tensor, y: Tensor) -> Ten
     return prior
 
 
-def matching_strength(marginal_of: Callable[[float], Tensor], values: Iterable[float], prior: Tensor) -> float:
+def matching_strength(marginal_of: Callable[[Value], Tensor], values: Iterable[Value], prior: Tensor) -> Value:
     """The one of `values` (strengths tau, t, delta ...) whose predicted marginal comes closest to `prior` (C,).
 
     `marginal_of(value)` is the marginal (C,) that a head of this strength predicts on unlabelled rows of the

@@ -21,14 +21,15 @@ from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.experiment import Fitted, Measured, Progress, fit_specs, make_record, measure, measured, remarks_of
 from poise.folds import fold_ids
 from poise.grids import BUDGET, default_grid
-from poise.methods import entries, from_spec
+from poise.methods import from_spec, traits_of
 from poise.methods.published import published
 from poise.record import Role, Selection
 from poise.selection import FOLDS, Judgement, Rule, as_specs, judge, pick
 from poise.solver import Retrain, fit_heads
 from poise.spec import Spec
 from poise.statistics import check_rounds, simultaneous_intervals
-from poise.types import Features, Problem
+from poise.types import Features, Problem, classes_in
+from poise.wording import some
 
 __all__ = ["NULLS", "Oracle", "Protocol", "compare", "recommend"]
 
@@ -101,13 +102,12 @@ def compare(
         ceiling = None if oracle is None or selection == "paper" else oracle(problem, test, chosen_seeds[0])
     remarks = (*remarks, *_shared(problem.train, test), *warned)
     _warn_all(remarks)
-    told = {id(row): row.with_remarks(remarks) for row in (*standings, recommended, null) if row is not None}
     return Comparison(
-        standings=tuple(told[id(row)] for row in standings),
+        standings=standings,
         y=test.y.cpu(),
         protocol=selection,
-        recommended=None if recommended is None else told[id(recommended)],
-        null=None if null is None else told[id(null)],
+        recommended=recommended,
+        null=null,
         oracle=ceiling,
         given=problem.head is not None,
         remarks=remarks,
@@ -131,22 +131,19 @@ def _check_test(problem: Problem, test: Features) -> None:
             f"the test rows have {len(test.counts)} classes and {test.dim} features, the training rows have {classes} "
             f"and {dim}"
         )
-    if int((torch.bincount(test.y) > 0).sum()) < 2:
+    if classes_in(test.y) < 2:
         raise InputError("the test rows are all of one class; an interval over classes needs rows of at least two")
     if test.seen_by_backbone:
         raise MemorisedRowsError("the test rows trained the representation; give rows that the backbone never saw")
     for name, rows in (("training", problem.train), ("held-out", problem.held_out)):
-        if rows is not None and len(rows) == len(test) and rows.key == test.key:
+        if rows is not None and rows.same_rows(test):
             raise MemorisedRowsError(f"the test rows are the {name} rows; give rows that were used for nothing else")
 
 
 def _possible(families: Iterable[Spec], problem: Problem, selection: str) -> tuple[tuple[Spec, ...], tuple[str, ...]]:
     """The families that this problem and protocol allow, and a remark on each other one."""
-    table = entries()
     lacking = problem.held_out is None and selection in ("kfold", "paper")
-    out = [
-        f for f in families if lacking and any(table[s.name].traits.needs_held_out for s in f.steps if s.name in table)
-    ]
+    out = [f for f in families if lacking and any(traits.needs_held_out for traits in traits_of(f))]
     return tuple(f for f in families if f not in out), tuple(f"{f} was left out: it reads held-out rows" for f in out)
 
 
@@ -173,7 +170,6 @@ def _uncovered(train: Features, test: Features) -> list[str]:
     """Remarks on classes that only one of the two splits holds."""
     n = len(train.counts)
     trained, tested = (torch.bincount(split.y.cpu(), minlength=n) > 0 for split in (train, test))
-    names = train.class_names or tuple(str(k) for k in range(n))
     found = []
     for missing, where, what in (
         (tested & ~trained, "no training row", "no head can know them, their recall counts as it is"),
@@ -181,7 +177,7 @@ def _uncovered(train: Features, test: Features) -> list[str]:
     ):
         rows = missing.nonzero().flatten().tolist()
         if rows:
-            listed = ", ".join(names[k] for k in rows[:5]) + (", ..." if len(rows) > 5 else "")
+            listed = some([train.names[k] for k in rows])
             found.append(f"{len(rows)} of {n} classes have {where} ({listed}); {what}")
     return found
 
@@ -240,9 +236,7 @@ def _selected(plan: _Plan, budget: int, rule: Rule, folds: int, groups: Tensor |
 def _first(plan: _Plan, budget: int, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Spec:
     """Plain cross-entropy with the settings that the rule chooses."""
     grid, seed = default_grid(FIRST, budget), plan.seeds[0]
-    judgement = judge(
-        grid, plan.problem, select=rule, seed=seed, folds=folds, groups=groups, first=grid[0], progress=plan.progress
-    )
+    judgement = judge(grid, plan.problem, select=rule, seed=seed, folds=folds, groups=groups, progress=plan.progress)
     _warn_all(judgement.remarks)
     return pick(judgement, grid)[0]
 

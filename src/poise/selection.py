@@ -19,12 +19,12 @@ from poise.experiment import Measured, Progress, Sums, fit_specs, make_record, m
 from poise.folds import fold_ids, scorable
 from poise.grids import edges
 from poise.memorised import MEMORISED_ACCURACY, refuse_memorised
-from poise.methods import entries, from_spec
-from poise.priors import as_prior, divergence, mean_softmax
+from poise.methods import from_spec, traits_of
+from poise.priors import as_prior, divergence, matching_strength, mean_softmax
 from poise.record import Record, Selection
 from poise.solver import with_stage1
 from poise.spec import Spec
-from poise.types import ClassCounts, Features, Head, Problem, as_values
+from poise.types import ClassCounts, Features, Head, Problem, as_values, classes_in
 
 __all__ = [
     "METRICS",
@@ -135,8 +135,9 @@ def match_marginal(
     if isinstance(unlabelled, Features) and unlabelled.seen_by_backbone:
         raise MemorisedRowsError("the marginal of rows that trained the representation is known already; give others")
     fitted = fit_specs(problem, specs, seed, progress=progress)
-    found = {spec: float(divergence(mean_softmax(head(rows)), target)) for spec, (head, _) in fitted.items()}
-    return Matched(min(specs, key=lambda spec: round(found[spec], 12)), found)
+    marginals = {spec: mean_softmax(head(rows)) for spec, (head, _) in fitted.items()}
+    best = matching_strength(marginals.__getitem__, specs, target)
+    return Matched(best, {spec: float(divergence(marginal, target)) for spec, marginal in marginals.items()})
 
 
 def as_specs(given: Iterable[Spec | str]) -> tuple[Spec, ...]:
@@ -237,7 +238,7 @@ def fold_ids_of(problem: Problem, folds: int, groups: Tensor | Sequence[object] 
             "labels too; give rows that it never saw as Problem(held_out=...) and select on held_out"
         )
     ids = fold_ids(train.y, folds, groups=groups, seed=seed)
-    if int((torch.bincount(train.y[scorable(train.y, ids)]) > 0).sum()) < 2:
+    if classes_in(train.y[scorable(train.y, ids)]) < 2:
         raise InputError(
             "fewer than two classes have rows in two folds, so nothing can be compared; give held-out rows or more rows"
         )
@@ -251,7 +252,7 @@ def _judge_held_out(specs: Sequence[Spec], problem: Problem, seed: int, progress
             "selection on held_out needs Problem(held_out=Features(..., seen_by_backbone=False)): rows that the "
             "backbone never saw; for features whose training rows it never saw either, select with kfold"
         )
-    if int((torch.bincount(rows.y) > 0).sum()) < 2:
+    if classes_in(rows.y) < 2:
         raise InputError("the held-out rows are all of one class; a comparison needs rows of at least two")
     with remarks_of() as remarks:
         problem = with_stage1(problem, seed)
@@ -266,9 +267,8 @@ def _judge_folds(
     specs: Sequence[Spec], problem: Problem, seed: int, ids: Tensor, first: Spec | None, progress: Progress | None
 ) -> Judgement:
     train, folds = problem.train, int(ids.max()) + 1
-    table = entries()
     for spec in specs:
-        if problem.held_out is None and any(table[step.name].traits.needs_held_out for step in spec.steps):
+        if problem.held_out is None and any(traits.needs_held_out for traits in traits_of(spec)):
             raise InputError(f"{spec} reads held-out rows beside the folds; give Problem(held_out=...) or leave it out")
     counted = scorable(train.y, ids)
     sums: dict[Spec, list[Sums]] = {spec: [] for spec in specs}

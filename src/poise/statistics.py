@@ -82,10 +82,12 @@ def simultaneous_intervals(
     if over not in ("images", "classes"):
         raise InputError(f"over must be 'images' or 'classes', got {over!r}")
     draw = _resample_images if over == "images" else _resample_classes
-    means, errors, studentised = draw(*_by_class(values, y), rounds, np.random.default_rng(seed))
+    by_class = _by_class(values, y)
+    means, errors, studentised = draw(*by_class, rounds, np.random.default_rng(seed))
     width = float(studentised.abs().amax(dim=1).quantile(level)) if bool((errors > 0).any()) else 0.0
-    if over == "classes" and len(set(y.tolist())) < FEW_CLASSES:
-        width = max(width, _student(level, len(set(y.tolist())) - 1, len(values)))
+    classes = len(by_class[2])
+    if over == "classes" and classes < FEW_CLASSES:
+        width = max(width, _student(level, classes - 1, len(values)))
     return [Interval(m, m - width * e, m + width * e) for m, e in zip(means.tolist(), errors.tolist(), strict=True)]
 
 

@@ -139,6 +139,11 @@ def as_weights(weights: Any, rows: int) -> Tensor:
     return weight
 
 
+def classes_in(y: Tensor) -> int:
+    """How many classes have rows among the labels y (N,)."""
+    return int((torch.bincount(y) > 0).sum())
+
+
 @dataclass(frozen=True, eq=False)
 class Prep:
     """What happens to features before the linear map: subtract `centre` (D,), then divide by the row norm if `unit`.
@@ -337,6 +342,15 @@ class Features:
         return self.x.shape[-1]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The class names, or the numbers of the classes where there are none."""
+        return self.class_names or tuple(str(k) for k in range(len(self.counts)))
+
+    def same_rows(self, other: "Features") -> bool:
+        """Have both the same content?"""
+        return self is other or (len(self) == len(other) and self.key == other.key)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Type of heads and arithmetic on these rows: float64 for float64 rows, float32 for all narrower ones."""
         return torch.float64 if self.x.dtype == torch.float64 else torch.float32
@@ -376,8 +390,7 @@ class Problem:
                 f"the training rows have {classes} and {dim}"
             )
         weight = self.train.weight
-        rows = torch.bincount(self.train.y if weight is None else self.train.y[weight > 0], minlength=classes).cpu()
-        if int((rows > 0).sum()) < 2:
+        if classes_in(self.train.y if weight is None else self.train.y[weight > 0]) < 2:
             raise InputError("the training rows are all of one class; a classifier needs rows of at least two")
         if self.held_out is not None and (len(self.held_out.counts), self.held_out.dim) != (classes, dim):
             raise InputError(

@@ -70,7 +70,7 @@ def fit(
     read = load_inputs(
         train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
     )
-    names = read.problem.train.class_names or tuple(str(k) for k in range(len(read.problem.train.counts)))
+    names = read.problem.train.names
     targets = Targets(
         abstain_accuracy=abstain_accuracy,
         coverage=coverage,

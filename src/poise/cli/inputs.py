@@ -149,7 +149,7 @@ def _alike(names: Sequence[str]) -> list[str]:
 def existing(path: Path) -> Path:
     """The path itself. Raises: InputError if nothing is there, with the name that is nearest."""
     from poise.errors import InputError
-    from poise.readers.source import near
+    from poise.wording import near
 
     if path.exists():
         return path
@@ -163,7 +163,7 @@ def per_class(path: Path, names: Sequence[str], default: float | None = None) ->
     Raises: InputError naming the file and the class that is missing, unknown or has no number.
     """
     from poise.errors import InputError
-    from poise.readers.source import near
+    from poise.wording import near
 
     given = _json_table(existing(path))
     if default is not None:

@@ -279,9 +279,8 @@ def _matched(read: "Inputs", grid: "tuple[Spec, ...]", file: str, prior: str, ig
     """The strength whose predicted marginal on the rows of a file is nearest to the prior."""
     from poise.selection import match_marginal
 
-    classes = read.problem.train.class_names or tuple(str(k) for k in range(len(read.problem.train.counts)))
     rows = unlabelled(file, read.columns, ignore)
-    return match_marginal(grid, read.problem, rows.x, prior=class_prior(prior, classes), seed=seed)
+    return match_marginal(grid, read.problem, rows.x, prior=class_prior(prior, read.problem.train.names), seed=seed)
 
 
 def inspect(

@@ -5,10 +5,9 @@ one row of the table of reference values in the tests. A package outside adds it
 `poise.methods`, with an `Entry` or a factory.
 """
 
-import difflib
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from poise.methods.posthoc import prediction_rebalancing
 from poise.plan import Options
 from poise.solver import Retrain
 from poise.spec import Spec
+from poise.wording import near
 
 __all__ = [
     "METHODS",
@@ -40,6 +40,7 @@ __all__ = [
     "prediction_rebalancing",
     "settings",
     "then",
+    "traits_of",
 ]
 
 GROUP = "poise.methods"
@@ -187,7 +188,7 @@ def build(name: str, **params: Any) -> Method:
     allowed = [*own, *(Options.__annotations__ if is_trained(name) else ())]
     for given in params:
         if given not in allowed:
-            raise InputError(f"{name} has no parameter {given!r}{_near(given, allowed)}; it takes {', '.join(allowed)}")
+            raise InputError(f"{name} has no parameter {given!r}{near(given, allowed)}; it takes {', '.join(allowed)}")
     missing = [p.name for p in own.values() if p.required and p.name not in params]
     if missing:
         raise InputError(f"{name} needs the parameter {missing[0]!r}")
@@ -232,14 +233,14 @@ def implied_prior(spec: Spec) -> str | None:
     return None if before or changed else _entry(last.name).traits.implied_prior
 
 
+def traits_of(spec: Spec) -> tuple[Traits, ...]:
+    """The traits of every step of a spec. Raises: InputError for a method that does not exist."""
+    return tuple(_entry(step.name).traits for step in spec.steps)
+
+
 def _entry(name: str) -> Entry:
     # Looking through installed packages takes milliseconds, so it is left to names that are not in the table.
     table = METHODS if name in METHODS else entries()
     if name not in table:
-        raise InputError(f"no method is called {name!r}{_near(name, table)}; see `poise methods`")
+        raise InputError(f"no method is called {name!r}{near(name, table)}; see `poise methods`")
     return table[name]
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

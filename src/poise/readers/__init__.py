@@ -4,7 +4,6 @@
 formats with the same content give the same values, bit for bit.
 """
 
-import difflib
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from poise.readers.logits import Logits, read_logits
 from poise.readers.parquet import read_parquet
 from poise.readers.source import Ask, Source, listed
 from poise.types import ClassCounts, Features, as_counts
+from poise.wording import near
 
 __all__ = ["Logits", "Rows", "Table", "load_features", "read_features", "read_logits", "read_rows"]
 
@@ -168,8 +168,7 @@ def _source(path: Path, ask: Ask) -> Source:
 def _near_file(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; the folder {path.parent} does not exist either"
-    close = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return near(path.name, [other.name for other in path.parent.iterdir()])
 
 
 def _given(labels: str | Path | Sequence[Any] | npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:

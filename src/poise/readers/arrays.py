@@ -13,7 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.readers.source import Ask, Source, listed, near
+from poise.readers.source import Ask, Source, listed
+from poise.wording import near
 
 __all__ = ["COUNTS", "LABELS", "Arrays", "names_of_classes", "opened", "read_arrays", "to_numbers", "to_tensor"]
 

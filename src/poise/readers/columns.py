@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError, PoiseWarning
-from poise.readers.source import LABEL_NAMES, Ask, listed, near
+from poise.readers.source import LABEL_NAMES, Ask, listed
+from poise.wording import near
 
 __all__ = ["Roles", "check_header", "roles", "single_precision"]
 

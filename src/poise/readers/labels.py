@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from poise.errors import InputError
-from poise.readers.source import listed, near
+from poise.readers.source import listed
+from poise.wording import near
 
 __all__ = ["Coded", "code", "match"]
 

@@ -1,6 +1,5 @@
 """What every reader returns, and what a reader is asked for."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 from torch import Tensor
 
-__all__ = ["LABEL_NAMES", "Ask", "Source", "listed", "near"]
+__all__ = ["LABEL_NAMES", "Ask", "Source", "listed"]
 
 LABEL_NAMES = ("label", "y", "target", "class", "category")
 
@@ -62,9 +61,3 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     items = list(names)
     rest = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(repr(name) for name in items[:most]) + rest
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """', did you mean ...?' if there is a name like it, else nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
