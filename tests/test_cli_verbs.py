@@ -620,3 +620,15 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(poise_, monk
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, absent, None)
     assert poise_(*words.split()) == (2, "", f"poise: {sentence}\n")
+
+
+def test_audit_writes_the_paths_and_the_sweep_that_it_does_not_print(poise_):
+    x, y = world(2)
+    counts = np.bincount(y)
+    np.savez(poise_.folder / "own.npz", logits=x[:, :3], labels=y, counts=counts)
+    code, out, _ = poise_("audit", "own.npz", "--budget", "3", "--json", "--out", "a")
+    written = json.loads((poise_.folder / "a" / "audit.json").read_text())
+    assert code == 0
+    assert written == json.loads(out)
+    assert len(written["paths"]["logit_adjustment"]) == 3
+    assert len(written["sweep"]["accuracy"]) == len(written["sweep"]["exponents"])

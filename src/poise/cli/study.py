@@ -350,8 +350,9 @@ def audit(
     )
     comparison = found.comparison
     notes = protocol_lines(comparison.records)
+    data = found.to_dict()
     answer(
-        found.to_dict(),
+        data,
         [
             tables.as_given(found.scores, title=f"{logits.name} as given"),
             "",
@@ -362,7 +363,8 @@ def audit(
             "",
             *notes,
         ],
-        written=runs.write(folder, comparison, notes=notes),
+        # The paths of every strength and the sweep of priors are for plotting, not for a terminal.
+        written=[*runs.write(folder, comparison, notes=notes), runs.write_json(folder / "audit.json", data)],
         as_json=as_json,
         quiet=quiet,
     )
