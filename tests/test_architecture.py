@@ -12,7 +12,7 @@ import poise
 ROOT = Path(poise.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-VALUES = {"checks", "errors", "files", "types", "spec", "wording"}
+VALUES = {"checks", "errors", "files", "randomness", "types", "spec", "wording"}
 FAMILIES = ("bce", "focal", "gala", "softmax")
 PURE = {
     "losses",
@@ -47,12 +47,13 @@ ALLOWED: dict[str, set[str]] = {
     },
     "errors": set(),
     "wording": set(),
+    "randomness": set(),
     "checks": {"errors"},
     "files": {"errors"},
     "spec": {"errors"},
     "types": {"errors", "files"},
     "record": {"types"},
-    **{name: {"checks", "errors", "types"} for name in PURE - {"losses"}},
+    **{name: {"checks", "errors", "randomness", "types"} for name in PURE - {"losses"}},
     **{
         f"losses/{name}": {"checks", "errors", "losses", "types"} for name in ("__init__", "loss", "weights", *FAMILIES)
     },
@@ -80,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "comparison": {"experiment", "headroom", "record", "spec", "statistics"},
     "protocols": VALUES
     | {"comparison", "experiment", "folds", "grids", "methods", "record", "selection", "solver", "statistics"},
+    "samples": VALUES,
     "text": VALUES,
     "data": VALUES | {"profiles", "text"},
     "audit": VALUES | {"comparison", "experiment", "grids", "methods", "priors", "protocols"},

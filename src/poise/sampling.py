@@ -10,7 +10,7 @@ Only classes with at least one row are drawn.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.errors import InputError
+from poise.randomness import hashed
 from poise.types import ClassCounts, as_counts
 
 __all__ = [
@@ -112,7 +113,7 @@ class ClassAware:
         cycle, place = np.divmod(visit, len(rows.present))
         # Random keys per cycle and class; their order is the order of the classes in that cycle.
         cycles = np.arange(cycle[0], cycle[-1] + 1)
-        keys = _hash(seed, CLASS_CYCLE, cycles[:, None], rows.present[None, :])
+        keys = hashed(seed, CLASS_CYCLE, cycles[:, None], rows.present[None, :])
         classes = rows.present[np.argsort(keys, axis=1, kind="stable")[cycle - cycle[0], place]]
         # A class is visited once per cycle, so its draws so far are known without a memory.
         return torch.from_numpy(rows.pick(classes, cycle * self.images_per_visit + within, seed))
@@ -143,7 +144,7 @@ class _RowsByClass:
         start = np.cumsum(lengths) - lengths
         pair = np.repeat(np.arange(len(lengths)), lengths)
         member = np.arange(len(pair)) - start[pair]
-        keys = _hash(seed, ROW_CYCLE, epoch, pair_class[pair], pair_cycle[pair], member)
+        keys = hashed(seed, ROW_CYCLE, epoch, pair_class[pair], pair_cycle[pair], member)
         shuffled = member[np.lexsort((keys, pair))]
         which = (np.cumsum(used) - used - first)[classes] + cycle
         chosen: Ints = self.order[self.first[classes] + shuffled[start[which] + place]]
@@ -169,15 +170,3 @@ def _occurrence(classes: Ints) -> Ints:
 
 def _generator(seed: int, stream: int, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, index])
-
-
-def _hash(*words: int | Ints) -> NDArray[np.uint64]:
-    """A random number for every combination of words, so that any draw can be computed alone (splitmix64 finaliser)."""
-    state: Any = np.uint64(0)
-    with np.errstate(over="ignore"):
-        for word in words:
-            state = (state + np.asarray(word).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state = state ^ (state >> np.uint64(31))
-    return np.asarray(state, dtype=np.uint64)
