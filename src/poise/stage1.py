@@ -1,0 +1,164 @@
+"""How a representation is trained: the settings of stage 1, as one frozen value."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from poise.checks import is_number, is_whole
+from poise.errors import InputError
+from poise.losses import LOSSES, Loss, class_balanced_weights, gala
+from poise.plan import Plan, SamplerName, Schedule, learning_rates
+from poise.sampling import ClassAware, Sampler, class_balanced_iid, instance, progressive, square_root
+from poise.spec import Spec
+from poise.types import ClassCounts
+from poise.wording import near
+
+__all__ = ["Precision", "Stage1", "Trained"]
+
+Trained = Literal["all", "last_block", "head"]
+Precision = Literal["auto", "bf16", "float32"]
+STAGE1_LOSSES: dict[str, Callable[..., Loss]] = {**LOSSES, "gala": gala}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1:
+    """Momentum SGD on images, from a fresh or pretrained backbone, with any sampler and any loss of the core.
+
+    `lr` to `milestone_factor` mean what they mean in `Plan`; weight decay w adds w times the value to the gradient of
+    every trained parameter, biases and normalisation included. `lr_batch_size` states the batch for which `lr` was
+    chosen: with another `batch_size`, lr is scaled in proportion (Kang et al., released code, advise so).
+
+    `loss` is a loss and its parameters, such as "cross_entropy", "los(delta=0.1)" (label smoothing) or
+    "gala(lambda_pos=1.2)". `deferred` is the share of the epochs after which losses are also weighted by class
+    (class-balanced weights, beta `deferred_beta`): deferred re-weighting, 0.8 in LDAM's release.
+
+    `augment` are the augmentations of `poise.augment` (small images, whole batches) or `poise.transforms` (photographs,
+    one by one), in order. `mixup` is the alpha of the Beta distribution, 0 for none. `ema` is the decay of an
+    exponential moving average of the weights, which is then what is kept; 0 for none.
+
+    `trained`: all parameters, the last block and the head, or the head alone; `backbone_lr` multiplies lr for what is
+    trained of the backbone. Frozen normalisation layers keep their statistics (`frozen_statistics=True`); the papers'
+    released code lets them drift (False).
+
+    `accumulate` divides each batch into that many parts whose gradients add up; normalisation then sees the parts.
+    `precision` auto is bfloat16 autocast where the machine multiplies in it, else float32. Everything random follows
+    from `seed`.
+
+    Raises: InputError naming the field that is out of range.
+    """
+
+    loss: str = "cross_entropy"
+    augment: tuple[str, ...] = ("crop", "flip")
+    sampler: SamplerName = "instance"
+    images_per_visit: int = 4
+    head: str = "linear"
+    epochs: int = 200
+    batch_size: int = 128
+    drop_last: bool = False
+    lr: float = 0.1
+    lr_batch_size: int | None = None
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: Schedule = "cosine"
+    warmup_epochs: int = 5
+    milestones: tuple[float, ...] = (0.8, 0.9)
+    milestone_factor: float = 0.1
+    mixup: float = 0.0
+    ema: float = 0.0
+    deferred: float | None = None
+    deferred_beta: float = 0.9999
+    trained: Trained = "all"
+    backbone_lr: float = 1.0
+    frozen_statistics: bool = True
+    accumulate: int = 1
+    precision: Precision = "auto"
+    channels_last: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "augment", tuple(self.augment))
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        checks: tuple[tuple[str, str, Callable[[], bool]], ...] = (
+            ("images_per_visit", "a whole number, 1 or more", lambda: _at_least(1, self.images_per_visit)),
+            ("epochs", "a whole number, 1 or more", lambda: _at_least(1, self.epochs)),
+            ("lr_batch_size", "a whole number, 1 or more", lambda: _at_least(1, self.lr_batch_size or 1)),
+            ("mixup", "a number, 0 or more", lambda: is_number(self.mixup) and self.mixup >= 0),
+            ("ema", "a number in [0, 1)", lambda: is_number(self.ema) and 0 <= self.ema < 1),
+            ("deferred", "a share in [0, 1]", lambda: self.deferred is None or 0 <= self.deferred <= 1),
+            ("deferred_beta", "a number in [0, 1)", lambda: 0 <= self.deferred_beta < 1),
+            ("trained", f"one of {', '.join(get_args(Trained))}", lambda: self.trained in get_args(Trained)),
+            ("backbone_lr", "a number, 0 or more", lambda: is_number(self.backbone_lr) and self.backbone_lr >= 0),
+            ("accumulate", "from 1 to batch_size", lambda: 1 <= self.accumulate <= self.batch_size),
+            ("precision", f"one of {', '.join(get_args(Precision))}", lambda: self.precision in get_args(Precision)),
+            ("seed", "a whole number, 0 or more", lambda: _at_least(0, self.seed)),
+            ("sampler", f"one of {', '.join(get_args(SamplerName))}", lambda: self.sampler in get_args(SamplerName)),
+        )
+        for name, allowed, good in checks:
+            if not good():
+                raise InputError(f"stage 1: {name} must be {allowed}, got {getattr(self, name)!r}")
+        _ = self.plan, self.built_loss(), self.cosine_scale()  # each refuses what it cannot use
+
+    @property
+    def scaled_lr(self) -> float:
+        """The learning rate at this batch size."""
+        return self.lr if self.lr_batch_size is None else self.lr * self.batch_size / self.lr_batch_size
+
+    @property
+    def plan(self) -> Plan:
+        """The numbers that a schedule needs."""
+        shared = {f.name for f in fields(Plan)} & {f.name for f in fields(self)} - {"lr"}
+        return Plan(**{name: getattr(self, name) for name in shared}, lr=self.scaled_lr, scale_features=False)
+
+    def learning_rates(self, rows: int) -> list[list[float]]:
+        """(epochs, steps) learning rate of every step for a training set of `rows` images."""
+        return learning_rates(self.plan, self.plan.steps(rows)).tolist()
+
+    def built_loss(self) -> Loss:
+        """The loss. Raises: InputError for an unknown name or parameter."""
+        spec = Spec.parse(self.loss)
+        if len(spec.steps) > 1 or spec.name not in STAGE1_LOSSES:
+            raise InputError(f"stage 1: there is no loss {self.loss!r}{near(spec.name, list(STAGE1_LOSSES))}")
+        try:
+            return STAGE1_LOSSES[spec.name](**dict(spec.params))
+        except TypeError as error:
+            raise InputError(f"stage 1: loss {self.loss!r}: {error}") from error
+
+    def cosine_scale(self) -> float | None:
+        """Scale of a cosine head; None for a linear one. Raises: InputError for another head."""
+        spec = Spec.parse(self.head)
+        params = dict(spec.params)
+        if spec.name == "linear" and not params:
+            return None
+        scale = params.pop("scale", 30.0)
+        if spec.name != "cosine" or params or not is_number(scale) or scale <= 0:
+            raise InputError(f"stage 1: head must be 'linear' or 'cosine(scale=30.0)', got {self.head!r}")
+        return float(scale)
+
+    def row_order(self, y: Tensor, counts: ClassCounts, epoch: int) -> Tensor:
+        """(N,) rows of an epoch, in order; a function of the seed and the epoch alone."""
+        samplers: dict[str, Sampler] = {
+            "instance": instance,
+            "class_balanced": ClassAware(self.images_per_visit),
+            "class_balanced_iid": class_balanced_iid,
+            "square_root": square_root,
+            "progressive": progressive,
+        }
+        return samplers[self.sampler](y, counts, epoch, self.epochs, self.seed)
+
+    def class_weights(self, counts: ClassCounts, epoch: int) -> Tensor | None:
+        """(C,) float32 factors of the losses in this epoch; None where losses stay as they are."""
+        if self.deferred is None or epoch < self.deferred * self.epochs:
+            return None
+        return class_balanced_weights(counts, self.deferred_beta).to(torch.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain JSON types."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def _at_least(low: int, value: Any) -> bool:
+    return is_whole(value) and value >= low
