@@ -1,0 +1,169 @@
+"""A feature store that grows shard by shard: many processes may write it, and a killed one loses no finished shard.
+
+    folder/00003.safetensors   x (V, n, D), y (n,) of rows 3 * shard_rows and on; appears whole or not at all
+    folder/extracting.json     what is being extracted, while the store is unfinished
+    folder/manifest.json       written last, by one process; from then on the folder is an ordinary store
+
+The finished store is the same, byte by byte, in whatever order and by however many processes its shards were made.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from poise.errors import InputError, PoiseWarning
+from poise.files import write_atomically
+from poise.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, read_manifest, write_manifest
+from poise.types import ClassCounts
+
+__all__ = ["UNFINISHED", "begin", "finish", "is_finished", "missing", "write_shard"]
+
+UNFINISHED = "extracting.json"
+
+
+def begin(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Make the folder, or check that it holds the unfinished or finished features that `identity` describes.
+
+    Raises: InputError naming what differs, or if the folder holds anything else.
+    """
+    wanted = json.loads(json.dumps(dict(identity)))
+    for stray in folder.glob(".*.tmp"):  # of a writer that was killed
+        stray.unlink(missing_ok=True)
+    known = folder / UNFINISHED
+    if (folder / MANIFEST).exists():
+        there = (read_manifest(folder).provenance or {}).get("extraction")
+    elif known.exists():
+        there = json.loads(known.read_text(encoding="utf-8"))
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} exists and holds no features of an extraction; choose another folder, or delete it")
+    else:
+        write_atomically(known, json.dumps(wanted, indent=1) + "\n")
+        return
+    if there != wanted:
+        changed = [
+            f"{key} is {(there or {}).get(key)!r} there and {wanted.get(key)!r} now"
+            for key in sorted({*(there or {}), *wanted})
+            if (there or {}).get(key) != wanted.get(key)
+        ]
+        raise InputError(f"{folder} holds other features: {'; '.join(changed)}; choose another folder, or delete it")
+
+
+def is_finished(folder: Path) -> bool:
+    """Is the store complete?"""
+    return (folder / MANIFEST).exists()
+
+
+def missing(folder: Path, shards: int) -> list[int]:
+    """The numbers, below `shards`, of the shards that are not there yet."""
+    return [number for number in range(shards) if not (folder / SHARD_NAME.format(number)).exists()]
+
+
+def write_shard(folder: Path, number: int, x: Tensor, y: Tensor, dtype: torch.dtype) -> Path:
+    """Write one shard in `dtype`, or in float32 where a value does not fit, which `finish` will say.
+
+    x (V, n, D) float32 and finite, y (n,) int64.
+    """
+    stored = x.to(dtype)
+    fits = bool(torch.isfinite(stored).all())
+    content = save({"x": (stored if fits else x).contiguous(), "y": y.contiguous()})
+    return write_atomically(folder / SHARD_NAME.format(number), content)
+
+
+def finish(
+    folder: Path,
+    shards: int,
+    counts: ClassCounts,
+    *,
+    class_names: tuple[str, ...] | None,
+    seen_by_backbone: bool | None,
+    provenance: Mapping[str, Any],
+) -> Path:
+    """Write the manifest of a store whose shards are all there; `counts` (C,) are those of the training split.
+
+    If a value did not fit into the type that was asked for, all shards become float32, with a PoiseWarning.
+
+    Raises: InputError naming the shards that are missing or damaged.
+    """
+    if absent := missing(folder, shards):
+        raise InputError(f"{folder}: shards {absent[:5]} are missing; run the same extraction again")
+    names = [SHARD_NAME.format(number) for number in range(shards)]
+    dtype = _one_type(folder, names)
+    heads = [_tensor(folder / name, "x").shape for name in names]
+    views, dim = heads[0][0], heads[0][2]
+    rows = [head[1] for head in heads]
+    described = [
+        Shard(name, n, (folder / name).stat().st_size, _sha256(folder / name))
+        for name, n in zip(names, rows, strict=True)
+    ]
+    manifest = Manifest(
+        rows=sum(rows),
+        views=views,
+        dim=dim,
+        dtype=str(dtype).removeprefix("torch."),
+        classes=len(counts),
+        class_names=class_names,
+        counts=tuple(counts.n.tolist()),
+        seen_by_backbone=seen_by_backbone,
+        weighted=False,
+        key=_key(folder, names, dtype, (views, sum(rows), dim), counts),
+        provenance=dict(provenance),
+        shards=tuple(described),
+    )
+    write_manifest(folder, manifest)
+    (folder / UNFINISHED).unlink(missing_ok=True)
+    return folder
+
+
+def _one_type(folder: Path, names: list[str]) -> torch.dtype:
+    """The type of all shards, which are rewritten where they differ."""
+    types = {name: _tensor(folder / name, "x").dtype for name in names}
+    if len(set(types.values())) == 1:
+        return next(iter(types.values()))
+    narrow = next(kind for kind in types.values() if kind != torch.float32)
+    warnings.warn(
+        f"some features lie beyond {torch.finfo(narrow).max:.6g}, the largest number of {narrow}; all are stored as "
+        "torch.float32",
+        PoiseWarning,
+        stacklevel=3,
+    )
+    for name in (name for name, kind in types.items() if kind != torch.float32):
+        path = folder / name
+        write_atomically(path, save({"x": _tensor(path, "x").float(), "y": _tensor(path, "y")}))
+    return torch.float32
+
+
+def _key(folder: Path, names: list[str], dtype: torch.dtype, shape: tuple[int, ...], counts: ClassCounts) -> str:
+    """The content key that `Features.key` gives, with one shard in memory at a time."""
+    digest = hashlib.sha256(f"{dtype}{shape}".encode())
+    for view in range(shape[0]):
+        for name in names:
+            digest.update(_bytes(_tensor(folder / name, "x")[view]))
+    for name in names:
+        digest.update(_bytes(_tensor(folder / name, "y")))
+    digest.update(_bytes(counts.n))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.contiguous().view(torch.uint8).numpy()
+
+
+def _tensor(path: Path, name: str) -> Tensor:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.get_tensor(name)  # type: ignore[no-any-return]
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); delete it and run the same extraction again") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,151 @@
+"""A trained representation on disk: the backbone, its classifier, and which samples trained it.
+
+    folder/backbone.safetensors   the state of the network
+    folder/head.safetensors       the classifier of stage 1, if there is one
+    folder/seen.safetensors       the digests of the samples that trained it
+    folder/representation.json    how to build and feed it, classes, provenance, sha256 of the other files; written last
+
+Opening runs no code of the folder: a network of the user's own, named `package.module:factory`, is only built when the
+caller allows that name.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from poise.backbones import Backbone, build
+from poise.errors import InputError
+from poise.files import write_atomically
+from poise.samples import Items
+from poise.types import ClassCounts, Head
+
+__all__ = ["REPRESENTATION", "Representation", "digests", "load_representation"]
+
+SCHEMA = 1
+REPRESENTATION = "representation.json"
+BACKBONE_FILE, HEAD_FILE, SEEN_FILE = "backbone.safetensors", "head.safetensors", "seen.safetensors"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Representation:
+    """`backbone` and how it came about. `seen` (n,) int64 are sorted digests of the samples that trained it.
+
+    `seen` is None where that is not known: a network with weights from elsewhere. `options` are those of
+    `backbones.build`. `head` is the classifier that was trained with it, for `class_names` with `counts`.
+    """
+
+    backbone: Backbone
+    options: Mapping[str, Any] = field(default_factory=dict)
+    head: Head | None = None
+    class_names: tuple[str, ...] | None = None
+    counts: ClassCounts | None = None
+    seen: Tensor | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def has_seen(self, items: Items) -> bool | None:
+        """Did any of these samples train the backbone? None where that is not known."""
+        if self.seen is None:
+            return None
+        return bool(torch.isin(digests(items), self.seen).any())
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the folder. Raises: InputError where the disk refuses."""
+        root = Path(folder)
+        state = {name: value.contiguous() for name, value in self.backbone.module.state_dict().items()}
+        files = {BACKBONE_FILE: save(state)}
+        if self.seen is not None:
+            files[SEEN_FILE] = save({"digests": self.seen})
+        for name, content in files.items():
+            write_atomically(root / name, content)
+        if self.head is not None:
+            self.head.save(root / HEAD_FILE)
+            files[HEAD_FILE] = (root / HEAD_FILE).read_bytes()
+        body = {
+            "format": "poise.representation",
+            "schema": SCHEMA,
+            "backbone": {
+                "name": self.backbone.name,
+                "options": dict(self.options),
+                **{key: getattr(self.backbone, key) for key in ("size", "mean", "std", "crop", "interpolation", "dim")},
+            },
+            "class_names": self.class_names,
+            "counts": None if self.counts is None else self.counts.n.tolist(),
+            "provenance": dict(self.provenance),
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
+        }
+        return write_atomically(root / REPRESENTATION, json.dumps(body, indent=1) + "\n").parent
+
+
+def load_representation(folder: str | Path, *, allow_factory: bool = False) -> Representation:
+    """What `Representation.save` wrote.
+
+    `allow_factory` permits the folder to name a factory in a package of the user's, whose code is then run.
+
+    Raises: InputError naming the file that is missing, damaged or from a newer version.
+    """
+    root = Path(folder)
+    body = _described(root)
+    for name, expected in body["sha256"].items():
+        path = root / name
+        if path.resolve().parent != root.resolve() or not path.is_file():
+            raise InputError(f"{path} is missing; restore the folder from a copy, or train again")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                raise InputError(
+                    f"{path} is damaged: its sha256 is not that of {REPRESENTATION}; restore it from a copy"
+                )
+    said = body["backbone"]
+    if ":" in said["name"] and "." in said["name"].split(":")[0] and not allow_factory:
+        raise InputError(
+            f"{root} names the network {said['name']!r}, code of its author; say that you trust it by naming it "
+            f"yourself with --backbone {said['name']}"
+        )
+    backbone = build(said["name"], weights=root / BACKBONE_FILE, size=said["size"], **said["options"])
+    fed: dict[str, Any] = {key: tuple(said[key]) if key in ("mean", "std") else said[key] for key in FED}
+    try:
+        seen = load_file(root / SEEN_FILE)["digests"] if SEEN_FILE in body["sha256"] else None
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{root / SEEN_FILE} cannot be read: {error}") from None
+    return Representation(
+        backbone=replace(backbone, **fed),
+        options=said["options"],
+        head=Head.load(root / HEAD_FILE) if HEAD_FILE in body["sha256"] else None,
+        class_names=None if body["class_names"] is None else tuple(body["class_names"]),
+        counts=None if body["counts"] is None else ClassCounts(torch.tensor(body["counts"])),
+        seen=seen,
+        provenance=body["provenance"],
+    )
+
+
+FED = ("mean", "std", "crop", "interpolation")
+
+
+def _described(root: Path) -> dict[str, Any]:
+    path = root / REPRESENTATION
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{root} holds no finished representation: {REPRESENTATION} is missing; run `poise train`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not isinstance(body, dict) or body.get("format") != "poise.representation":
+        raise InputError(f"{path} describes no representation of Poise")
+    if body["schema"] > SCHEMA:
+        raise InputError(f"{path} has schema {body['schema']}, this version reads up to {SCHEMA}; update poise")
+    return body
+
+
+def digests(items: Items) -> Tensor:
+    """(N,) int64, sorted: the first 8 bytes of each sample's digest. Two samples agree by chance in 1 of 10^19 pairs."""
+    values = [int(items.digest(index)[:16], 16) - 2**63 for index in range(len(items))]
+    return torch.tensor(values, dtype=torch.int64).sort().values
