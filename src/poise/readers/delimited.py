@@ -14,7 +14,7 @@ from poise.errors import InputError
 from poise.readers.columns import Roles, check_header, roles, single_precision
 from poise.readers.source import Ask, Source
 
-__all__ = ["read_delimited"]
+__all__ = ["delimited_rows", "read_delimited"]
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(nan|inf)\s*", re.IGNORECASE)
 SAMPLE = 100  # rows that decide which columns hold numbers
@@ -31,6 +31,17 @@ def read_delimited(path: Path, ask: Ask) -> Source:
 
     Raises: InputError naming file, line and column of whatever cannot be read.
     """
+    names, rows = delimited_rows(path)
+    sample = list(islice(rows, SAMPLE))
+    numeric = {name: _is_numeric([cells[i] for _, cells in sample]) for i, name in enumerate(names)}
+    return _collected(path, chain(sample, rows), names, roles(path, numeric, ask))
+
+
+def delimited_rows(path: Path) -> tuple[list[str], Iterator[Record]]:
+    """The names of the columns, and (line number, cells) of every row, read as they are asked for.
+
+    Raises: InputError for a file without header or row, a bad header, and at a line with another number of cells.
+    """
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     records = _records(path, separator)
     header = next(records, None)
@@ -39,11 +50,10 @@ def read_delimited(path: Path, ask: Ask) -> Source:
     names = [name.strip() for name in header[1]]
     _refuse_header(path, names, separator)
     rows = _of_width(path, records, len(names))
-    sample = list(islice(rows, SAMPLE))
-    if not sample:
+    first = next(rows, None)
+    if first is None:
         raise InputError(f"{path} has a header but no row")
-    numeric = {name: _is_numeric([cells[i] for _, cells in sample]) for i, name in enumerate(names)}
-    return _collected(path, chain(sample, rows), names, roles(path, numeric, ask))
+    return names, chain([first], rows)
 
 
 def _records(path: Path, separator: str) -> Iterator[Record]:

@@ -1,0 +1,234 @@
+"""What can be known of images or texts before a backbone is chosen, and what to do next."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+
+from poise.checks import is_whole
+from poise.errors import InputError
+from poise.leakage import SameBy, keys, repeats, shared
+from poise.samples import Items, Kind, Samples
+from poise.wording import some
+
+__all__ = ["Look", "SplitSurvey", "Survey", "survey"]
+
+SMALL_SIDE = 64  # pixels: below, networks for small pictures fit, and photographs' networks see little
+SCRATCH_ROWS = 50_000  # training samples from which a representation of photographs can be learnt from nothing
+HELD_OUT = 20  # per class: what is set aside unless asked otherwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What reading some samples showed.
+
+    `smallest` and `largest` are (width, height) of pictures, by area, or (words, 1) of texts; None if none could be
+    read. `broken` names those that could not.
+    """
+
+    read: int
+    smallest: tuple[int, int] | None
+    largest: tuple[int, int] | None
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSurvey:
+    """Numbers of one split.
+
+    `groups` holds classes and rows of many, medium and few; `largest` and `smallest` are name and size of a class that
+    has samples. `row_groups` counts what is never divided (site, patient), None without. `repeated` counts samples that
+    repeat an earlier one of the split and `conflicts` those of them with another label; None where samples were not
+    compared.
+    """
+
+    rows: int
+    classes: int
+    imbalance: float
+    largest: tuple[str, int]
+    smallest: tuple[str, int]
+    groups: dict[str, dict[str, int]]
+    empty_classes: tuple[str, ...]
+    singletons: tuple[str, ...]
+    row_groups: int | None
+    repeated: int | None
+    conflicts: int | None
+    look: Look
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Numbers of a data set; `leaked` counts samples of the other splits that are training samples too."""
+
+    kind: Kind
+    splits: dict[str, SplitSurvey]
+    leaked: dict[str, int]
+    advice: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON types."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The numbers as sentences for a terminal, without the advice."""
+        found = [line for name, split in self.splits.items() for line in _lines(name, split, self.kind)]
+        return [*found, *(f"{name} samples that are training samples too: {n}" for name, n in self.leaked.items() if n)]
+
+
+def survey(named: Mapping[str, Samples], *, read: int | None = 64, same_by: SameBy | None = "bytes") -> Survey:
+    """Counts, sizes, repeated and broken samples of the splits of a data set, and advice.
+
+    Args:
+        named: the splits by name; one of them is "train".
+        read: how many samples of each split are read, evenly spaced, for their sizes; None for all, which counts every
+            broken file.
+        same_by: how equal samples are found, which reads all (`poise.leakage`); None to skip it. A split with a
+            sample that cannot be read is not compared.
+
+    Raises: InputError without a split "train", or for a split without samples.
+    """
+    if "train" not in named:
+        raise InputError(f"there is no split 'train', only {', '.join(named) or 'nothing'}; name the training samples")
+    if read is not None and (not is_whole(read) or read < 1):
+        raise InputError(f"read must be None or a whole number of at least 1, got {read!r}")
+    empty = [name for name, samples in named.items() if len(samples) == 0]
+    if empty:
+        raise InputError(f"the split {empty[0]!r} is empty; add samples, or leave it out")
+    found = {name: None if same_by is None else _keys(samples, same_by) for name, samples in named.items()}
+    splits = {name: _split(samples, _look(samples.items, read), found[name]) for name, samples in named.items()}
+    trained = found.pop("train")
+    leaked = {name: len(shared(trained, of_part)) for name, of_part in found.items() if trained and of_part}
+    kind = named["train"].items.kind
+    return Survey(kind=kind, splits=splits, leaked=leaked, advice=tuple(_advice(kind, splits, leaked)))
+
+
+def _keys(samples: Samples, by: SameBy) -> tuple[str, ...] | None:
+    try:
+        return keys(samples, by=by)
+    except InputError:  # what is broken is counted where samples are read
+        return None
+
+
+def _split(samples: Samples, look: Look, found: tuple[str, ...] | None) -> SplitSurvey:
+    counts, names = samples.counts, samples.class_names
+    n = counts.n
+    present = n.nonzero().flatten()
+    most, least = int(n.argmax()), int(present[n[present].argmin()])
+    again = None if found is None else repeats(found, samples.y.tolist())
+    return SplitSurvey(
+        rows=len(samples),
+        classes=len(n),
+        imbalance=float(n[most] / n[least]),
+        largest=(names[most], int(n[most])),
+        smallest=(names[least], int(n[least])),
+        groups={
+            name: {"classes": int(mask.sum()), "rows": int(n[mask].sum())} for name, mask in counts.shots().items()
+        },
+        empty_classes=tuple(names[k] for k in (n == 0).nonzero().flatten().tolist()),
+        singletons=tuple(names[k] for k in (n == 1).nonzero().flatten().tolist()),
+        row_groups=None if samples.groups is None else len(set(samples.groups)),
+        repeated=None if again is None else again.rows,
+        conflicts=None if again is None else len(again.conflicts),
+        look=look,
+    )
+
+
+def _look(items: Items, read: int | None) -> Look:
+    rows = np.unique(np.linspace(0, len(items) - 1, min(len(items), read or len(items))).round().astype(int)).tolist()
+    sizes, broken = [], []
+    for row in rows:
+        try:
+            sizes.append(_size(items.read(row)))
+        except InputError:
+            broken.append(items.describe(row))
+    sizes.sort(key=lambda size: (size[0] * size[1], size))
+    ends = (sizes[0], sizes[-1]) if sizes else (None, None)
+    return Look(read=len(rows), smallest=ends[0], largest=ends[1], broken=tuple(broken))
+
+
+def _size(sample: Image | str) -> tuple[int, int]:
+    return (len(sample.split()), 1) if isinstance(sample, str) else sample.size
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
+def _lines(name: str, split: SplitSurvey, kind: Kind) -> list[str]:
+    what = "images" if kind == "image" else "texts"
+    head = f"{name}: {split.rows} {what}, {split.classes} classes"
+    named = {"empty classes": split.empty_classes, "classes of one sample": split.singletons}
+    return [
+        head + (f", {split.row_groups} groups" if split.row_groups is not None else ""),
+        _class_sizes(split),
+        *(_shots(split) if name == "train" else []),
+        *(f"{title}: {len(names)} ({some(names)})" for title, names in named.items() if names),
+        *_look_lines(split.look, kind),
+        *([f"samples that repeat an earlier one: {split.repeated}"] if split.repeated else []),
+        *([f"of these with another label: {split.conflicts}"] if split.conflicts else []),
+    ]
+
+
+def _class_sizes(split: SplitSurvey) -> str:
+    (most, largest), (least, smallest) = split.largest, split.smallest
+    if largest == smallest:
+        return f"class sizes {largest}: balanced"
+    return f"class sizes {largest} ({most}) down to {smallest} ({least}): imbalance {split.imbalance:.4g}"
+
+
+def _shots(split: SplitSurvey) -> list[str]:
+    edges = (("many", "more than 100"), ("medium", "20 to 100"), ("few", "fewer than 20"))
+    return [
+        f"{name} ({text}): {split.groups[name]['classes']} classes, {split.groups[name]['rows']} samples"
+        for name, text in edges
+    ]
+
+
+def _look_lines(look: Look, kind: Kind) -> list[str]:
+    found = []
+    if look.smallest is not None and look.largest is not None:
+        texts = [_size_text(size, kind) for size in dict.fromkeys((look.smallest, look.largest))]
+        found.append(f"sizes {' to '.join(texts)} ({look.read - len(look.broken)} read)")
+    if look.broken:
+        found.append(f"cannot be read: {len(look.broken)} of {look.read} ({some(look.broken, 3)})")
+    return found
+
+
+def _size_text(size: tuple[int, int], kind: Kind) -> str:
+    return f"{size[0]} x {size[1]} pixels" if kind == "image" else f"{size[0]} words"
+
+
+def _advice(kind: Kind, splits: Mapping[str, SplitSurvey], leaked: Mapping[str, int]) -> list[str]:
+    train = splits["train"]
+    broken = sum(len(split.look.broken) for split in splits.values())
+    remarks: tuple[tuple[object, str], ...] = (
+        (broken, f"{broken} samples cannot be read: repair or remove them, or say in which folder they are."),
+        (any(leaked.values()), "Training samples are in another split too: remove them from one of the two."),
+        (train.conflicts, "Equal samples have different labels: decide which is right, or remove them."),
+        (train.row_groups, "Groups stay whole in every split made here; see that given splits share none."),
+        (train.imbalance < 2, "The classes are nearly balanced: re-balancing has little to correct here."),
+        (train.singletons, "A class of one sample can be learnt but not judged: collect more, or merge it."),
+        (train.empty_classes, "Empty classes stay in the list of classes but cannot be learnt: add samples."),
+    )
+    return [_held_out(splits), _backbone(kind, train), *(text for holds, text in remarks if holds)]
+
+
+def _held_out(splits: Mapping[str, SplitSurvey]) -> str:
+    if "val" in splits or "held_out" in splits:
+        return "Held-out samples are there: they select and calibrate, and must not train the backbone."
+    return (
+        f"Set samples aside before the backbone is trained (up to {HELD_OUT} of each class, at most half): nothing can "
+        "be selected on samples that trained it."
+    )
+
+
+def _backbone(kind: Kind, train: SplitSurvey) -> str:
+    if kind == "text":
+        return "Texts need no training of a backbone: a pretrained sentence encoder gives features."
+    side = None if train.look.largest is None else max(train.look.largest)
+    if side is not None and side <= SMALL_SIDE:
+        return "Small pictures: train resnet32 from nothing, with crop and flip if a mirrored picture means the same."
+    if train.rows < SCRATCH_ROWS:
+        return "Too few pictures to learn a representation from nothing: start from a pretrained backbone."
+    return "Enough pictures to train a backbone from nothing; a pretrained one costs less and is usually better."
