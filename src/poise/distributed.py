@@ -6,9 +6,10 @@ of the whole batch.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -17,11 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from poise.errors import PoiseError
+from poise.errors import InputError, PoiseError
 
-__all__ = ["World", "started", "synchronised"]
+__all__ = ["World", "device_of", "started", "synchronised"]
 
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 600.0  # a dead process is noticed at once by its closed connection; this is for one that hangs
+PATIENCE = timedelta(days=7)  # of those that have done their share of an extraction
+ROLL_CALL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    patient: Any = field(default=None, repr=False, compare=False)  # the group of processes in which `wait` waits
 
     @property
     def alone(self) -> bool:
@@ -53,18 +57,24 @@ class World:
 
     def add(self, tensor: Tensor) -> Tensor:
         """The sum of `tensor` over all processes, in place. Raises: PoiseError if a process is gone."""
-        if not self.alone:
-            with _partners():
-                dist.all_reduce(tensor)
-        return tensor
+        return tensor if self.alone else _summed(tensor)
 
     def any(self, flag: bool) -> bool:
         """Is the flag set in any process?"""
         return flag if self.alone else bool(self.add(torch.tensor(int(flag))))
 
     def wait(self) -> None:
-        """Until every process is here."""
-        self.any(False)
+        """Until every process is here, however long its work takes. Raises: PoiseError if a process is gone."""
+        if not self.alone:
+            with _partners():
+                dist.barrier(self.patient)
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    with _partners():
+        dist.all_reduce(tensor)
+    return tensor
 
 
 @contextmanager
@@ -73,10 +83,38 @@ def _partners() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if "DataLoader worker" in str(error):  # raised wherever the program is when a worker of its own dies
+            raise
+        rank, absent = dist.get_rank(), _roll_call()
+        who = f"rank {', '.join(map(str, absent))} of this run has" if absent else "another process of this run has"
         raise PoiseError(
-            f"another process of this run has ended or does not answer, as rank {dist.get_rank()} noticed "
-            f"({str(error).splitlines()[0]}); start the same command again to go on from the last checkpoint"
+            f"{who} ended or does not answer, as rank {rank} noticed ({str(error).splitlines()[0]}); start the same "
+            "command again to go on from what is saved"
         ) from error
+
+
+def _roll_call() -> list[int]:
+    """The ranks that are gone, as far as that can be told; the connections to all others are closed first.
+
+    By the closing, those that wait for this process notice too, and answer.
+    """
+    rank, size = dist.get_rank(), dist.get_world_size()
+    dist.destroy_process_group()
+    said = f"poise/here/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    absent: list[int] = []
+    try:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(*place, is_master=False, timeout=timedelta(seconds=ROLL_CALL_SECONDS))
+        store.set(f"{said}/{rank}", "")
+        until = time.monotonic() + ROLL_CALL_SECONDS
+        while time.monotonic() < until:
+            absent = [other for other in range(size) if not store.check([f"{said}/{other}"])]
+            if not absent:
+                break
+            time.sleep(0.1)
+    except (RuntimeError, KeyError, ValueError):  # the process that kept the store is gone as well
+        return []
+    return absent
 
 
 @contextmanager
@@ -86,21 +124,32 @@ def started(timeout: float = TIMEOUT_SECONDS) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        yield World(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE))
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():  # no longer after a roll call
+            dist.destroy_process_group()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, of values and of gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return _summed(tensor.clone(memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _summed(gradients[0].clone(memory_format=torch.contiguous_format))
 
 
 def _over_all(norm: Any, x: Tensor) -> Tensor:
     """Batch normalisation of (B, F, ...) by the statistics of all processes' rows; torch has one for GPUs only."""
     if not norm.training:
         return type(norm).forward(norm, x)  # type: ignore[no-any-return]
-    import torch.distributed.nn.functional as differentiable
-
-    all_reduce: Callable[[Tensor], Tensor] = differentiable.all_reduce
+    all_reduce: Callable[[Tensor], Tensor] = _Sum.apply
     rows = x.float()
     over, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
     n = all_reduce(torch.tensor(rows.numel() / rows.shape[1], device=x.device))
@@ -133,3 +182,24 @@ def synchronised(module: nn.Module, world: World) -> Iterator[None]:
     finally:
         for norm in norms:
             del norm.forward
+
+
+def device_of(name: str) -> torch.device:
+    """The device called `name`: cpu, cuda, cuda:1, or auto for an accelerator if there is one.
+
+    Of several processes on one machine, each takes the accelerator of its local rank.
+
+    Raises: InputError if it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"there is no device called {name!r}; say auto, cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise InputError(f"device {name} was asked for, and this machine has {found} such devices; use --device cpu")
+    return device

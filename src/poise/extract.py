@@ -15,7 +15,7 @@ from torch import Tensor
 
 from poise import growing
 from poise.augment import normalised, parse
-from poise.backbones import Backbone
+from poise.backbones import Backbone, TextBackbone
 from poise.checks import is_whole
 from poise.distributed import World
 from poise.errors import InputError
@@ -103,7 +103,7 @@ def feed_of(
 
 
 def extract(
-    backbone: Backbone,
+    backbone: Backbone | TextBackbone,
     samples: Samples,
     folder: str | Path,
     *,
@@ -125,14 +125,8 @@ def extract(
     whose features are not finite.
     """
     root, how, world = Path(folder), views or Views(), world or World()
-    identity = {
-        "backbone": backbone.name,
-        "weights": backbone.weights_digest,
-        "input": [backbone.size, list(backbone.mean), list(backbone.std), backbone.crop, backbone.interpolation],
-        "samples": samples.fingerprint,
-        "rows": len(samples),
-        **how.to_dict(),
-    }
+    _check_kind(backbone, samples.items, how)
+    identity = {**_identity(backbone), "samples": samples.fingerprint, "rows": len(samples), **how.to_dict()}
     if world.first:
         growing.begin(root, identity)
     world.wait()
@@ -140,14 +134,12 @@ def extract(
         return root
     shards = -(-len(samples) // how.shard_rows)
     mine = [number for number in growing.missing(root, shards) if number % world.size == world.rank]
-    module = backbone.module.to(device)
     for done, number in enumerate(mine):
         rows = torch.arange(number * how.shard_rows, min((number + 1) * how.shard_rows, len(samples)))
         part = samples.take(rows)
         told = None if progress is None else partial(_told, progress, done, len(mine))
-        x = _shard(backbone, part.items, rows, how, workers, told)
+        x = _shard(backbone, part.items, rows, how, device, workers, told)
         growing.write_shard(root, number, x, part.y, getattr(torch, how.dtype))
-    module.cpu()
     world.wait()
     if world.first:
         growing.finish(
@@ -163,7 +155,7 @@ def extract(
 
 
 def feature_rows(
-    backbone: Backbone,
+    backbone: Backbone | TextBackbone,
     items: Items,
     *,
     batch_size: int = 256,
@@ -175,11 +167,25 @@ def feature_rows(
 
     Raises: InputError naming the first sample that cannot be read or whose features are not finite.
     """
-    backbone.module.to(device)
     how = Views(batch_size=batch_size)
-    found = _shard(backbone, items, torch.arange(len(items)), how, workers, progress)[0]
-    backbone.module.cpu()
-    return found
+    _check_kind(backbone, items, how)
+    return _shard(backbone, items, torch.arange(len(items)), how, device, workers, progress)[0]
+
+
+def _check_kind(backbone: Backbone | TextBackbone, items: Items, how: Views) -> None:
+    """Raises: InputError for texts and a network of images, or the other way round, or views of texts."""
+    reads = "text" if isinstance(backbone, TextBackbone) else "image"
+    if items.kind != reads:
+        raise InputError(f"backbone {backbone.name} reads {reads}s, {items.describe(0)} is no {reads}; name another")
+    if reads == "text" and len(how.kinds) > 1:
+        raise InputError("texts have one view; leave out views and flip")
+
+
+def _identity(backbone: Backbone | TextBackbone) -> dict[str, Any]:
+    if isinstance(backbone, TextBackbone):
+        return {"backbone": backbone.name}
+    fed = [backbone.size, list(backbone.mean), list(backbone.std), backbone.crop, backbone.interpolation]
+    return {"backbone": backbone.name, "weights": backbone.weights_digest, "input": fed}
 
 
 def _told(progress: Progress, before: int, parts: int, done: int, total: int) -> None:
@@ -189,9 +195,18 @@ def _told(progress: Progress, before: int, parts: int, done: int, total: int) ->
 
 @torch.no_grad()
 def _shard(
-    backbone: Backbone, items: Items, places: Tensor, how: Views, workers: int, progress: Progress | None
+    backbone: Backbone | TextBackbone,
+    items: Items,
+    places: Tensor,
+    how: Views,
+    device: str | torch.device,
+    workers: int,
+    progress: Progress | None,
 ) -> Tensor:
     """(V, n, D) float32 features of items whose places in the whole set are `places`."""
+    if isinstance(backbone, TextBackbone):
+        return backbone.embed([str(items.read(index)) for index in range(len(items))]).unsqueeze(0)
+    backbone.module.to(device)
     held = pixels(items, size=backbone.size) if is_small(backbone, len(items)) else None
     found = []
     for view, kind in enumerate(how.kinds):

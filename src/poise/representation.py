@@ -11,6 +11,7 @@ caller allows that name.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from poise.backbones import Backbone, build
-from poise.errors import InputError
+from poise.backbones import Backbone, TextBackbone, build, build_text
+from poise.errors import InputError, PoiseWarning
 from poise.files import write_atomically
 from poise.samples import Items
 from poise.types import ClassCounts, Head
@@ -31,6 +32,7 @@ __all__ = ["REPRESENTATION", "Representation", "digests", "load_representation"]
 
 SCHEMA = 1
 REPRESENTATION = "representation.json"
+FED = ("size", "mean", "std", "crop", "interpolation")  # how a backbone is fed
 BACKBONE_FILE, HEAD_FILE, SEEN_FILE = "backbone.safetensors", "head.safetensors", "seen.safetensors"
 
 
@@ -42,7 +44,7 @@ class Representation:
     `backbones.build`. `head` is the classifier that was trained with it, for `class_names` with `counts`.
     """
 
-    backbone: Backbone
+    backbone: Backbone | TextBackbone
     options: Mapping[str, Any] = field(default_factory=dict)
     head: Head | None = None
     class_names: tuple[str, ...] | None = None
@@ -51,16 +53,27 @@ class Representation:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def has_seen(self, items: Items) -> bool | None:
-        """Did any of these samples train the backbone? None where that is not known."""
+        """Did these samples train the backbone? None where that is not known.
+
+        They did if most of them did. A few samples that are in two splits do not make a test split memorised, but they
+        are warned of (PoiseWarning).
+        """
         if self.seen is None:
             return None
-        return bool(torch.isin(digests(items), self.seen).any())
+        known = int(torch.isin(digests(items), self.seen).sum())
+        if 0 < known < len(items):
+            warnings.warn(
+                f"{known} of {len(items)} samples trained the backbone, the others not", PoiseWarning, stacklevel=2
+            )
+        return 2 * known > len(items)
 
     def save(self, folder: str | Path) -> Path:
         """Write the folder. Raises: InputError where the disk refuses."""
         root = Path(folder)
-        state = {name: value.contiguous() for name, value in self.backbone.module.state_dict().items()}
-        files = {BACKBONE_FILE: save(state)}
+        files = {}
+        if isinstance(self.backbone, Backbone):
+            state = self.backbone.module.state_dict()
+            files[BACKBONE_FILE] = save({name: value.contiguous() for name, value in state.items()})
         if self.seen is not None:
             files[SEEN_FILE] = save({"digests": self.seen})
         for name, content in files.items():
@@ -74,7 +87,7 @@ class Representation:
             "backbone": {
                 "name": self.backbone.name,
                 "options": dict(self.options),
-                **{key: getattr(self.backbone, key) for key in ("size", "mean", "std", "crop", "interpolation", "dim")},
+                **{key: getattr(self.backbone, key) for key in FED if hasattr(self.backbone, key)},
             },
             "class_names": self.class_names,
             "counts": None if self.counts is None else self.counts.n.tolist(),
@@ -108,14 +121,12 @@ def load_representation(folder: str | Path, *, allow_factory: bool = False) -> R
             f"{root} names the network {said['name']!r}, code of its author; say that you trust it by naming it "
             f"yourself with --backbone {said['name']}"
         )
-    backbone = build(said["name"], weights=root / BACKBONE_FILE, size=said["size"], **said["options"])
-    fed: dict[str, Any] = {key: tuple(said[key]) if key in ("mean", "std") else said[key] for key in FED}
     try:
         seen = load_file(root / SEEN_FILE)["digests"] if SEEN_FILE in body["sha256"] else None
     except (SafetensorError, KeyError) as error:
         raise InputError(f"{root / SEEN_FILE} cannot be read: {error}") from None
     return Representation(
-        backbone=replace(backbone, **fed),
+        backbone=_built(root, said),
         options=said["options"],
         head=Head.load(root / HEAD_FILE) if HEAD_FILE in body["sha256"] else None,
         class_names=None if body["class_names"] is None else tuple(body["class_names"]),
@@ -125,7 +136,12 @@ def load_representation(folder: str | Path, *, allow_factory: bool = False) -> R
     )
 
 
-FED = ("mean", "std", "crop", "interpolation")
+def _built(root: Path, said: dict[str, Any]) -> Backbone | TextBackbone:
+    if said["name"].startswith("sentence:"):
+        return build_text(said["name"])
+    backbone = build(said["name"], weights=root / BACKBONE_FILE, size=said["size"], **said["options"])
+    fed: dict[str, Any] = {key: tuple(said[key]) if key in ("mean", "std") else said[key] for key in FED}
+    return replace(backbone, **fed)
 
 
 def _described(root: Path) -> dict[str, Any]:
@@ -146,6 +162,6 @@ def _described(root: Path) -> dict[str, Any]:
 
 
 def digests(items: Items) -> Tensor:
-    """(N,) int64, sorted: the first 8 bytes of each sample's digest. Two samples agree by chance in 1 of 10^19 pairs."""
+    """(N,) int64, sorted: the first 8 bytes of each digest; two samples agree by chance once in 10^19 pairs."""
     values = [int(items.digest(index)[:16], 16) - 2**63 for index in range(len(items))]
     return torch.tensor(values, dtype=torch.int64).sort().values

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from poise import __version__
-from poise.cli import deploy, study
+from poise.cli import deploy, images, study
 from poise.cli.shared import in_options
 from poise.errors import PoiseError
 
@@ -52,6 +52,8 @@ def _root(
 VERBS = (
     study.demo,
     study.inspect,
+    images.train,
+    images.extract,
     study.compare,
     study.tune,
     study.audit,

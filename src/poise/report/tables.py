@@ -193,3 +193,15 @@ def _scores_table(rows: Mapping[str, Scores], title: str, first: str) -> Table:
     for name, found in rows.items():
         table.add_row(name, *(_percent(getattr(found, score)) for score in SCORES))
     return table
+
+
+def scores_by_part(scores: Mapping[str, Scores], *, title: str) -> Table:
+    """One classifier on several splits, one line each, in percent."""
+    table = _table(title)
+    table.add_column("part")
+    for heading in ("rows", "all", "balanced", "many", "med", "few"):
+        table.add_column(heading, justify="right")
+    for part, found in scores.items():
+        values = (found.accuracy, found.balanced_accuracy, found.many, found.medium, found.few)
+        table.add_row(part, str(found.rows), *(_percent(value, 2) for value in values))
+    return table
