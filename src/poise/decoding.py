@@ -12,7 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from poise.errors import InputError
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "decode"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "decode", "read_stored"]
+
+Stored = bytes | memoryview
 
 # Pillow warns above this size and refuses above twice of it; here more than this is refused.
 MAX_PIXELS = 89_478_485
@@ -21,8 +23,10 @@ SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", ".jfif", ".jpe"}
 )
 
+MAGIC = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"GIF8", b"BM", b"II*", b"MM\x00*")
 
-def decode(source: bytes | bytearray | memoryview | Path, where: str, limit: int = MAX_PIXELS) -> Image.Image:
+
+def decode(source: Stored | Path, where: str, limit: int = MAX_PIXELS) -> Image.Image:
     """The image in mode RGB, upright as its EXIF orientation says.
 
     Gray of 16 bits is scaled, so that 65535 becomes 255. Transparent pixels are laid over white. Of an animation the
@@ -31,7 +35,7 @@ def decode(source: bytes | bytearray | memoryview | Path, where: str, limit: int
     Raises: InputError naming the image if it is missing, empty, truncated, no image, larger than `limit`, or of a kind
     whose range of values is unknown (32 bits per channel).
     """
-    file = io.BytesIO(_stored(source, where))
+    file = io.BytesIO(read_stored(source, where))
     try:
         with Image.open(file) as image:
             _refuse_large(image.size, where, limit)
@@ -46,7 +50,8 @@ def decode(source: bytes | bytearray | memoryview | Path, where: str, limit: int
         raise InputError(f"{where} is truncated or damaged ({error}); replace it, or leave it out") from None
 
 
-def _stored(source: bytes | bytearray | memoryview | Path, where: str) -> bytes | bytearray | memoryview:
+def read_stored(source: Stored | Path, where: str) -> Stored:
+    """The bytes of an image. Raises: InputError naming it if its file cannot be read."""
     if not isinstance(source, Path):
         return source
     try:
@@ -91,4 +96,6 @@ def _seems(stored: bytes) -> str:
         return "the file is empty"
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "it holds a web page, as a failed download does"
+    if stored.startswith(MAGIC):
+        return "it begins as one, and is truncated or damaged"
     return f"it begins with {stored[:8]!r}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from poise.backbones.backbone import HALVES, IMAGENET, Backbone, Made, Triple, seeded
+from poise.backbones.backbone import HALVES, IMAGENET, Backbone, Made, Triple, check_size, seeded
 from poise.backbones.cifar import CifarResNet
 from poise.backbones.factory import make_own
 from poise.backbones.hf_models import make_hf
@@ -21,7 +21,7 @@ from poise.backbones.probing import last_block, probed
 from poise.backbones.small import BasicResNet, ConvNet4
 from poise.backbones.text import TextBackbone, build_text
 from poise.backbones.timm_models import make_timm, timm_names
-from poise.backbones.weights import Loaded, load_weights
+from poise.backbones.weights import load_weights
 from poise.errors import InputError
 
 __all__ = ["Backbone", "TextBackbone", "build", "build_text", "load_weights", "names"]
@@ -69,8 +69,9 @@ def build(
     output = options.pop("output", None)
     with seeded(seed):
         made = _made(name, pretrained, weights, options)
-    loaded = Loaded({}) if weights is None else load_weights(made.module, Path(weights), name=name)
+    loaded = made.loaded if weights is None else load_weights(made.module, Path(weights), name=name)
     side = made.size if size is None else size
+    check_size(side)
     _resize(made.module, side)
     network = probed(name, made.module.eval(), side, made.output if output is None else output)
     backbone = Backbone(
@@ -94,11 +95,11 @@ def _made(name: str, pretrained: bool, weights: Path | None, options: dict[str, 
     if name in OWN:
         return _own(name, pretrained, options)
     kind, _, rest = name.partition(":")
-    if kind == "hf":
+    if kind == "hf" and rest:
         return make_hf(rest, pretrained=pretrained or (weights is None and Path(rest).is_dir()), options=options)
     if kind == "sentence":
         raise InputError(f"{name} reads texts and no images; it is for a table with a column of texts")
-    if kind != "timm" and rest:
+    if kind not in ("hf", "timm") and rest:
         if pretrained:
             raise InputError(f"{name} is your own network: give its weights as a file, or load them in the factory")
         return make_own(name, options=options)

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from poise.backbones.weights import Loaded
 from poise.checks import check_one_of, is_number, is_whole
 from poise.errors import InputError
 from poise.types import Head
 
-__all__ = ["HALVES", "IMAGENET", "INTERPOLATIONS", "Backbone", "Made", "Triple", "seeded"]
+__all__ = ["HALVES", "IMAGENET", "INTERPOLATIONS", "Backbone", "Made", "Triple", "check_size", "seeded"]
 
 Triple = tuple[float, float, float]
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -34,6 +35,7 @@ class Made(NamedTuple):
     output: str | int | None = None
     last_block: tuple[str, ...] = ()
     note: str = ""
+    loaded: Loaded = Loaded({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,7 @@ class Backbone:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if not is_whole(self.size) or self.size < 1:
-            raise InputError(f"the image size of a backbone must be a whole number of pixels, got {self.size!r}")
+        check_size(self.size)
         object.__setattr__(self, "mean", _three("mean", self.mean))
         object.__setattr__(self, "std", _three("std", self.std))
         if min(self.std) <= 0:
@@ -104,6 +105,12 @@ class Backbone:
                 f"beginnings of names, of which the last is {parameters[-1][0] if parameters else 'none'}"
             )
         return chosen
+
+
+def check_size(size: object) -> None:
+    """Raises: InputError unless the side of an image is a whole number of at least 1."""
+    if not isinstance(size, int) or not is_whole(size) or size < 1:
+        raise InputError(f"the size of the images must be a whole number of pixels of at least 1, got {size!r}")
 
 
 def _three(name: str, values: object) -> Triple:

@@ -1,13 +1,14 @@
 """Vision models of Hugging Face, from the hub or from a folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from poise.backbones.backbone import IMAGENET, Made, Triple
 from poise.backbones.hub import hub, needed
+from poise.backbones.weights import Loaded, find_classifier
 from poise.errors import InputError
 
 __all__ = ["make_hf"]
@@ -29,12 +30,12 @@ def make_hf(name: str, *, pretrained: bool, options: dict[str, Any]) -> Made:
 
     The features are its `pooler_output`, or the mean of the tokens where it has none. Where the stored weights lack the
     pooling layer, which would be random, the first token is read. Of a model of images and texts the part for images
-    is taken. Code that lies beside the weights is never run.
+    is taken, and the classifier of a folder is found too. Code that lies beside the weights is never run.
 
     Raises: InputError if the model cannot be had; MissingExtraError without transformers.
     """
     transformers = needed("transformers", "hf", f"hf:{name}")
-    with hub(name):
+    with hub(name), _quiet(transformers):
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
         module, missing = _model(transformers, name, config, pretrained)
         settings = _settings(name)
@@ -42,8 +43,12 @@ def make_hf(name: str, *, pretrained: bool, options: dict[str, Any]) -> Made:
     if missing and not unpooled:
         raise InputError(f"the stored weights of {name} lack {len(missing)} tensors, such as {', '.join(missing[:5])}")
     images = _images(getattr(config, "vision_config", config), settings)
+    if unpooled:
+        module.pooler = None
+    module = getattr(module, "vision_model", module).float()
+    file = Path(name) / "model.safetensors"
     return Made(
-        getattr(module, "vision_model", module).float(),
+        module,
         images.size,
         images.mean,
         images.std,
@@ -51,10 +56,26 @@ def make_hf(name: str, *, pretrained: bool, options: dict[str, Any]) -> Made:
         interpolation=images.interpolation,
         output="first" if unpooled else None,
         note="; ".join(filter(None, (images.note, "the stored weights have no pooling layer" if unpooled else ""))),
+        loaded=find_classifier(module, file) if pretrained and file.is_file() else Loaded({}),
     )
 
 
-def _model(transformers: Any, name: str, config: Any, pretrained: bool) -> tuple[nn.Module, list[str]]:
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Within, transformers shows no table of what it loaded, which the caller looks at, and no bar."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _model(transformers: Any, name: str, config: Any, pretrained: bool) -> tuple[Any, list[str]]:
     """The model, and the names of what its stored weights lack."""
     if not pretrained:
         return transformers.AutoModel.from_config(config, trust_remote_code=False), []

@@ -40,7 +40,7 @@ def hub(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of three libraries, which raise those of several others
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         if local:
             raise InputError(f"the folder {name} holds no model that can be loaded: {reason}") from error
         state = "HF_HUB_OFFLINE is set" if before else f"{constants.ENDPOINT} does not answer"

@@ -5,6 +5,7 @@ module's names are found. A torch file that holds other objects is refused, beca
 author.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from poise.errors import InputError
 from poise.types import Head
 
-__all__ = ["Loaded", "load_weights"]
+__all__ = ["Loaded", "find_classifier", "load_weights"]
 
 CLASSIFIERS = {"classifier", "fc", "head", "head_dist", "heads", "last_linear", "linear", "logits"}
 
@@ -60,6 +61,20 @@ def load_weights(module: nn.Module, path: Path, *, name: str) -> Loaded:
     inside = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
     _check(path, name, held, inside, wanted)
     module.load_state_dict({key: inside[key] for key in wanted if key in inside}, strict=False)
+    return _classifier(tensors, wanted, start)
+
+
+def find_classifier(module: nn.Module, path: Path) -> Loaded:
+    """The classifier of a weight file whose other tensors are in `module` already.
+
+    Raises: InputError if the file is damaged or holds objects that are no tensors.
+    """
+    tensors = {key: value for key, value in _flat(_read(path)) if isinstance(value, Tensor)}
+    return _classifier(tensors, module.state_dict(), _start(tensors, module.state_dict()) or "")
+
+
+def _classifier(tensors: Mapping[str, Tensor], wanted: Iterable[str], start: str) -> Loaded:
+    """What is named like a classifier and is no part of the module, whose names begin with `start`."""
     used = {f"{start}{key}" for key in wanted}
     spare = [key for key in tensors if _is_classifier(key) and key not in used]
     # A checkpoint may also hold a running average: of several classifiers those nearest to the weights are meant.
@@ -80,9 +95,10 @@ def _read(path: Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        if "Unsupported operand" in str(error):
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols, in files that will not load
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        if not _beginning(path).startswith((b"PK", b"\x80")):  # how an archive and a pickle begin
             raise InputError(f"{path} is damaged, or no torch file; copy it again") from None
         raise InputError(
             f"{path} holds Python objects that are no tensors, and to read them can run code; nothing was read: save "
@@ -94,6 +110,11 @@ def _read(path: Path) -> Mapping[Any, Any]:
     if isinstance(content, Mapping):
         return content
     raise InputError(f"{path} holds a {type(content).__name__}; a weight file holds tensors by name")
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
 
 
 def _flat(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 `open_samples` reads labelled samples, `open_items` those to be predicted; the format is recognised, or named.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from poise.sources.arrays import is_npz, read_npz
 from poise.sources.cifar import is_cifar, read_cifar
 from poise.sources.delimited import is_delimited, read_delimited
 from poise.sources.folder import is_folder, is_image, read_folder, read_image
-from poise.sources.hub import is_hub, read_hub
+from poise.sources.hub import PREFIX, is_hub, read_hub
 from poise.sources.idx import is_idx, read_idx
 from poise.sources.items import Encoded, Files, Pixels
 from poise.sources.lists import is_list, read_counts, read_list
@@ -95,7 +96,8 @@ def open_samples(
     (PoiseWarning) about classes without samples, rows that repeat others and files that are left out.
     """
     source = Path(path)
-    request = Request(label, image, text, group, root, limit)
+    names = None if class_names is None else tuple(class_names)
+    request = Request(label, image, text, group, root, names, limit)
     parts = _ordered(_format(source, format).read(source, request))
     wanted = None if split is None else SPLITS.get(split.lower(), split)
     if wanted is not None and wanted not in parts:
@@ -103,7 +105,7 @@ def open_samples(
     # Where classes are known beforehand, the other splits need not be looked at; some of the hub have no labels.
     if wanted is not None and parts[wanted].names is not None:
         parts = {wanted: parts[wanted]}
-    samples = assembled(source, parts, class_names)
+    samples = assembled(source, parts, names)
     return samples if wanted is None else {wanted: samples[wanted]}
 
 
@@ -124,7 +126,7 @@ def open_items(
     Raises: as `open_samples`.
     """
     source = Path(path)
-    request = Request(None, image, text, None, root, limit, labelled=False)
+    request = Request(image=image, text=text, root=root, limit=limit, labelled=False)
     parts = _ordered(_format(source, format).read(source, request))
     if split is None and len(parts) > 1:
         raise InputError(f"{source} has the splits {listed(parts)}; name one (split=)")
@@ -139,7 +141,7 @@ def open_items(
 def _format(path: Path, name: str | None) -> Format:
     if name is not None:
         check_one_of("format", name, [known.name for known in FORMATS])
-    if not path.exists() and not str(path).startswith("hf:"):
+    if not os.path.exists(path) and not str(path).startswith(PREFIX):  # which, unlike Path, bears names of any length
         raise InputError(f"there is no file or folder {path}{_near_file(path)}")
     for known in FORMATS:
         if known.name == name or (name is None and known.fits(path)):
@@ -149,7 +151,7 @@ def _format(path: Path, name: str | None) -> Format:
 
 
 def _near_file(path: Path) -> str:
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return f"; the folder {path.parent} does not exist either"
     return near(path.name, [other.name for other in path.parent.iterdir()])
 

@@ -121,36 +121,38 @@ def _unpickled(path: Path, file: str, stored: Mapping[str, bytes]) -> dict[str, 
     try:
         content = _PlainUnpickler(io.BytesIO(stored[file]), encoding="bytes").load()
         return {_text(key): value for key, value in content.items()}
-    except pickle.UnpicklingError as error:
+    except InputError as error:
         raise InputError(f"{path}, {file}: {error}") from None
     except Exception as error:  # damaged bytes make the machine of pickle raise whatever comes up
         raise InputError(f"{path}, {file} is damaged ({error!r}); get it anew") from None
+
+
+def _latin(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise InputError(f"it asks for the encoding {encoding!r}, which no archive of CIFAR does; it is refused")
+    return text.encode("latin1")
+
+
+# What a pickled array calls, under the names of old and new numpy, and how Python 3 writes bytes in old pickles.
+KNOWN = MappingProxyType(
+    {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        **{(f"numpy.{c}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0] for c in ("core", "_core")},
+        **{(f"numpy.{c}.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0] for c in ("core", "_core")},
+        ("_codecs", "encode"): _latin,
+    }
+)
 
 
 class _PlainUnpickler(pickle.Unpickler):
     """Builds arrays of numpy and plain values only."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few names that a pickled array needs. Raises: UnpicklingError for every other one."""
-        known = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): _latin,
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        }
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no archive of CIFAR does; it is refused")
-        return known[module, name]
-
-
-def _latin(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes in the old form of pickles."""
-    if encoding not in {"latin1", b"latin1"}:
-        raise pickle.UnpicklingError(
-            f"it asks for the encoding {encoding!r}, which no archive of CIFAR does; it is refused"
-        )
-    return text.encode("latin1")
+        """What a pickled array calls. Raises: InputError for every other name."""
+        if (module, name) not in KNOWN:
+            raise InputError(f"it asks for {module}.{name}, which no archive of CIFAR does; it is refused")
+        return KNOWN[module, name]
 
 
 def _text(value: Any) -> str:

@@ -52,23 +52,40 @@ def read_image(path: Path, request: Request) -> dict[str, Part]:
 def read_folder(path: Path, request: Request) -> dict[str, Part]:
     """The splits of a folder, or all its images as one part if no labels are wanted.
 
-    Raises: InputError for images beside the folders of classes, for no image at all, and for a link that leads back to
-    a folder that holds it. Warns (PoiseWarning) about files that are no images.
+    Raises: InputError for images beside the folders of classes, for one class or no image at all, and for a link that
+    leads back to a folder that holds it. Warns (PoiseWarning) about files that are no images.
     """
-    root = request.root or path
     others: list[str] = []
-    if not request.labelled:
-        images = tuple(_walk(root, "", others, ()))
-        parts = {"train": Part(Files(images, root, request.limit), np.array([]), lambda row: str(root / images[row]))}
-    else:
-        splits = _splits(root)
-        found = {split: _classes(root, folder, others) for split, folder in splits.items()}
-        names = tuple(sorted({name for classes in found.values() for name in classes}))
-        parts = {split: _part(root, classes, names, request) for split, classes in found.items()}
-    _warn_others(root, others)
+    parts = _labelled(path, request, others) if request.labelled else _unlabelled(path, request, others)
+    _warn_others(path, others)
     if not any(len(part.items) for part in parts.values()):
-        raise InputError(f"{root} holds no image; images are files that end in {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{path} holds no image; images are files that end in {', '.join(sorted(SUFFIXES))}")
     return parts
+
+
+def _unlabelled(root: Path, request: Request, others: list[str]) -> dict[str, Part]:
+    images = tuple(_walk(root, "", others, ()))
+    return {"train": Part(Files(images, root, request.limit), np.array([]), lambda row: str(root / images[row]))}
+
+
+def _labelled(root: Path, request: Request, others: list[str]) -> dict[str, Part]:
+    found = {split: _classes(root, folder, others) for split, folder in _splits(root).items()}
+    names = tuple(sorted({name for classes in found.values() for name in classes}))
+    if len(names) == 1 and request.class_names is None:
+        raise InputError(
+            f"{root} holds only one class, {names[0]!r}; a classifier needs samples of at least two"
+            f"{_hint(root, names[0])}"
+        )
+    return {split: _part(root, classes, names, request) for split, classes in found.items()}
+
+
+def _hint(root: Path, only: str = "") -> str:
+    """What was perhaps meant: a table beside the images, or a folder around the classes, as unpacking leaves it."""
+    if tables := [name for name in _level(root, "").others if name.lower().endswith((".csv", ".tsv", ".parquet"))]:
+        return f"; if {tables[0]} holds the labels, give that file"
+    if only and (root / only).is_dir() and (inner := _level(root, only).folders):
+        return f"; if {listed(inner, most=3)} are the classes, give {root / only}"
+    return ""
 
 
 def _splits(root: Path) -> dict[str, str]:
@@ -89,8 +106,9 @@ def _classes(root: Path, folder: str, others: list[str]) -> dict[str, list[str]]
     level = _level(root, folder)
     if level.images:
         state = "beside the folders of the classes" if level.folders else "in no folder of a class"
+        more = f", as {len(level.images) - 1} more do" if len(level.images) > 1 else ""
         raise InputError(
-            f"{root / folder / level.images[0]} lies {state} ({len(level.images)} images do); move it to its class"
+            f"{root / folder / level.images[0]} lies {state}{more}; move it into the folder of its class{_hint(root)}"
         )
     others.extend(os.path.join(folder, name) for name in level.others)
     found: dict[str, list[str]] = {}
@@ -126,9 +144,9 @@ def _level(root: Path, folder: str) -> Level:
             seen = sorted((e.name, e.is_dir()) for e in entries if e.name[0] != "." and e.name.lower() not in JUNK)
     except OSError as error:
         raise InputError(f"cannot read the folder {root / folder}: {error.strerror}") from None
-    files = [name for name, is_folder in seen if not is_folder]
+    files = [name for name, holds_more in seen if not holds_more]
     return Level(
-        tuple(name for name, is_folder in seen if is_folder),
+        tuple(name for name, holds_more in seen if holds_more),
         tuple(name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES),
         tuple(name for name in files if os.path.splitext(name)[1].lower() not in SUFFIXES),
     )

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from poise.decoding import decode
+from poise.decoding import decode, read_stored
 from poise.errors import InputError, MissingExtraError
 from poise.readers.source import listed
 from poise.sources.parts import Part, Request, split_in
 from poise.sources.tables import Table, parts_of
 
-__all__ = ["HubImages", "is_hub", "read_hub"]
+__all__ = ["PREFIX", "HubImages", "is_hub", "read_hub"]
 
 PREFIX = "hf:"
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk writes for several splits, and for one
@@ -53,9 +53,8 @@ class HubImages:
         return f"{self.where}, row {int(self.rows[index])}"
 
     def digest(self, index: int) -> str:
-        """The sha256 of the encoded bytes."""
-        stored = self._stored(index)
-        return hashlib.sha256(stored.read_bytes() if isinstance(stored, Path) else stored).hexdigest()
+        """The sha256 of the encoded bytes. Raises: InputError if they are in a file that cannot be read."""
+        return hashlib.sha256(read_stored(self._stored(index), self.describe(index))).hexdigest()
 
     def take(self, rows: Tensor) -> "HubImages":
         """Some of the images."""

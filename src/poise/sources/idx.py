@@ -64,7 +64,7 @@ def _part(file: Path, request: Request) -> Part:
     labels = _array(source, axes=1)
     if len(labels) != len(images):
         raise InputError(f"{file} has {len(images)} images and {source.name} has {len(labels)} labels; get both anew")
-    clothes = "fashion" in str(file.parent).lower() and labels.max(initial=0) < len(FASHION)
+    clothes = "fashion" in "/".join(file.absolute().parts[-3:-1]).lower() and labels.max(initial=0) < len(FASHION)
     return Part(images, labels.astype(np.int64), lambda row: f"{source}, row {row}", FASHION if clothes else None)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
-from poise.decoding import MAX_PIXELS, decode
+from poise.decoding import MAX_PIXELS, decode, read_stored
 from poise.errors import InputError
 
 __all__ = ["Encoded", "Files", "Origin", "Pixels"]
@@ -47,10 +47,7 @@ class Files:
     def digest(self, index: int) -> str:
         """The sha256 of the file. Raises: InputError if it cannot be read."""
         path = self.path(index)
-        try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"cannot read the image {path}: {error.strerror}") from None
+        return hashlib.sha256(read_stored(path, str(path))).hexdigest()
 
     def take(self, rows: Tensor) -> "Files":
         """Some of the files."""
@@ -112,13 +109,14 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Images in memory: `values` (N, H, W, 3) uint8; `where` names their file.
+    """Images in memory: `values` (N, H, W, 3) uint8; `where` names their file, `rows` (N,) int64 their numbers in it.
 
     Raises: InputError for another shape or type.
     """
 
     values: npt.NDArray[np.uint8]
     where: str = "pixels"
+    rows: npt.NDArray[np.int64] | None = None
     kind: Literal["image"] = "image"
 
     def __post_init__(self) -> None:
@@ -143,7 +141,7 @@ class Pixels:
 
     def describe(self, index: int) -> str:
         """File and row, counted from 0."""
-        return f"{self.where}, row {index}"
+        return f"{self.where}, row {index if self.rows is None else self.rows[index]}"
 
     def digest(self, index: int) -> str:
         """The sha256 of size and pixels."""
@@ -152,4 +150,5 @@ class Pixels:
 
     def take(self, rows: Tensor) -> "Pixels":
         """A copy of some of the images."""
-        return replace(self, values=self.values[rows.numpy()])
+        chosen = rows.numpy()
+        return replace(self, values=self.values[chosen], rows=chosen if self.rows is None else self.rows[chosen])

@@ -76,10 +76,7 @@ def _column(files: list[Path], name: str) -> Any:
     import pyarrow
     import pyarrow.parquet
 
-    tables = [
-        _attempt(f, partial(pyarrow.parquet.read_table, f, columns=[name], partitioning=None, memory_map=True))
-        for f in files
-    ]
+    tables = [_attempt(f, partial(pyarrow.parquet.read_table, f, columns=[name], partitioning=None)) for f in files]
     return pyarrow.concat_tables(tables).column(name)
 
 

@@ -35,13 +35,14 @@ SPLITS: Mapping[str, str] = MappingProxyType(
 
 
 class Request(NamedTuple):
-    """What is wanted: names of columns, the folder of the images, the largest number of pixels, and whether labels."""
+    """Columns by name, the folder of images, the classes of another artefact, most pixels, and if labels matter."""
 
     label: str | None = None
     image: str | None = None
     text: str | None = None
     group: str | None = None
     root: Path | None = None
+    class_names: tuple[str, ...] | None = None
     limit: int = MAX_PIXELS
     labelled: bool = True
 
@@ -112,7 +113,7 @@ def one_per_split(path: Path, files: Sequence[Path]) -> dict[str, Path]:
     return {split: same[0] for split, same in grouped.items()}
 
 
-def assembled(path: Path, parts: Mapping[str, Part], class_names: Sequence[str] | None) -> dict[str, Samples]:
+def assembled(path: Path, parts: Mapping[str, Part], class_names: tuple[str, ...] | None) -> dict[str, Samples]:
     """Samples of every split, with the same classes in the same order in all of them.
 
     Raises: InputError for no split, an empty split, one class only, or a label that is no class. Warns (PoiseWarning)
@@ -136,7 +137,7 @@ def assembled(path: Path, parts: Mapping[str, Part], class_names: Sequence[str] 
     }
 
 
-def _coded(path: Path, parts: Sequence[Part], class_names: Sequence[str] | None) -> Coded:
+def _coded(path: Path, parts: Sequence[Part], class_names: tuple[str, ...] | None) -> Coded:
     """Class numbers of all rows of all splits, one after the other."""
     names = parts[0].names
     if any(part.names != names for part in parts):
