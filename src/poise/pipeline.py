@@ -14,6 +14,7 @@ import json
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -27,7 +28,7 @@ from poise.backbones import Backbone, build, build_text
 from poise.checkpoints import load_checkpoint
 from poise.config import Config, dump_config, load_config
 from poise.distributed import World, device_of
-from poise.errors import InputError
+from poise.errors import InputError, PoiseWarning
 from poise.extract import Views, extract, feed_of, is_small
 from poise.files import write_atomically
 from poise.leakage import check_leakage
@@ -136,7 +137,7 @@ def represent(
     }
     made_from = {"settings": config.stage1.to_dict(), **identity}
     if (target / REPRESENTATION).exists():
-        found = load_representation(target, allow_factory=True)
+        found = load_representation(target, trusted=config.backbone.name)
         if found.provenance.get("made_from") == made_from or allow_changed:
             return found
         raise InputError(f"{target} was trained with other settings or data; choose another folder, or delete it")
@@ -325,15 +326,20 @@ def extract_splits(
     counts = representation.counts or parts.get("train", next(iter(parts.values()))).counts
     stores = {}
     for part, samples in parts.items():
+        known = representation.rows_seen(samples.items)
+        if not isinstance(source, Splits) and 0 < (known or 0) < len(samples):
+            said = f"{known} of {len(samples)} samples of {part} trained the backbone, the others not"
+            warnings.warn(said, PoiseWarning, stacklevel=2)
         with phase(f"extracting {part} ({samples.items.kind}s)") as progress:
             stores[part] = extract(
                 representation.backbone,
                 samples,
                 folder / part,
                 counts=counts,
-                seen_by_backbone=representation.has_seen(samples.items),
+                # A few samples that are in two splits do not make a test split memorised.
+                seen_by_backbone=None if known is None else 2 * known > len(samples),
                 views=(views or {}).get(part, otherwise),
-                provenance={"part": part},
+                provenance={"part": part, "rows_that_trained_the_backbone": known},
                 world=world,
                 device=device_of(device),
                 workers=workers,

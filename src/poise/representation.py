@@ -11,7 +11,6 @@ caller allows that name.
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from poise.backbones import Backbone, TextBackbone, build, build_text
-from poise.errors import InputError, PoiseWarning
+from poise.errors import InputError
 from poise.files import write_atomically
 from poise.samples import Items
 from poise.types import ClassCounts, Head
@@ -52,20 +51,9 @@ class Representation:
     seen: Tensor | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def has_seen(self, items: Items) -> bool | None:
-        """Did these samples train the backbone? None where that is not known.
-
-        They did if most of them did. A few samples that are in two splits do not make a test split memorised, but they
-        are warned of (PoiseWarning).
-        """
-        if self.seen is None:
-            return None
-        known = int(torch.isin(digests(items), self.seen).sum())
-        if 0 < known < len(items):
-            warnings.warn(
-                f"{known} of {len(items)} samples trained the backbone, the others not", PoiseWarning, stacklevel=2
-            )
-        return 2 * known > len(items)
+    def rows_seen(self, items: Items) -> int | None:
+        """How many of these samples trained the backbone; None where that is not known."""
+        return None if self.seen is None else int(torch.isin(digests(items), self.seen).sum())
 
     def save(self, folder: str | Path) -> Path:
         """Write the folder. Raises: InputError where the disk refuses."""
@@ -73,7 +61,9 @@ class Representation:
         files = {}
         if isinstance(self.backbone, Backbone):
             state = self.backbone.module.state_dict()
-            files[BACKBONE_FILE] = save({name: value.contiguous() for name, value in state.items()})
+            # Copies, because the format knows no two names of one tensor.
+            plain = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+            files[BACKBONE_FILE] = save(plain)
         if self.seen is not None:
             files[SEEN_FILE] = save({"digests": self.seen})
         for name, content in files.items():
@@ -97,10 +87,11 @@ class Representation:
         return write_atomically(root / REPRESENTATION, json.dumps(body, indent=1) + "\n").parent
 
 
-def load_representation(folder: str | Path, *, allow_factory: bool = False) -> Representation:
+def load_representation(folder: str | Path, *, trusted: str | None = None) -> Representation:
     """What `Representation.save` wrote.
 
-    `allow_factory` permits the folder to name a factory in a package of the user's, whose code is then run.
+    A folder may name a network of its author's, `package.module:factory`, whose code would run; it has to be `trusted`
+    by the same name.
 
     Raises: InputError naming the file that is missing, damaged or from a newer version.
     """
@@ -116,10 +107,11 @@ def load_representation(folder: str | Path, *, allow_factory: bool = False) -> R
                     f"{path} is damaged: its sha256 is not that of {REPRESENTATION}; restore it from a copy"
                 )
     said = body["backbone"]
-    if ":" in said["name"] and "." in said["name"].split(":")[0] and not allow_factory:
+    kind, colon, _ = said["name"].partition(":")
+    if colon and kind not in ("hf", "sentence", "timm") and said["name"] != trusted:
         raise InputError(
-            f"{root} names the network {said['name']!r}, code of its author; say that you trust it by naming it "
-            f"yourself with --backbone {said['name']}"
+            f"{root} names the network {said['name']!r}, whose code would run; if you trust it, say so by that name: "
+            f"--backbone {said['name']}"
         )
     try:
         seen = load_file(root / SEEN_FILE)["digests"] if SEEN_FILE in body["sha256"] else None

@@ -1,5 +1,6 @@
 """Verbs that make and use what is deployed: fit, predict, check."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from poise.cli.inputs import (
     per_class,
     unlabelled,
 )
-from poise.cli.shared import Json, Quiet, Seed, answer, progress_bar
+from poise.cli.shared import ImageColumn, Json, Quiet, Seed, Set, TextColumn, answer, progress_bar
 
 __all__ = ["check", "fit", "predict"]
 
@@ -57,14 +58,59 @@ def fit(
     groups: Groups = None,
     ignore: Ignore = "",
     seen: Seen = None,
+    image: ImageColumn = None,
+    text: TextColumn = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Network for images or texts, such as timm:resnet50 or convnet4.", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe or YAML file for images or texts.", show_default=False)
+    ] = None,
+    changes: Set = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse images or texts that are in two parts.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose, fit and calibrate a head for your class prior, and write a folder that `poise predict` reads."""
+    """Choose, fit and calibrate a head for your class prior, and write a folder that `poise predict` reads.
+
+    Of feature rows this makes a head. Of images (a folder with one folder per class, a table, a list, an archive) or
+    texts (--text COLUMN) it makes everything: it sets rows aside, trains or loads a backbone, extracts features,
+    compares heads on the rows set aside, and writes backbone and head. The same command goes on where it was stopped.
+    """
     from poise import runs
+    from poise.cli.images import fit_images, samples_in
     from poise.deployment import Targets, deploy
     from poise.errors import InputError
 
+    asked = {"label": label, "group": groups, "image": image, "text": text}
+    samples = samples_in(train, asked=asked)
+    if samples is not None:
+        if costs is not None or head is not None or held_out is not None:
+            raise InputError(
+                "--costs, --head and --held-out are for feature rows; name held-out images with -s data.held_out=PATH"
+            )
+        fit_images(
+            samples,
+            train,
+            out,
+            method=method,
+            prior=prior,
+            targets=Targets(
+                abstain_accuracy=abstain_accuracy, coverage=coverage, precision=precision, alpha=alpha, top_k=top_k
+            ),
+            recipe=recipe,
+            backbone=backbone,
+            asked=asked,
+            changes=changes,
+            seed=seed,
+            strict=strict,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    if recipe or backbone or changes:
+        raise InputError(f"--recipe, --backbone and --set are for images or texts; {train} holds feature rows")
     if head is not None and held_out is None:
         raise InputError("--head needs --held-out: rows that neither the head nor the backbone saw")
     read = load_inputs(
@@ -129,17 +175,32 @@ def predict(
         typer.Option(min=1, help="Write the K best classes instead of all probabilities.", show_default=False),
     ] = None,
     ignore: Ignore = "",
+    image: ImageColumn = None,
+    text: TextColumn = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="The network of your own that the model may run.", show_default=False)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict rows with a fitted model: class names, confidence and probabilities, one line per row."""
+    """Predict rows, images or texts with a fitted model: class names, confidence and probabilities, one line each."""
     from poise.artefact import load
-    from poise.predictions import write_predictions
 
     found = load(existing(model))
-    read = unlabelled(rows, found.provenance.get("columns"), ignore)
-    with progress_bar("predicting", quiet=quiet or as_json) as report:
-        done = write_predictions(found, read.x, out, carried=read.extra, top=top, progress=report)
+    silent, notes = quiet or as_json, ()
+    if (model / "representation").is_dir():
+        from poise.project import predict_items
+        from poise.sources import open_items
+
+        items = open_items(rows, image=image, text=text)
+        done = predict_items(model, items, out, top=top, trusted=backbone, phase=partial(progress_bar, quiet=silent))
+    else:
+        from poise.predictions import write_predictions
+
+        read = unlabelled(rows, found.provenance.get("columns"), ignore)
+        notes = read.notes
+        with progress_bar("predicting", quiet=silent) as report:
+            done = write_predictions(found, read.x, out, carried=read.extra, top=top, progress=report)
     given = sorted(((name, n) for name, n in done.answers.items() if n), key=lambda item: -item[1])
     rest = [f"  and {len(given) - 10} classes more"] if len(given) > 10 else []
     prior = "the prior that it was fitted for" if found.prior_applied is not None else "no prior: treat them as scores"
@@ -152,7 +213,7 @@ def predict(
             f"probabilities are for {prior}",
         ],
         written=[done.path],
-        remarks=read.notes,
+        remarks=notes,
         as_json=as_json,
         quiet=quiet,
     )

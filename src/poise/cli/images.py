@@ -1,24 +1,23 @@
 """Verbs that begin with images or texts: train, extract."""
 
+import warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from poise.cli.inputs import Label
-from poise.cli.shared import Json, Quiet, Seed, answer, progress_bar
+from poise.cli.shared import ImageColumn, Json, Quiet, Seed, Set, TextColumn, answer, progress_bar
 
 if TYPE_CHECKING:
     from poise.config import Config
+    from poise.deployment import Targets
+    from poise.samples import Samples
 
-__all__ = ["extract", "train"]
+__all__ = ["extract", "fit_images", "samples_in", "train"]
 
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", help="Change one key, such as 'stage1.lr=0.05'; repeat.", show_default=False),
-]
 DataPath = Annotated[str | None, typer.Option(help="Training samples, as data.train.", show_default=False)]
 TestPath = Annotated[str | None, typer.Option(help="Test samples, as data.test.", show_default=False)]
 
@@ -117,8 +116,8 @@ def extract(
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Load the published weights of a backbone.")] = False,
     weights: Annotated[Path | None, typer.Option(help="Weight file of a backbone.", show_default=False)] = None,
     label: Label = None,
-    image: Annotated[str | None, typer.Option(help="Column of the images.", show_default=False)] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the texts.", show_default=False)] = None,
+    image: ImageColumn = None,
+    text: TextColumn = None,
     views: Annotated[int, typer.Option(min=0, help="Augmented views beside the test-time view.")] = 0,
     flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored view.")] = False,
     dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
@@ -161,6 +160,109 @@ def extract(
         {part: str(path) for part, path in stores.items()},
         [f"{len(stores)} stores from {source if isinstance(source, str) else model}"],
         written=list(stores.values()),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+# --- fit and predict with images or texts -----------------------------------------------------------------------------
+
+
+def samples_in(path: str, *, asked: dict[str, str | None]) -> "dict[str, Samples] | None":
+    """The samples of a path by split; None if it holds feature rows instead.
+
+    Raises: InputError for a folder, list or archive that cannot be used.
+    """
+    from poise.errors import InputError
+    from poise.sources import open_samples
+
+    place = Path(path)
+    if (place / "manifest.json").exists() or (place / "features").is_dir():
+        return None
+    if place.suffix.lower() in (".npy", ".safetensors") or ("#" in path and not place.exists()):
+        return None
+    wanted = {key: value for key, value in asked.items() if value is not None}
+    if place.is_dir() or path.startswith("hf:") or {"image", "text"} & set(wanted):
+        return open_samples(path, **wanted)  # type: ignore[arg-type]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return open_samples(path, **wanted)  # type: ignore[arg-type]
+    except InputError:
+        # A table or array file without images: its columns are features, and what is wrong with it is said there.
+        if place.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz"):
+            return None
+        raise
+
+
+def fit_images(
+    samples: "dict[str, Samples]",
+    path: str,
+    out: Path,
+    *,
+    method: str,
+    prior: str,
+    targets: "Targets",
+    recipe: str | None,
+    backbone: str | None,
+    asked: dict[str, str | None],
+    changes: list[str] | None,
+    seed: int,
+    strict: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """From samples to a deployable folder, as `poise fit` does it."""
+    from poise import runs
+    from poise.claims import claimed, stoppable
+    from poise.cli.inputs import class_prior
+    from poise.config import load_config
+    from poise.pipeline import prepare
+    from poise.project import fit_samples, recipe_for
+    from poise.report import tables
+    from poise.training import StoppedError
+
+    given = {"data.train": path, "backbone.name": backbone, "data.seed": seed}
+    given |= {f"data.{key}": value for key, value in asked.items()}
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    config = load_config(recipe or recipe_for(samples["train"].items, backbone), [*overrides, *(changes or ())])
+    runs.prepare(out)
+    with claimed(out), stoppable() as wish:
+        splits = prepare(config, strict=strict)
+        lines = [f"{path}: {len(splits.train.class_names)} classes", *(f"  {note}" for note in splits.notes)]
+        answer(None, [*lines, f"recipe: {config.recipe}; backbone: {config.backbone.name}"], quiet=quiet or as_json)
+        try:
+            found = fit_samples(
+                config,
+                splits,
+                out,
+                method=method,
+                prior=class_prior(prior, splits.train.class_names),
+                targets=targets,
+                seed=seed,
+                should_stop=wish,
+                phase=partial(progress_bar, quiet=quiet or as_json),
+            )
+        except StoppedError as error:
+            typer.echo(f"poise: {error}", err=True)
+            raise SystemExit(wish.code or 143) from None
+    said: list[Any] = []
+    if found.comparison is not None:
+        said += [tables.to_terminal(found.comparison.table(), title=Path(path).name), tables.LEGEND, ""]
+        said += [found.comparison.verdict(), ""]
+    said += [f"method: {found.model.method}"]
+    if found.scores is not None:
+        said += [tables.scores_by_part({"test": found.scores}, title="the model on the test split, in percent")]
+    answer(
+        {
+            "method": found.model.method,
+            "classes": len(found.model.class_names),
+            "path": str(out),
+            "test": None if found.scores is None else found.scores.to_dict(),
+            "comparison": None if found.comparison is None else found.comparison.to_dict(),
+        },
+        [*said, f"next: poise predict {out} MORE"],
+        written=found.written,
         as_json=as_json,
         quiet=quiet,
     )

@@ -32,8 +32,8 @@ __all__ = [
 Train = Annotated[
     str,
     typer.Argument(
-        help="Training rows: a store folder, .csv, .tsv, .parquet, .npz, .npy or .safetensors; FILE#NAME for one split "
-        "of a file that holds several."
+        help="Training rows: a run of `poise train`, a store folder, .csv, .tsv, .parquet, .npz, .npy or .safetensors; "
+        "FILE#NAME for one split of a file that holds several."
     ),
 ]
 Test = Annotated[
@@ -114,6 +114,8 @@ def load_inputs(
     from poise.readers.heads import read_head
     from poise.types import Problem
 
+    if (run := Path(train) / "features").is_dir():
+        train, test, held_out, head = _of_run(run, test, held_out, head)
     if head is not None:
         existing(head)
     table = _read(train, label=label, group_column=groups, ignore=ignore, seen_by_backbone=seen)
@@ -134,6 +136,23 @@ def load_inputs(
     remarks += _alike(rows.class_names or ())
     name = _file_and_key(train)[0].name
     return Inputs(Problem(rows, first, unseen), evaluated, ids, table.names, tuple(remarks), name)
+
+
+def _of_run(
+    stores: Path, test: str | None, held_out: str | None, head: Path | None
+) -> tuple[str, str | None, str | None, Path | None]:
+    """What a run of `poise train` or `poise fit` stored, where nothing else is given."""
+
+    def there(path: Path) -> str | None:
+        return str(path) if path.exists() else None
+
+    classifier = there(stores.parent / "representation" / "head.safetensors")
+    return (
+        str(stores / "train"),
+        test or there(stores / "test"),
+        held_out or there(stores / "held_out"),
+        head or (None if classifier is None else Path(classifier)),
+    )
 
 
 def _alike(names: Sequence[str]) -> list[str]:

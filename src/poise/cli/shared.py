@@ -9,13 +9,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-__all__ = ["Json", "Out", "Quiet", "Seed", "answer", "in_options", "progress_bar"]
+__all__ = ["ImageColumn", "Json", "Out", "Quiet", "Seed", "Set", "TextColumn", "answer", "in_options", "progress_bar"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings, errors and the paths written.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of row orders, fresh starts and folds.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default=False)]
 
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", help="Change one key of the recipe, such as 'stage1.lr=0.05'; repeat.", show_default=False
+    ),
+]
+ImageColumn = Annotated[
+    str | None, typer.Option("--image", help="Column of images or their paths.", show_default=False)
+]
+TextColumn = Annotated[str | None, typer.Option("--text", help="Column of texts.", show_default=False)]
 
 # What the library says of its arguments, in the words of the command line.
 OPTIONS = (
