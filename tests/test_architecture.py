@@ -96,6 +96,11 @@ ALLOWED: dict[str, set[str]] = {
         + ("lists", "parquet", "parts", "reading", "tables")
     },
     "text": VALUES,
+    "config/__init__": VALUES | {"config"},
+    "config/models": VALUES | {"config", "methods", "profiles", "stage1", "tails"},
+    "config/refusals": VALUES,
+    "config/stage1_keys": VALUES | {"augment", "config", "stage1", "transforms"},
+    "config/text": {"errors"},
     "tails": VALUES | {"profiles", "samples"},
     "splits": VALUES | {"folds", "profiles", "samples", "tails"},
     "leakage": {"checks", "errors", "samples"},

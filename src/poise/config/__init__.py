@@ -152,9 +152,9 @@ def _located(tree: Tree, folder: Path) -> Tree:
 
 
 def _absolute(value: Any, folder: Path) -> Any:
-    if not isinstance(value, str) or not value or value.startswith("hf:"):
+    if not isinstance(value, str) or not value or value.startswith(("demo:", "hf:")):
         return value
-    return os.path.abspath(folder / Path(value).expanduser())
+    return os.path.abspath(folder / os.path.expanduser(value))
 
 
 # --- overrides -------------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ class Extract(_Section):
     """
 
     views: int = _says(0, "a whole number, 0 or more (augmented copies of each training image)", ge=0)
-    flip: bool = _says(False, "true or false (one more view: the mirrored image)")
+    flip: bool = _says(False, "true or false (a mirrored view of held-out and test images)")
     augment: tuple[str, ...] | None = _says(None, "a list of texts or null (that of stage 1)")
     dtype: Literal["float16", "bfloat16", "float32"] = _says("float16", "one of float16, bfloat16, float32")
     batch_size: int = _says(256, "a whole number, 1 or more", ge=1)

@@ -17,6 +17,7 @@ __all__ = ["parsed", "written"]
 LARGEST = 1_000_000  # characters of a text
 MOST = 20_000  # values in it, each counted as often as an alias repeats it
 DEEPEST = 20
+LONGEST = 18  # characters of a whole number, so that it is below 2^63
 
 CORE = "tag:yaml.org,2002:"
 NUMERIC = list("-+.0123456789")
@@ -124,10 +125,17 @@ class _Builder:
     def scalar(self, node: yaml.ScalarNode) -> Any:
         kind = node.tag.removeprefix(CORE)
         if kind == "str":
-            return node.value
+            return self.text(node)
         if kind not in PATTERNS or not PATTERNS[kind][0].fullmatch(node.value):
             raise self.tagged(node)
+        if kind == "int" and len(node.value) > LONGEST:
+            raise self.refused(node, f"a number of {len(node.value)} characters is larger than any key takes; lower it")
         return READ[kind](node.value)
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        if any(mark == "\0" or "\ud800" <= mark <= "\udfff" for mark in node.value):
+            raise self.refused(node, "a text holds \\0 or half a character (\\ud800 to \\udfff); leave it out")
+        return str(node.value)
 
     def tagged(self, node: yaml.Node) -> InputError:
         return self.refused(

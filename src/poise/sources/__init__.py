@@ -16,6 +16,8 @@ from poise.samples import Items, Samples
 from poise.sources.arrays import is_npz, read_npz
 from poise.sources.cifar import is_cifar, read_cifar
 from poise.sources.delimited import is_delimited, read_delimited
+from poise.sources.demo import PREFIX as DEMO
+from poise.sources.demo import is_demo, read_demo
 from poise.sources.folder import is_folder, is_image, read_folder, read_image
 from poise.sources.hub import PREFIX, is_hub, read_hub
 from poise.sources.idx import is_idx, read_idx
@@ -50,6 +52,7 @@ class Format(NamedTuple):
 
 # The first that fits is taken, so that a folder of classes comes last.
 FORMATS: tuple[Format, ...] = (
+    Format("demo", "demo:glyphs, rendered from fonts", is_demo, read_demo),
     Format("hf", "hf:OWNER/NAME, or a folder written by save_to_disk", is_hub, read_hub),
     Format("cifar", "the Python archive of CIFAR-10 or CIFAR-100", is_cifar, read_cifar),
     Format("idx", "*-images-idx3-ubyte with labels", is_idx, read_idx),
@@ -141,7 +144,7 @@ def open_items(
 def _format(path: Path, name: str | None) -> Format:
     if name is not None:
         check_one_of("format", name, [known.name for known in FORMATS])
-    if not os.path.exists(path) and not str(path).startswith(PREFIX):  # which, unlike Path, bears names of any length
+    if not os.path.exists(path) and not str(path).startswith((PREFIX, DEMO)):  # unlike Path, it bears any length
         raise InputError(f"there is no file or folder {path}{_near_file(path)}")
     for known in FORMATS:
         if known.name == name or (name is None and known.fits(path)):
