@@ -13,6 +13,20 @@ ROOT = Path(poise.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
 VALUES = {"checks", "errors", "files", "randomness", "types", "spec", "wording"}
+ADAPTERS = (
+    "arrays",
+    "cifar",
+    "delimited",
+    "folder",
+    "hub",
+    "idx",
+    "items",
+    "lists",
+    "parquet",
+    "parts",
+    "reading",
+    "tables",
+)
 FAMILIES = ("bce", "focal", "gala", "softmax")
 PURE = {
     "augment",
@@ -90,17 +104,31 @@ ALLOWED: dict[str, set[str]] = {
     "samples": VALUES,
     "decoding": {"errors"},
     "sources/__init__": VALUES | {"decoding", "readers", "samples", "sources"},
-    **{
-        f"sources/{name}": VALUES | {"decoding", "readers", "samples", "sources"}
-        for name in ("arrays", "cifar", "delimited", "folder", "hub", "idx", "items")
-        + ("lists", "parquet", "parts", "reading", "tables")
-    },
+    **{f"sources/{name}": VALUES | {"decoding", "readers", "samples", "sources"} for name in ADAPTERS},
     "text": VALUES,
     "config/__init__": VALUES | {"config"},
     "config/models": VALUES | {"config", "methods", "profiles", "stage1", "tails"},
     "config/refusals": VALUES,
     "config/stage1_keys": VALUES | {"augment", "config", "stage1", "transforms"},
     "config/text": {"errors"},
+    "sources/demo": VALUES | {"glyphs", "sources"},
+    "stage1": VALUES | {"losses", "plan", "sampling"},
+    "network": VALUES | {"backbones", "stage1"},
+    "distributed": {"errors"},
+    "checkpoints": {"errors", "files"},
+    "claims": {"errors"},
+    "logs": {"checks", "errors", "files"},
+    "feeds": VALUES | {"augment", "samples", "transforms"},
+    "training": VALUES | {"augment", "backbones", "checkpoints", "distributed", "feeds", "losses", "network", "stage1"},
+    "representation": VALUES | {"backbones", "samples"},
+    "growing": {"errors", "files", "manifest", "types"},
+    "extract": VALUES | {"augment", "backbones", "distributed", "feeds", "growing", "samples", "sources", "transforms"},
+    "pipeline": VALUES
+    | {"backbones", "checkpoints", "config", "distributed", "extract", "leakage", "logs", "metrics", "record"}
+    | {"representation", "samples", "sources", "splits", "stage1", "store", "training"},
+    "project": VALUES
+    | {"artefact", "backbones", "comparison", "config", "deployment", "extract", "headroom", "manifest", "methods"}
+    | {"metrics", "pipeline", "predictions", "protocols", "representation", "runs", "samples", "splits", "store"},
     "tails": VALUES | {"profiles", "samples"},
     "splits": VALUES | {"folds", "profiles", "samples", "tails"},
     "leakage": {"checks", "errors", "samples"},
@@ -161,7 +189,10 @@ ALLOWED: dict[str, set[str]] = {
     "cli/__init__": {"__version__", "cli", "errors"},
     "cli/shared": set(),
     "cli/inputs": {"cli", "errors", "folds", "priors", "readers", "types", "wording"},
-    "cli/deploy": {"artefact", "checkup", "cli", "deployment", "errors", "predictions", "readers", "runs"},
+    "cli/deploy": {"artefact", "checkup", "cli", "deployment", "errors", "pipeline", "predictions", "project"}
+    | {"readers", "runs", "sources"},
+    "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "pipeline", "project"}
+    | {"report", "runs", "samples", "sources", "survey", "training"},
     "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
     | {"inspection", "methods", "protocols"}
     | {"advice", "comparison", "readers", "report", "runs", "selection", "spec", "types"},

@@ -7,10 +7,13 @@ The files hold tensors and plain values only, are read with `weights_only=True`,
 the old ones: what cannot be read back is never kept.
 """
 
+import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
+import numpy as np
 import torch
 
 from poise.errors import InputError
@@ -25,7 +28,7 @@ SCHEMA = 1
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
-    """Write the newest checkpoint; the one that was newest becomes the previous one.
+    """Write the newest checkpoint; the one that was newest becomes the previous one. Scalars of numpy become plain.
 
     Raises: InputError naming the file and the bytes needed where the disk refuses; the old files are intact then.
     """
@@ -33,12 +36,19 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
     temporary = None
     try:
         temporary = neighbour(path)
-        torch.save({"format": FORMAT, "schema": SCHEMA, **content}, temporary)
+        # To an open file: torch tells its reason for a full disk only where Python writes. On the disk before any name
+        # changes, because some disks are found to be full only then.
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, "schema": SCHEMA, **_plain(content)}, file)
+            file.flush()
+            os.fsync(file.fileno())
         torch.load(temporary, weights_only=True)
         if path.exists():
             path.replace(folder / PREVIOUS)
         return settle(temporary, path)
     except (OSError, RuntimeError) as error:
+        if "DataLoader worker" in str(error):  # raised wherever the program is when a worker of its own dies
+            raise
         need = sum(t.nbytes for t in _tensors(content))
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise InputError(
@@ -65,12 +75,16 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     older = folder / PREVIOUS
     spare = path != older and older.exists()
     other = f"; the one before it is {older}: rename that to {NEWEST} to go on from there" if spare else ""
+    if not _is_whole(path):
+        raise InputError(f"{path} is cut short or damaged: it is no whole archive, as a checkpoint is{other}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise InputError(f"{path} holds objects that are no tensors; it was not opened, and it is not ours") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}){other}") from None
+        raise InputError(
+            f"{path} cannot be read ({(str(error) or type(error).__name__).splitlines()[0]}){other}"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is no checkpoint of Poise")
     if content["schema"] > SCHEMA:
@@ -79,9 +93,34 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed writer left."""
+    """Remove the temporary files that a killed writer left, and see that the folder, made if missing, takes files.
+
+    Raises: InputError if it does not.
+    """
+    try:
+        neighbour(folder / NEWEST)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder} ({error.strerror or error}); choose another folder") from error
     for stray in folder.glob(f".{NEWEST}.*.tmp"):
         stray.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path) -> bool:
+    """Is it an archive whose parts have their checksums? Torch looks at none of these."""
+    try:
+        with ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """The same, scalars of numpy as Python's: a reader that runs no code of a file refuses theirs."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_make"):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -24,7 +24,7 @@ __all__ = ["World", "device_of", "started", "synchronised"]
 
 TIMEOUT_SECONDS = 600.0  # a dead process is noticed at once by its closed connection; this is for one that hangs
 PATIENCE = timedelta(days=7)  # of those that have done their share of an extraction
-ROLL_CALL_SECONDS = 5.0
+ROLL_CALL_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def _roll_call() -> list[int]:
     absent: list[int] = []
     try:
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(*place, is_master=False, timeout=timedelta(seconds=ROLL_CALL_SECONDS))
+        patience = timedelta(seconds=ROLL_CALL_SECONDS)
+        store = dist.TCPStore(*place, is_master=False, timeout=patience)  # type: ignore[attr-defined]
         store.set(f"{said}/{rank}", "")
         until = time.monotonic() + ROLL_CALL_SECONDS
         while time.monotonic() < until:

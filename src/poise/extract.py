@@ -19,7 +19,7 @@ from poise.backbones import Backbone, TextBackbone
 from poise.checks import is_whole
 from poise.distributed import World
 from poise.errors import InputError
-from poise.feeds import Feed, InMemory, Step, Streamed
+from poise.feeds import Feed, InMemory, Step, Streamed, explained
 from poise.randomness import seed_for
 from poise.samples import Items, Samples
 from poise.sources import pixels
@@ -146,6 +146,7 @@ def extract(
             root,
             shards,
             counts,
+            dtype=getattr(torch, how.dtype),
             class_names=samples.class_names,
             seen_by_backbone=seen_by_backbone,
             provenance={**(provenance or {}), "extraction": identity, "views": how.kinds},
@@ -194,6 +195,7 @@ def _told(progress: Progress, before: int, parts: int, done: int, total: int) ->
 
 
 @torch.no_grad()
+@explained()
 def _shard(
     backbone: Backbone | TextBackbone,
     items: Items,

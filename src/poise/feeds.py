@@ -6,6 +6,7 @@ belong to a place in the epoch, not to a process or worker, so every way of shar
 
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -14,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from poise.augment import Augmentation
-from poise.errors import PoiseError
+from poise.errors import InputError, PoiseError
 from poise.randomness import seed_for, uniforms
 from poise.samples import Items
 from poise.transforms import Transform
 
-__all__ = ["AUGMENT", "Feed", "InMemory", "Step", "Streamed"]
+__all__ = ["AUGMENT", "Feed", "InMemory", "Step", "Streamed", "explained"]
 
 AUGMENT = 11  # name of the random stream of augmentations
 
@@ -58,7 +59,7 @@ class InMemory:
 class Streamed(Dataset[Tensor | PoiseError]):
     """Photographs, decoded and augmented one by one, by `workers` processes ahead of the training (0: as needed).
 
-    Raises: PoiseError if a worker is killed; InputError of the first image that cannot be read.
+    Raises: InputError of the first image that cannot be read.
     """
 
     items: Items
@@ -87,23 +88,50 @@ class Streamed(Dataset[Tensor | PoiseError]):
             num_workers=self.workers,
             worker_init_fn=_leave_signals,
             prefetch_factor=4 if self.workers else None,
+            generator=torch.Generator(),  # the loader draws a number, and not from the caller's generator
         )
+        images = iter(loader)
         try:
-            for images in loader:
-                if isinstance(images, PoiseError):
-                    raise images
-                yield images
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise PoiseError(
-                f"a process that reads images was killed ({str(error).splitlines()[0]}), most likely because memory "
-                "ran out; use fewer workers or smaller batches, and start the same command again"
-            ) from error
+            for batch in images:
+                if isinstance(batch, PoiseError):
+                    raise batch
+                yield batch
+        finally:
+            # Now, not when the loader is collected: until then the death of a reader is raised again and again.
+            getattr(images, "_shutdown_workers", lambda: None)()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Within, what ends the work on batches is told in words: a reader that was killed, memory that is full.
+
+    It goes around the whole loop, because the death of a reader is raised wherever the program is at that moment.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise PoiseError(
+            f"the memory of the device is full ({reason}); use a smaller batch_size, or for training a larger "
+            "accumulate, which keeps the batch"
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise PoiseError(
+            f"a process that reads images was killed ({str(error).splitlines()[0]}), most likely because memory "
+            "ran out; use fewer workers or smaller batches, and start the same command again"
+        ) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"a batch has a single image, of which batch normalisation has no statistics ({error}); set drop_last, or "
+            "choose a batch_size or accumulate that leaves no single image"
+        ) from error
 
 
 def _leave_signals(worker: int) -> None:
-    """Workers end when their owner says so, not by a Ctrl-C that reaches the whole group of processes."""
-    for name in (signal.SIGINT, signal.SIGUSR1):
+    """Workers end when their owner does or says so, not by a signal that reaches the whole group of processes."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

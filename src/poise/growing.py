@@ -40,9 +40,10 @@ def begin(folder: Path, identity: Mapping[str, Any]) -> None:
     known = folder / UNFINISHED
     if (folder / MANIFEST).exists():
         there = (read_manifest(folder).provenance or {}).get("extraction")
+        known.unlink(missing_ok=True)  # of a process that was killed right after it wrote the manifest
     elif known.exists():
         there = json.loads(known.read_text(encoding="utf-8"))
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} exists and holds no features of an extraction; choose another folder, or delete it")
     else:
         write_atomically(known, json.dumps(wanted, indent=1) + "\n")
@@ -82,20 +83,21 @@ def finish(
     shards: int,
     counts: ClassCounts,
     *,
+    dtype: torch.dtype,
     class_names: tuple[str, ...] | None,
     seen_by_backbone: bool | None,
     provenance: Mapping[str, Any],
 ) -> Path:
     """Write the manifest of a store whose shards are all there; `counts` (C,) are those of the training split.
 
-    If a value did not fit into the type that was asked for, all shards become float32, with a PoiseWarning.
+    If a value did not fit into `dtype`, all shards become float32, with a PoiseWarning.
 
     Raises: InputError naming the shards that are missing or damaged.
     """
     if absent := missing(folder, shards):
         raise InputError(f"{folder}: shards {absent[:5]} are missing; run the same extraction again")
     names = [SHARD_NAME.format(number) for number in range(shards)]
-    dtype = _one_type(folder, names)
+    dtype = _one_type(folder, names, dtype)
     heads = [_tensor(folder / name, "x").shape for name in names]
     views, dim = heads[0][0], heads[0][2]
     rows = [head[1] for head in heads]
@@ -122,14 +124,13 @@ def finish(
     return folder
 
 
-def _one_type(folder: Path, names: list[str]) -> torch.dtype:
-    """The type of all shards, which are rewritten where they differ."""
+def _one_type(folder: Path, names: list[str], asked: torch.dtype) -> torch.dtype:
+    """The type of all shards, which are rewritten where it is not the one that was asked for in all of them."""
     types = {name: _tensor(folder / name, "x").dtype for name in names}
-    if len(set(types.values())) == 1:
-        return next(iter(types.values()))
-    narrow = next(kind for kind in types.values() if kind != torch.float32)
+    if set(types.values()) == {asked}:
+        return asked
     warnings.warn(
-        f"some features lie beyond {torch.finfo(narrow).max:.6g}, the largest number of {narrow}; all are stored as "
+        f"some features lie beyond {torch.finfo(asked).max:.6g}, the largest number of {asked}; all are stored as "
         "torch.float32",
         PoiseWarning,
         stacklevel=3,

@@ -1,12 +1,11 @@
 """A backbone with its classifier, as stage 1 trains them together."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from poise.backbones import Backbone
+from poise.backbones.backbone import seeded
 from poise.randomness import seed_for
 from poise.stage1 import Stage1
 from poise.types import Head, Prep
@@ -40,8 +39,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone.module
         scale = settings.cosine_scale()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(settings.seed, HEAD))
+        with seeded(seed_for(settings.seed, HEAD)):
             self.head: nn.Module = (
                 nn.Linear(backbone.dim, classes) if scale is None else CosineClassifier(backbone.dim, classes, scale)
             )
@@ -50,7 +48,16 @@ class Network(nn.Module):
         self.requires_grad_(False)
         for parameter in self.trained:
             parameter.requires_grad_(True)
-        self.frozen_statistics = settings.frozen_statistics
+        keeps = settings.frozen_statistics and settings.trained != "all"
+        last = backbone.last_block if settings.trained == "last_block" else ()
+        self.frozen_norms = [
+            module
+            for name, module in self.backbone.named_modules()
+            if keeps
+            and isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and not f"{name}.".startswith(last)
+            and not any(parameter.requires_grad for parameter in module.parameters())
+        ]
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -64,17 +71,10 @@ class Network(nn.Module):
             return self.head(rows.float())  # type: ignore[no-any-return]
 
     def to_train(self) -> None:
-        """Training mode; normalisation without a trained parameter keeps its statistics if the settings say so."""
+        """Training mode; normalisation outside of what is trained keeps its statistics if the settings say so."""
         self.train()
-        for norm in self._frozen_norms() if self.frozen_statistics else ():
+        for norm in self.frozen_norms:
             norm.eval()
-
-    def _frozen_norms(self) -> Iterator[nn.Module]:
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(
-                parameter.requires_grad for parameter in module.parameters()
-            ):
-                yield module
 
     @torch.no_grad()
     def as_head(self) -> Head:

@@ -31,6 +31,7 @@ __all__ = ["REPRESENTATION", "Representation", "digests", "load_representation"]
 
 SCHEMA = 1
 REPRESENTATION = "representation.json"
+FIELDS = {"backbone", "class_names", "counts", "provenance", "schema", "sha256"}
 FED = ("size", "mean", "std", "crop", "interpolation")  # how a backbone is fed
 BACKBONE_FILE, HEAD_FILE, SEEN_FILE = "backbone.safetensors", "head.safetensors", "seen.safetensors"
 
@@ -84,7 +85,11 @@ class Representation:
             "provenance": dict(self.provenance),
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
         }
-        return write_atomically(root / REPRESENTATION, json.dumps(body, indent=1) + "\n").parent
+        try:
+            text = json.dumps(body, indent=1, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise InputError(f"options and provenance must be plain JSON (text, numbers, lists): {error}") from None
+        return write_atomically(root / REPRESENTATION, text).parent
 
 
 def load_representation(folder: str | Path, *, trusted: str | None = None) -> Representation:
@@ -148,6 +153,8 @@ def _described(root: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error}") from None
     if not isinstance(body, dict) or body.get("format") != "poise.representation":
         raise InputError(f"{path} describes no representation of Poise")
+    if absent := sorted(FIELDS - body.keys()):
+        raise InputError(f"{path} lacks {', '.join(absent)}; restore it from a copy")
     if body["schema"] > SCHEMA:
         raise InputError(f"{path} has schema {body['schema']}, this version reads up to {SCHEMA}; update poise")
     return body

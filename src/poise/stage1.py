@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,21 +81,34 @@ class Stage1:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "augment", tuple(self.augment))
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for name in ("augment", "milestones"):
+            if not isinstance(getattr(self, name), tuple | list):
+                raise InputError(f"stage 1: {name} must be a list, got {getattr(self, name)!r}; put it into a list")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         checks: tuple[tuple[str, str, Callable[[], bool]], ...] = (
             ("images_per_visit", "a whole number, 1 or more", lambda: _at_least(1, self.images_per_visit)),
             ("epochs", "a whole number, 1 or more", lambda: _at_least(1, self.epochs)),
-            ("lr_batch_size", "a whole number, 1 or more", lambda: _at_least(1, self.lr_batch_size or 1)),
+            (
+                "lr_batch_size",
+                "a whole number, 1 or more",
+                lambda: self.lr_batch_size is None or _at_least(1, self.lr_batch_size),
+            ),
             ("mixup", "a number, 0 or more", lambda: is_number(self.mixup) and self.mixup >= 0),
             ("ema", "a number in [0, 1)", lambda: is_number(self.ema) and 0 <= self.ema < 1),
-            ("deferred", "a share in [0, 1]", lambda: self.deferred is None or 0 <= self.deferred <= 1),
-            ("deferred_beta", "a number in [0, 1)", lambda: 0 <= self.deferred_beta < 1),
+            ("deferred", "a share in [0, 1]", lambda: self.deferred is None or _is_share(self.deferred)),
+            ("deferred_beta", "a number in [0, 1)", lambda: _is_share(self.deferred_beta) and self.deferred_beta < 1),
             ("trained", f"one of {', '.join(get_args(Trained))}", lambda: self.trained in get_args(Trained)),
             ("backbone_lr", "a number, 0 or more", lambda: is_number(self.backbone_lr) and self.backbone_lr >= 0),
-            ("accumulate", "from 1 to batch_size", lambda: 1 <= self.accumulate <= self.batch_size),
+            ("batch_size", "a whole number, 1 or more", lambda: _at_least(1, self.batch_size)),
+            (
+                "accumulate",
+                "a whole number from 1 to batch_size",
+                lambda: _at_least(1, self.accumulate) and self.accumulate <= self.batch_size,
+            ),
             ("precision", f"one of {', '.join(get_args(Precision))}", lambda: self.precision in get_args(Precision)),
-            ("seed", "a whole number, 0 or more", lambda: _at_least(0, self.seed)),
+            ("frozen_statistics", "true or false", lambda: isinstance(self.frozen_statistics, bool)),
+            ("channels_last", "true or false", lambda: isinstance(self.channels_last, bool)),
+            ("seed", "a whole number, 0 or more, below 2^63", lambda: _at_least(0, self.seed) and self.seed < 2**63),
             ("sampler", f"one of {', '.join(get_args(SamplerName))}", lambda: self.sampler in get_args(SamplerName)),
         )
         for name, allowed, good in checks:
@@ -157,7 +171,12 @@ class Stage1:
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON types."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(self).items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
 
 
 def _at_least(low: int, value: Any) -> bool:

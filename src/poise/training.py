@@ -7,6 +7,7 @@ the loss and a step number, and a run that was killed ends with the bits of one 
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
@@ -20,8 +21,8 @@ from poise.augment import beta_share, normalised
 from poise.backbones import Backbone
 from poise.checkpoints import load_checkpoint, save_checkpoint, sweep
 from poise.distributed import World, synchronised
-from poise.errors import InputError, PoiseError
-from poise.feeds import Feed, Step
+from poise.errors import InputError, PoiseError, PoiseWarning
+from poise.feeds import Feed, Step, explained
 from poise.losses import Loss
 from poise.network import Network
 from poise.randomness import hashed, seed_for
@@ -99,16 +100,18 @@ class _Run:
             "meter": dict(self.meter),
         }
 
-    def restore(self, content: Mapping[str, Any]) -> None:
-        """Become the run that `content` describes."""
+    def restore(self, content: Mapping[str, Any], *, same_loss: bool, same_parts: bool) -> None:
+        """Become the run that `content` describes; what belongs to another loss or other parts begins anew."""
         self.network.load_state_dict(content["network"])
-        for parameter, momentum in zip(self.network.trained, content["momentum"], strict=True):
+        for parameter, momentum in zip(self.network.trained, content["momentum"], strict=True) if same_parts else ():
             if momentum is not None:
                 self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-        for name, value in content["average"].items():
-            self.average[name].copy_(value)
-        device = next(self.network.parameters()).device
-        self.loss_state = _like(self.loss_state, [None if t is None else t.to(device) for t in content["loss_state"]])
+        for name, value in self.average.items():
+            value.copy_(content["average"].get(name, content["network"][name]))
+        if same_loss:
+            device = next(self.network.parameters()).device
+            terms = [None if term is None else term.to(device) for term in content["loss_state"]]
+            self.loss_state = _like(self.loss_state, terms)
         self.step, self.meter = content["step"], dict(content["meter"])
 
 
@@ -137,8 +140,12 @@ def train(
     receives one row per epoch: epoch, step, lr, loss and accuracy (of the augmented images, as they were seen),
     images_per_second, seconds. `progress` is called with (images done, images in all).
 
-    Raises: InputError for settings that do not fit the data or the checkpoint, or if the loss is not finite, naming the
-    step; StoppedError, after a checkpoint, once `should_stop` answers true in any process.
+    With `allow_changed`, momentum begins anew if other parts are trained now, and so does what the loss gathered if the
+    loss is another one. Another number of processes is allowed and warned of (PoiseWarning): the batches are the same,
+    the order of additions is not.
+
+    Raises: InputError for settings that do not fit the data or the checkpoint, or naming the step if the loss or a
+    weight is not finite; StoppedError, after a checkpoint, once `should_stop` answers true in any process.
     """
     place = torch.device(device)
     rates = settings.learning_rates(len(y))
@@ -148,16 +155,15 @@ def train(
     run = _begun(job)
     if job.world.first:
         sweep(folder)
-    if (saved := load_checkpoint(folder)) is not None:
-        if not allow_changed:
-            _refuse_changes(folder, known, saved["known"])
-        run.restore(saved)
+    _resume(job, run, folder, known, allow_changed)
     saved_at = time.monotonic()
-    with torch.random.fork_rng(devices=[]), synchronised(run.network, job.world):
+    generators = [place] if place.type == "cuda" else []
+    with torch.random.fork_rng(generators), synchronised(run.network, job.world), explained():
         for stopping in _stepping(job, run, should_stop or (lambda: False), log or (lambda row: None), progress):
             over = run.step == job.all_steps
             if job.world.first and (over or stopping or time.monotonic() - saved_at >= checkpoint_seconds):
-                save_checkpoint(folder, {"known": known, **run.content()})
+                _refuse_infinite(run)
+                save_checkpoint(folder, {"known": known, "processes": job.world.size, **run.content()})
                 saved_at = time.monotonic()
             if stopping and not over:
                 job.world.wait()
@@ -221,6 +227,49 @@ def _refuse_changes(folder: Path, known: dict[str, Any], saved: dict[str, Any]) 
         )
 
 
+def _resume(job: _Job, run: _Run, folder: Path, known: dict[str, Any], allow_changed: bool) -> None:
+    """Go on from the checkpoint of the folder, if there is one."""
+    saved = load_checkpoint(folder)
+    if saved is not None:
+        if not allow_changed:
+            _refuse_changes(folder, known, saved["known"])
+        _restore(job, run, folder, saved)
+    if int(job.world.add(torch.tensor(run.step))) != run.step * job.world.size:
+        raise InputError(f"the processes of this run see different checkpoints in {folder}; give all the same folder")
+
+
+def _restore(job: _Job, run: _Run, folder: Path, saved: Mapping[str, Any]) -> None:
+    mine, theirs = ({k: tuple(v.shape) for k, v in s.items()} for s in (run.network.state_dict(), saved["network"]))
+    if differing := sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name)):
+        raise InputError(
+            f"{folder} holds a run of another network: {len(differing)} of its parts are missing, new or of another "
+            f"shape, first {', '.join(differing[:5])}; choose another folder, or the network that was trained there"
+        )
+    if job.world.first and (processes := saved.get("processes", job.world.size)) != job.world.size:
+        warnings.warn(
+            f"this run was begun with {processes} processes and goes on with {job.world.size}; the batches stay the "
+            "same, the last digits of the result do not",
+            PoiseWarning,
+            stacklevel=4,
+        )
+    before, now = saved["known"]["settings"], job.settings.to_dict()
+    run.restore(
+        saved,
+        same_loss=before["loss"] == now["loss"] and len(saved["loss_state"]) == len(run.loss_state),
+        same_parts=before["trained"] == now["trained"],
+    )
+
+
+def _refuse_infinite(run: _Run) -> None:
+    """Raises: InputError if a weight or statistic is not finite, so that no checkpoint keeps it."""
+    for name, value in run.network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise InputError(
+                f"{name} of the network is not finite after step {run.step}; the last checkpoint is from before it; "
+                "lower lr, warm up for longer, or use precision float32"
+            )
+
+
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
@@ -263,9 +312,9 @@ def _stepping(
 ) -> Iterator[bool]:
     """Make one step after another; after each, say whether any process is asked to stop."""
     parts, ahead = tee(_parts(job, run.step))
-    batches = job.feed.batches(Step(p.epoch, p.rows, torch.cat([p.places, p.partners])) for p in ahead)
+    steps = (Step(p.epoch, p.rows, torch.cat([p.places, p.partners])) for p in ahead)
     clock, epoch, factors = time.perf_counter(), -1, None
-    for part, images in zip(parts, batches, strict=True):
+    for part, images in zip(parts, job.feed.batches(steps), strict=True):
         if part.epoch != epoch:
             epoch, factors = part.epoch, _epoch_begins(job, run, part.epoch)
         torch.manual_seed(seed_for(job.settings.seed, DROPOUT, run.step, job.world.rank))
@@ -329,9 +378,11 @@ def _gradients(job: _Job, run: _Run, images: Tensor, part: _Part, factors: Tenso
     """
     y = job.y[part.rows].to(job.device)
     n = len(part.places)
+    # As many parts in every process, because normalisation waits for all of them, and none without an image.
+    chunks = min(job.settings.accumulate, part.size // job.world.size or part.size)
     loss, right = 0.0, 0.0
     states: list[tuple[float, Any]] = []
-    for chunk in torch.arange(n).tensor_split(job.settings.accumulate):
+    for chunk in torch.arange(n).tensor_split(chunks):
         own, other = y[:n][chunk], y[n:][chunk] if part.share < 1 else None
         logits = _logits(job, run, images, chunk, part)
         total = logits.new_zeros(())
