@@ -189,7 +189,17 @@ ALLOWED: dict[str, set[str]] = {
     "cli/__init__": {"__version__", "cli", "errors"},
     "cli/shared": set(),
     "cli/inputs": {"cli", "errors", "folds", "priors", "readers", "types", "wording"},
-    "cli/deploy": {"artefact", "checkup", "cli", "deployment", "errors", "pipeline", "predictions", "project"}
+    "cli/deploy": {
+        "artefact",
+        "checkup",
+        "cli",
+        "deployment",
+        "distributed",
+        "errors",
+        "pipeline",
+        "predictions",
+        "project",
+    }
     | {"readers", "runs", "sources"},
     "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "pipeline", "project"}
     | {"report", "runs", "samples", "sources", "survey", "training"},

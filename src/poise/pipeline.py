@@ -26,7 +26,7 @@ import torch
 from poise import logs
 from poise.backbones import Backbone, build, build_text
 from poise.checkpoints import load_checkpoint
-from poise.config import Config, dump_config, load_config
+from poise.config import Config, Data, dump_config, load_config
 from poise.distributed import World, device_of
 from poise.errors import InputError, PoiseWarning
 from poise.extract import Views, extract, feed_of, is_small
@@ -46,15 +46,19 @@ from poise.types import Features, Problem, Scores
 __all__ = [
     "Phase",
     "extract_splits",
+    "is_described",
     "load_problem",
     "opened_backbone",
     "prepare",
+    "reading",
     "represent",
     "run_data",
     "stage1_scores",
     "store_features",
     "write_description",
 ]
+
+CONFIG = "config.yaml"
 
 Progress = Callable[[int, int], None]
 Phase = Callable[[str], AbstractContextManager[Progress]]  # a named stretch of work and how far it is
@@ -78,7 +82,7 @@ def prepare(config: Config, *, strict: bool = False) -> Splits:
     if missing := config.missing():
         raise InputError("; ".join(missing))
     assert data.train is not None  # or it were missing
-    asked = {key: getattr(data, key) for key in ("label", "image", "text", "group", "root", "format")}
+    asked = reading(data)
     named = open_samples(data.train, **asked)
     if "train" not in named:
         raise InputError(f"{data.train} has no training split; it has {', '.join(named)}")
@@ -99,6 +103,12 @@ def prepare(config: Config, *, strict: bool = False) -> Splits:
     )
     check_leakage(splits.parts, strict=strict)
     return splits
+
+
+def reading(data: Data) -> dict[str, Any]:
+    """The options of `open_samples` that a configuration gives, None where it leaves them open."""
+    asked = {key: getattr(data, key) for key in ("label", "image", "text", "group", "format")}
+    return {**asked, "root": None if data.root is None else Path(data.root)}
 
 
 def _only(path: str, part: str, named: Mapping[str, Samples]) -> Samples:
@@ -134,19 +144,39 @@ def represent(
         "samples": splits.train.fingerprint,
         "backbone": config.backbone.name,
         "options": dict(config.backbone.options),
+        "size": config.backbone.size,
+        "weights": config.backbone.weights,
+        "pretrained": config.backbone.pretrained or None,  # runs of before have no such key
     }
     made_from = {"settings": config.stage1.to_dict(), **identity}
     if (target / REPRESENTATION).exists():
         found = load_representation(target, trusted=config.backbone.name)
-        if found.provenance.get("made_from") == made_from or allow_changed:
+        changed = _changed(found.provenance.get("made_from"), made_from)
+        if not changed:
             return found
-        raise InputError(f"{target} was trained with other settings or data; choose another folder, or delete it")
+        if not allow_changed:
+            raise InputError(
+                f"{target} came about otherwise: {'; '.join(changed)}; state the same, choose another folder, or "
+                "delete it"
+            )
+        if (folder / "features").exists():
+            raise InputError(f"{folder / 'features'} are those of the run before; delete that folder to train on")
     result = _trained(config, config.stage1, splits, folder, identity, world, should_stop, allow_changed, phase)
     result = replace(result, provenance={"made_from": made_from, "versions": versions(), "notes": list(splits.notes)})
     if world.first:
         result.save(target)
     world.wait()
     return result
+
+
+def _changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """What differs between the account that a folder gives of its training and another one, in words."""
+    if before is None:
+        return ["its backbone was not trained there"]
+    told = json.loads(json.dumps(now))  # as a file tells it: lists for tuples
+    one, other = ({**account, **account["settings"], "settings": None} for account in (before, told))
+    keys = [key for key in {**other, **one} if one.get(key) != other.get(key)]
+    return [f"{key} was {one.get(key)!r} and is now {other.get(key)!r}" for key in keys]
 
 
 def _untrained(config: Config) -> Representation:
@@ -230,12 +260,14 @@ def store_features(
 ) -> dict[str, Path]:
     """The feature store of every part, in `folder/features`: as it was extracted before, or extracted now.
 
+    A backbone from elsewhere is kept beside them, in `folder/representation`.
+
     Raises: InputError if a store holds something else, or naming the first sample that cannot be read.
     """
     asked = config.extract
     augment = asked.augment or (config.stage1.augment if config.stage1 else ())
     shared: dict[str, Any] = {"dtype": asked.dtype, "batch_size": asked.batch_size}
-    return extract_splits(
+    stores = extract_splits(
         replace(representation, counts=splits.train.counts),
         splits,
         folder / "features",
@@ -247,6 +279,10 @@ def store_features(
         workers=config.workers,
         phase=phase,
     )
+    # Only now it is known that the folder holds no other run, whose files are to stay as they are.
+    if config.stage1 is None and (world or World()).first:
+        representation.save(folder / "representation")
+    return stores
 
 
 class Loaded(NamedTuple):
@@ -275,17 +311,23 @@ def stage1_scores(found: Loaded) -> dict[str, Scores]:
 # --- a backbone and other samples -------------------------------------------------------------------------------------
 
 
-def opened_backbone(name_or_folder: str, *, pretrained: bool = False, weights: Path | None = None) -> Representation:
+def opened_backbone(
+    name_or_folder: str, *, pretrained: bool = False, weights: Path | None = None, trusted: str | None = None
+) -> Representation:
     """A representation from a run's folder, its own folder, or the name of a backbone.
+
+    `trusted` names the network of the user's own that a folder may run, see `load_representation`.
 
     Raises: InputError for a folder without one, or a backbone that cannot be built.
     """
     folder = Path(name_or_folder)
     for place in (folder / "representation", folder):
         if (place / REPRESENTATION).exists():
-            return load_representation(place)
+            return load_representation(place, trusted=trusted)
     if folder.is_dir():
         raise InputError(f"{folder} holds no finished training; run `poise train` again to finish it")
+    if len(folder.parts) > 1 and ":" not in name_or_folder:
+        raise InputError(f"there is no folder {folder}; give a run of `poise train`, or the name of a backbone")
     if name_or_folder.startswith("sentence:"):
         return Representation(backbone=build_text(name_or_folder))
     return Representation(backbone=build(name_or_folder, pretrained=pretrained, weights=weights))
@@ -293,7 +335,7 @@ def opened_backbone(name_or_folder: str, *, pretrained: bool = False, weights: P
 
 def run_data(folder: Path) -> Splits:
     """The samples of a run, divided as they were. Raises: InputError if the folder is none."""
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.exists():
         raise InputError(f"{folder} is no run of `poise train`, so its samples are not known; name them with --data")
     return prepare(load_config(path))
@@ -352,14 +394,22 @@ def extract_splits(
 
 
 def write_description(config: Config, splits: Splits, folder: Path) -> list[Path]:
-    """Write what was asked for, where it runs, and the rows of every part."""
+    """Write what was asked for, where it runs, and the rows of every part.
+
+    A folder that `is_described` already may hold another run: it is described anew once that run was found the same.
+    """
     rows = {part: {"split": origin.split, "rows": origin.rows.tolist()} for part, origin in splits.origins.items()}
     split = {"hash": splits.hash, "notes": list(splits.notes), "parts": rows}
     return [
-        write_atomically(folder / "config.yaml", dump_config(config)),
+        write_atomically(folder / CONFIG, dump_config(config)),
         write_atomically(folder / "environment.json", json.dumps(environment(), indent=1) + "\n"),
         write_atomically(folder / "split.json", json.dumps(split) + "\n"),
     ]
+
+
+def is_described(folder: Path) -> bool:
+    """Does the folder say which run it holds?"""
+    return (folder / CONFIG).exists()
 
 
 def environment() -> dict[str, Any]:

@@ -6,6 +6,8 @@ folder/records.jsonl, summary.csv     the comparison of heads, if there is a tes
 folder/config.yaml, split.json ...    how it came about; see `pipeline`
 """
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from poise import runs
-from poise.artefact import Model, load
+from poise.artefact import MODEL_FILE, Model, load
 from poise.backbones import TextBackbone, names
 from poise.comparison import Comparison
 from poise.config import Config
@@ -21,11 +23,13 @@ from poise.deployment import Targets, deploy
 from poise.errors import InputError
 from poise.extract import SMALL, feature_rows
 from poise.headroom import oracle_accuracy
-from poise.methods import available
+from poise.manifest import MANIFEST
+from poise.methods import available, from_spec
 from poise.metrics import evaluate
 from poise.pipeline import (
     Loaded,
     Phase,
+    is_described,
     load_problem,
     represent,
     store_features,
@@ -37,9 +41,20 @@ from poise.protocols import compare
 from poise.representation import REPRESENTATION, load_representation
 from poise.samples import Items
 from poise.splits import Splits
+from poise.store import check_store
 from poise.types import Features, Scores
 
-__all__ = ["Fitted", "compare_heads", "fit_samples", "predict_items", "reads_samples", "recipe_for"]
+__all__ = [
+    "Fitted",
+    "check_run",
+    "compare_heads",
+    "fit_samples",
+    "predict_items",
+    "reads_samples",
+    "recipe_for",
+    "refuse_mixture",
+    "refuse_unfitted",
+]
 
 
 class Fitted(NamedTuple):
@@ -71,10 +86,12 @@ def fit_samples(
 
     Raises: StoppedError; InputError for settings, samples or a folder that do not fit.
     """
-    written = write_description(config, splits, folder)
+    _refuse_unfit(config, splits, method, targets or Targets())
+    if not is_described(folder):
+        write_description(config, splits, folder)
     representation = represent(config, splits, folder, should_stop=should_stop, phase=phase)
-    representation.save(folder / "representation")
     stores = store_features(config, representation, splits, folder, phase=phase)
+    written = write_description(config, splits, folder)
     found = load_problem(representation, stores)
     comparison = None
     if found.test is not None:
@@ -93,6 +110,20 @@ def fit_samples(
         )
     model = model.with_provenance(split=splits.hash, backbone=representation.backbone.name)
     return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
+
+
+def _refuse_unfit(config: Config, splits: Splits, method: str, targets: Targets) -> None:
+    """Raises: InputError for what would otherwise be found out after hours of training."""
+    if method != "auto":
+        from_spec(method)
+    if splits.held_out is None and (config.stage1 is not None or targets.need_rows):
+        raise InputError(
+            "heads are chosen and calibrated on samples that trained nothing; set some aside (data.held_out_rows above "
+            "0), or name them (data.held_out)"
+        )
+    classes = len(splits.train.class_names)
+    if targets.top_k is not None and targets.top_k > classes:
+        raise InputError(f"top_k must be at most {classes}, the number of classes, got {targets.top_k}")
 
 
 def compare_heads(
@@ -138,8 +169,17 @@ def recipe_for(items: Items, backbone: str | None = None) -> str:
     if items.kind == "text":
         return "texts"
     places = torch.linspace(0, len(items) - 1, min(len(items), 16)).long().tolist()
-    sides = [max(image.size) for image in map(items.read, places) if not isinstance(image, str)]
-    return "small_images" if max(sides) <= SMALL and backbone in (None, *names()) else "photographs"
+    small = max((_side(items, place) for place in places), default=0) <= SMALL
+    return "small_images" if small and backbone in (None, *names()) else "photographs"
+
+
+def _side(items: Items, place: int) -> int:
+    """The longer side of an image in pixels; 0 for a broken one, which is not refused here but where it is used."""
+    try:
+        image = items.read(place)
+    except InputError:
+        return 0
+    return 0 if isinstance(image, str) else max(image.size)
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------
@@ -148,6 +188,50 @@ def recipe_for(items: Items, backbone: str | None = None) -> str:
 def reads_samples(folder: Path) -> bool:
     """Does the model of this folder come with the backbone that makes its features?"""
     return (folder / "representation" / REPRESENTATION).exists()
+
+
+def refuse_unfitted(folder: Path, source: str) -> None:
+    """Raises: InputError for a run without a model, and for images that a model of feature rows cannot read."""
+    modelled, place = (folder / MODEL_FILE).exists(), Path(source)
+    if not modelled and is_described(folder):
+        raise InputError(f"{folder} is a run without a model; make one with `poise fit {folder} --out {folder}`")
+    if modelled and place.is_dir() and not reads_samples(folder) and not (place / MANIFEST).exists():
+        raise InputError(
+            f"{folder} was fitted on feature rows and reads no images; {source} is no feature store, which "
+            "`poise extract` makes of images with the same backbone"
+        )
+
+
+def refuse_mixture(source: str, folder: Path) -> None:
+    """Raises: InputError if a model of feature rows would be written beside a backbone that did not make them."""
+    if reads_samples(folder) and Path(source).resolve() != folder.resolve():
+        raise InputError(f"{folder} holds a backbone with a model of its own; choose another folder with --out")
+
+
+def check_run(folder: Path) -> list[str]:
+    """What is wrong with the parts of a run, one sentence each: its model, its backbone, its features."""
+    found = []
+    if (folder / MODEL_FILE).exists():
+        try:
+            load(folder)
+        except InputError as error:
+            found.append(str(error))
+    for path in sorted((folder / "features").glob("*/")):
+        found += check_store(path)
+    return found + _damaged(folder / "representation")
+
+
+def _damaged(root: Path) -> list[str]:
+    """What is wrong with the files of a representation, without building what it describes."""
+    path = root / REPRESENTATION
+    if not path.exists():
+        return [f"{path} is missing: the training is unfinished; run the same command again"]
+    try:
+        expected = json.loads(path.read_text(encoding="utf-8"))["sha256"].items()
+        digests = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name, _ in expected}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return [f"{path} or a file that it names cannot be read: {error}"]
+    return [f"{root / name} is damaged: its sha256 is not that of {path}" for name, d in expected if digests[name] != d]
 
 
 def predict_items(

@@ -4,6 +4,7 @@ Heavy modules are imported inside the verbs, so that help and mistakes answer at
 cannot be used, 130 interrupted, 143 terminated.
 """
 
+import inspect
 import io
 import os
 import signal
@@ -63,7 +64,9 @@ VERBS = (
     study.methods,
 )
 for verb in VERBS:
-    app.command()(verb)
+    # The lines of a docstring are not those of a terminal.
+    paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
+    app.command(help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(verb)
 
 
 def main(arguments: list[str] | None = None) -> None:

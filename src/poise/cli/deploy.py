@@ -1,7 +1,9 @@
 """Verbs that make and use what is deployed: fit, predict, check."""
 
+import warnings
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -13,20 +15,39 @@ from poise.cli.inputs import (
     Ignore,
     Label,
     Seen,
-    Train,
     class_prior,
     existing,
     load_inputs,
     per_class,
     unlabelled,
 )
-from poise.cli.shared import ImageColumn, Json, Quiet, Seed, Set, TextColumn, answer, progress_bar
+from poise.cli.shared import (
+    Device,
+    ImageColumn,
+    Json,
+    Quiet,
+    Root,
+    Seed,
+    Set,
+    TextColumn,
+    Trusted,
+    Workers,
+    answer,
+    progress_bar,
+)
 
 __all__ = ["check", "fit", "predict"]
 
 
 def fit(
-    train: Train,
+    train: Annotated[
+        str,
+        typer.Argument(
+            help="Images or texts: a folder with one folder per class, a table, a list, an archive. Or feature rows: a "
+            "run of `poise train`, a store folder, .csv, .tsv, .parquet, .npz, .npy or .safetensors; FILE#NAME for one "
+            "split of several."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the model.")] = Path("runs/model"),
     method: Annotated[
         str, typer.Option("--method", "-m", help="auto, or a method such as 'balanced_softmax' or 'tau_norm(tau=0.7)'.")
@@ -60,6 +81,7 @@ def fit(
     seen: Seen = None,
     image: ImageColumn = None,
     text: TextColumn = None,
+    root: Root = None,
     backbone: Annotated[
         str | None,
         typer.Option(help="Network for images or texts, such as timm:resnet50 or convnet4.", show_default=False),
@@ -82,9 +104,12 @@ def fit(
     from poise.cli.images import fit_images, samples_in
     from poise.deployment import Targets, deploy
     from poise.errors import InputError
+    from poise.project import reads_samples, refuse_mixture
 
-    asked = {"label": label, "group": groups, "image": image, "text": text}
-    samples = samples_in(train, asked=asked)
+    asked = {"label": label, "group": groups, "image": image, "text": text, "root": root}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to warn of is said when the samples are divided
+        samples = samples_in(train, asked=asked, recipe=recipe, changes=changes)
     if samples is not None:
         if costs is not None or head is not None or held_out is not None:
             raise InputError(
@@ -111,11 +136,16 @@ def fit(
         return
     if recipe or backbone or changes:
         raise InputError(f"--recipe, --backbone and --set are for images or texts; {train} holds feature rows")
-    if head is not None and held_out is None:
+    try:
+        read = load_inputs(
+            train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
+        )
+    except InputError as error:
+        if "no numeric column" not in str(error):
+            raise
+        raise InputError(f"{error}; for images or texts, name their column with --image or --text") from None
+    if head is not None and read.problem.held_out is None:
         raise InputError("--head needs --held-out: rows that neither the head nor the backbone saw")
-    read = load_inputs(
-        train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
-    )
     names = read.problem.train.names
     targets = Targets(
         abstain_accuracy=abstain_accuracy,
@@ -126,8 +156,9 @@ def fit(
         costs=None if costs is None else per_class(costs, names, default=1.0),
     )
     target = class_prior(prior, names)
+    refuse_mixture(train, out)
     runs.prepare(out)
-    if targets.need_rows and held_out is None:
+    if targets.need_rows and read.problem.held_out is None:
         read = read.with_rows_aside(seed)
     with progress_bar("fitting", quiet=quiet or as_json) as report:
         model = deploy(
@@ -150,7 +181,7 @@ def fit(
             f"classes: {len(model.class_names)}; prior: {applied}",
             *([] if recall is None else [_expected(recall, prior, method)]),
             *([f"operating point: {', '.join(model.operating.described())}"] if model.operating else []),
-            f"next: poise predict {folder} ROWS",
+            f"next: poise predict {quote(str(folder))} {'MORE' if reads_samples(folder) else 'ROWS'}",
         ],
         written=[folder],
         remarks=read.remarks,
@@ -168,7 +199,12 @@ def _expected(recall: float, prior: str, method: str) -> str:
 
 def predict(
     model: Annotated[Path, typer.Argument(help="The folder that `poise fit` wrote.")],
-    rows: Annotated[str, typer.Argument(help="Rows to predict; other columns are carried along.")],
+    rows: Annotated[
+        str,
+        typer.Argument(
+            help="What to predict: images or texts, or feature rows, whose other columns are carried along."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")] = Path("predictions.csv"),
     top: Annotated[
         int | None,
@@ -177,23 +213,32 @@ def predict(
     ignore: Ignore = "",
     image: ImageColumn = None,
     text: TextColumn = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="The network of your own that the model may run.", show_default=False)
+    root: Root = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the images or texts, where there are several.", show_default=False)
     ] = None,
+    backbone: Trusted = None,
+    device: Device = "auto",
+    workers: Workers = 0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Predict rows, images or texts with a fitted model: class names, confidence and probabilities, one line each."""
     from poise.artefact import load
+    from poise.project import reads_samples, refuse_unfitted
 
-    found = load(existing(model))
+    refuse_unfitted(existing(model), rows)
+    found = load(model)
     silent, notes = quiet or as_json, ()
-    if (model / "representation").is_dir():
+    if reads_samples(model):
+        from poise.distributed import device_of
         from poise.project import predict_items
         from poise.sources import open_items
 
-        items = open_items(rows, image=image, text=text)
-        done = predict_items(model, items, out, top=top, trusted=backbone, phase=partial(progress_bar, quiet=silent))
+        items = open_items(rows, split=split, image=image, text=text, root=root)
+        phase = partial(progress_bar, quiet=silent)
+        where = device_of(device)
+        done = predict_items(model, items, out, top=top, device=where, workers=workers, trusted=backbone, phase=phase)
     else:
         from poise.predictions import write_predictions
 
@@ -207,7 +252,8 @@ def predict(
     answer(
         {"rows": done.rows, "abstained": done.abstained, "answers": done.answers, "path": str(done.path)},
         [
-            f"{done.rows} rows" + (f", {done.abstained} without an answer" if found.operating else ""),
+            f"{done.rows} {'row' if done.rows == 1 else 'rows'}"
+            + (f", {done.abstained} without an answer" if found.operating else ""),
             *(f"  {name}: {n}" for name, n in given[:10]),
             *rest,
             f"probabilities are for {prior}",
@@ -227,8 +273,10 @@ def check(
     """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
     from poise.checkup import check_path
     from poise.errors import InputError
+    from poise.pipeline import is_described
+    from poise.project import check_run
 
-    found = {str(path): check_path(path) for path in paths}
+    found = {str(path): ("run", check_run(path)) if is_described(path) else check_path(path) for path in paths}
     said = [f"{path}: {kind}, {_how_many(bad)}" for path, (kind, bad) in found.items()]
     data = {path: {"kind": kind, "problems": bad} for path, (kind, bad) in found.items()}
     answer(data, said, as_json=as_json, quiet=quiet)

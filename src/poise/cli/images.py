@@ -1,22 +1,39 @@
 """Verbs that begin with images or texts: train, extract."""
 
+import json
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from poise.cli.inputs import Label
-from poise.cli.shared import ImageColumn, Json, Quiet, Seed, Set, TextColumn, answer, progress_bar
+from poise.cli.shared import (
+    Device,
+    ImageColumn,
+    Json,
+    Quiet,
+    Root,
+    Seed,
+    Set,
+    TextColumn,
+    Trusted,
+    Workers,
+    answer,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from poise.config import Config
     from poise.deployment import Targets
+    from poise.project import Fitted
     from poise.samples import Samples
 
-__all__ = ["extract", "fit_images", "samples_in", "train"]
+__all__ = ["extract", "fit_images", "inspect_images", "samples_in", "train"]
 
 DataPath = Annotated[str | None, typer.Option(help="Training samples, as data.train.", show_default=False)]
 TestPath = Annotated[str | None, typer.Option(help="Test samples, as data.test.", show_default=False)]
@@ -47,12 +64,13 @@ def train(
     """
     from poise.config import dump_config, load_config, recipes
     from poise.pipeline import prepare
+    from poise.report import tables
 
     if recipe is None:
-        names = recipes()
-        answer(names, [f"{name:<40} {title}" for name, title in names.items()], as_json=as_json, quiet=quiet)
+        names = dict(recipes())
+        answer(names, [tables.listing(names)], as_json=as_json, quiet=quiet)
         return
-    config = load_config(recipe, _overrides(changes, data, test))
+    config = load_config(recipe, [*_changes({"data.train": data, "data.test": test}), *(changes or ())])
     if dry_run:
         splits = prepare(config, strict=strict)
         said = [dump_config(config), *splits.notes, f"split hash: {splits.hash}"]
@@ -61,16 +79,25 @@ def train(
     _run(config, out, strict=strict, allow_changed=allow_changed, as_json=as_json, quiet=quiet)
 
 
-def _overrides(changes: list[str] | None, data: str | None, test: str | None) -> list[str]:
-    given = [("data.train", data), ("data.test", test)]
-    return [*(f"{key}={value}" for key, value in given if value is not None), *(changes or ())]
+def _changes(given: Mapping[str, Any]) -> list[str]:
+    """What options say, as changes of a configuration; names such as "2024" or "photos #1" stay texts there."""
+    texts = {key: json.dumps(str(v), ensure_ascii=False) for key, v in given.items() if isinstance(v, str | Path)}
+    return [f"{key}={texts.get(key, value)}" for key, value in given.items() if value is not None]
 
 
 def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_json: bool, quiet: bool) -> None:
     from poise import runs
     from poise.claims import claimed, stoppable
     from poise.distributed import started
-    from poise.pipeline import load_problem, prepare, represent, stage1_scores, store_features, write_description
+    from poise.pipeline import (
+        is_described,
+        load_problem,
+        prepare,
+        represent,
+        stage1_scores,
+        store_features,
+        write_description,
+    )
     from poise.report import tables
     from poise.training import StoppedError
 
@@ -79,7 +106,8 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_j
         runs.prepare(out)
         with claimed(out) if world.first else nullcontext():
             splits = prepare(config, strict=strict)
-            written = write_description(config, splits, out) if world.first else []
+            if world.first and not is_described(out):
+                write_description(config, splits, out)
             phase = partial(progress_bar, quiet=silent)
             try:
                 representation = represent(
@@ -89,6 +117,7 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_j
                 typer.echo(f"poise: {error}", err=True)
                 raise SystemExit(wish.code or 143) from None
             stores = store_features(config, representation, splits, out, world=world, phase=phase)
+            written = write_description(config, splits, out) if world.first else []
         if not world.first:
             return
     scores = stage1_scores(load_problem(representation, stores))
@@ -96,7 +125,7 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_j
     table = tables.scores_by_part(scores, title="stage 1, top-1 in percent") if scores else "no stage-1 classifier"
     answer(
         {"out": str(out), "split": splits.hash, "stage1": {part: found.to_dict() for part, found in scores.items()}},
-        [f"split {splits.hash}", *lines, "", table, "", f"next: poise compare {out}"],
+        [f"split {splits.hash}", *lines, "", table, "", f"next: poise compare {quote(str(out))}"],
         written=[
             *written,
             *stores.values(),
@@ -118,12 +147,14 @@ def extract(
     label: Label = None,
     image: ImageColumn = None,
     text: TextColumn = None,
+    root: Root = None,
+    backbone: Trusted = None,
     views: Annotated[int, typer.Option(min=0, help="Augmented views beside the test-time view.")] = 0,
     flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored view.")] = False,
     dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 256,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    workers: Workers = 0,
+    device: Device = "auto",
     seed: Seed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -144,11 +175,11 @@ def extract(
         runs.prepare(out)
         with claimed(out) if world.first else nullcontext():
             stores = extract_splits(
-                opened_backbone(model, pretrained=pretrained, weights=weights),
+                opened_backbone(model, pretrained=pretrained, weights=weights, trusted=backbone),
                 source,
                 out,
                 otherwise=how,
-                asked={"label": label, "image": image, "text": text},
+                asked={"label": label, "image": image, "text": text, "root": root},
                 world=world,
                 device=device,
                 workers=workers,
@@ -158,7 +189,7 @@ def extract(
             return
     answer(
         {part: str(path) for part, path in stores.items()},
-        [f"{len(stores)} stores from {source if isinstance(source, str) else model}"],
+        [f"{', '.join(stores)} of {source if isinstance(source, str) else model}"],
         written=list(stores.values()),
         as_json=as_json,
         quiet=quiet,
@@ -168,8 +199,12 @@ def extract(
 # --- fit and predict with images or texts -----------------------------------------------------------------------------
 
 
-def samples_in(path: str, *, asked: dict[str, str | None]) -> "dict[str, Samples] | None":
+def samples_in(
+    path: str, *, asked: Mapping[str, Any], recipe: str | None = None, changes: list[str] | None = None
+) -> "dict[str, Samples] | None":
     """The samples of a path by split; None if it holds feature rows instead.
+
+    How they are read is `asked`, or said by the section `data` of a recipe and its changes.
 
     Raises: InputError for a folder, list or archive that cannot be used.
     """
@@ -181,18 +216,32 @@ def samples_in(path: str, *, asked: dict[str, str | None]) -> "dict[str, Samples
         return None
     if place.suffix.lower() in (".npy", ".safetensors") or ("#" in path and not place.exists()):
         return None
-    wanted = {key: value for key, value in asked.items() if value is not None}
-    if place.is_dir() or path.startswith("hf:") or {"image", "text"} & set(wanted):
-        return open_samples(path, **wanted)  # type: ignore[arg-type]
+    wanted = {key: value for key, value in asked.items() if value is not None} | _said_of_data(recipe, changes)
+    may_be_features = place.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz") and not place.is_dir()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return open_samples(path, **wanted)  # type: ignore[arg-type]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = open_samples(path, **wanted)
     except InputError:
         # A table or array file without images: its columns are features, and what is wrong with it is said there.
-        if place.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz"):
+        if may_be_features and not {"image", "text"} & set(wanted):
             return None
         raise
+    for warning in caught:
+        warnings.warn(warning.message, stacklevel=2)
+    return found
+
+
+def _said_of_data(recipe: str | None, changes: list[str] | None) -> dict[str, Any]:
+    """How samples are read, by a recipe and by those changes that are about data."""
+    from poise.config import load_config
+    from poise.pipeline import reading
+
+    about = [change for change in changes or () if change.startswith("data.")]
+    if recipe is None and not about:
+        return {}
+    said = reading(load_config(recipe or "photographs", about).data)
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def fit_images(
@@ -205,7 +254,7 @@ def fit_images(
     targets: "Targets",
     recipe: str | None,
     backbone: str | None,
-    asked: dict[str, str | None],
+    asked: Mapping[str, Any],
     changes: list[str] | None,
     seed: int,
     strict: bool,
@@ -224,13 +273,14 @@ def fit_images(
 
     given = {"data.train": path, "backbone.name": backbone, "data.seed": seed}
     given |= {f"data.{key}": value for key, value in asked.items()}
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    config = load_config(recipe or recipe_for(samples["train"].items, backbone), [*overrides, *(changes or ())])
+    named = recipe or recipe_for(samples["train"].items, backbone)
+    config = load_config(named, [*_changes(given), *(changes or ())])
     runs.prepare(out)
     with claimed(out), stoppable() as wish:
         splits = prepare(config, strict=strict)
         lines = [f"{path}: {len(splits.train.class_names)} classes", *(f"  {note}" for note in splits.notes)]
-        answer(None, [*lines, f"recipe: {config.recipe}; backbone: {config.backbone.name}"], quiet=quiet or as_json)
+        lines += [f"recipe: {config.recipe or named}; backbone: {config.backbone.name}"]
+        answer(None, lines, quiet=quiet or as_json)
         try:
             found = fit_samples(
                 config,
@@ -250,7 +300,7 @@ def fit_images(
     if found.comparison is not None:
         said += [tables.to_terminal(found.comparison.table(), title=Path(path).name), tables.LEGEND, ""]
         said += [found.comparison.verdict(), ""]
-    said += [f"method: {found.model.method}"]
+    said += [f"method: {found.model.method}", *_not_compared(found, method)]
     if found.scores is not None:
         said += [tables.scores_by_part({"test": found.scores}, title="the model on the test split, in percent")]
     answer(
@@ -261,8 +311,24 @@ def fit_images(
             "test": None if found.scores is None else found.scores.to_dict(),
             "comparison": None if found.comparison is None else found.comparison.to_dict(),
         },
-        [*said, f"next: poise predict {out} MORE"],
+        [*said, f"next: poise predict {quote(str(out))} MORE"],
         written=found.written,
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _not_compared(found: "Fitted", method: str) -> list[str]:
+    """A line where the head was chosen otherwise than by the comparison that was shown."""
+    recommended = None if found.comparison is None else found.comparison.recommended
+    if method != "auto" or recommended is None or recommended.method == found.model.method:
+        return []
+    return ["(chosen on the held-out samples among converged heads, as for any feature rows; not by the table above)"]
+
+
+def inspect_images(samples: "dict[str, Samples]", path: str, *, every: bool, as_json: bool, quiet: bool) -> None:
+    """What is in a source of samples, as `poise inspect` says it."""
+    from poise.survey import survey
+
+    found = survey(samples, read=None if every else 64)
+    answer(found.to_dict(), [path, *found.lines(), "", *found.advice], as_json=as_json, quiet=quiet)

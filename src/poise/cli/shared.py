@@ -9,7 +9,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-__all__ = ["ImageColumn", "Json", "Out", "Quiet", "Seed", "Set", "TextColumn", "answer", "in_options", "progress_bar"]
+__all__ = [
+    "Device",
+    "ImageColumn",
+    "Json",
+    "Out",
+    "Quiet",
+    "Root",
+    "Seed",
+    "Set",
+    "TextColumn",
+    "Trusted",
+    "Workers",
+    "answer",
+    "in_options",
+    "progress_bar",
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings, errors and the paths written.")]
@@ -25,6 +40,16 @@ Set = Annotated[
 ImageColumn = Annotated[
     str | None, typer.Option("--image", help="Column of images or their paths.", show_default=False)
 ]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read images.")]
+Trusted = Annotated[
+    str | None,
+    typer.Option("--backbone", help="The network of your own that the folder may run.", show_default=False),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="Folder that the paths of a table or list of images start from.", show_default=False),
+]
 TextColumn = Annotated[str | None, typer.Option("--text", help="Column of texts.", show_default=False)]
 
 # What the library says of its arguments, in the words of the command line.
@@ -34,6 +59,16 @@ OPTIONS = (
     ("Problem(held_out=...)", "--held-out"),
     ("seen_by_backbone=False", "--unseen"),
     ("seen_by_backbone=True", "--seen"),
+    ("(label=)", "(--label, or -s data.label=NAME)"),
+    ("(image=)", "(--image, or -s data.image=NAME)"),
+    ("(text=)", "(--text, or -s data.text=NAME)"),
+    ("(group=)", "(--groups, or -s data.group=NAME)"),
+    ("(format=)", "(-s data.format=NAME)"),
+    ("(split=)", "(--split)"),
+    ("; use --device cpu", "; use --device cpu, or -s device=cpu"),
+    ("(label_column=, or --label)", "(--label)"),
+    ("the folder of the images as root", "the folder of the images (--root, or -s data.root=FOLDER)"),
+    ("or give another root", "or the folder that it starts from (--root, or -s data.root=FOLDER)"),
 )
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from poise.cli.deploy import fit
+from poise.cli.images import inspect_images, samples_in
 from poise.cli.inputs import (
     Groups,
     HeadFile,
@@ -20,7 +22,7 @@ from poise.cli.inputs import (
     load_inputs,
     unlabelled,
 )
-from poise.cli.shared import Json, Out, Quiet, Seed, answer, progress_bar
+from poise.cli.shared import ImageColumn, Json, Out, Quiet, Seed, TextColumn, answer, progress_bar
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
     from poise.selection import Matched
     from poise.spec import Spec
     from poise.types import Features, Problem
+
+GLYPHS = "demo:glyphs"
+Inspected = Annotated[
+    str,
+    typer.Argument(
+        help="Feature rows, a run, a folder of images, a table, a list file, an archive, or a JSON file of counts."
+    ),
+]
 
 __all__ = ["audit", "compare", "demo", "inspect", "methods", "tune"]
 
@@ -39,12 +49,24 @@ def demo(
     text: Annotated[
         bool, typer.Option("--text", help="Questions to a bank instead of images (needs the extra `text`).")
     ] = False,
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images", help="From pictures: train a small network on glyphs first (needs the extra `glyphs`)."
+        ),
+    ] = False,
     seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Tune every method on real long-tailed features, read the test split once, and judge."""
+    if text and images:
+        raise typer.BadParameter("--text and --images exclude each other")
+    if images:
+        folder = out or Path("runs/demo/glyphs")
+        fit(GLYPHS, folder, recipe="glyphs", changes=[f"stage1.seed={seed}"], seed=seed, as_json=as_json, quiet=quiet)
+        return
     from poise import runs
     from poise.checks import check_one_of
     from poise.data import DEMO_SETS, TEXT_SETS
@@ -148,7 +170,7 @@ def compare(
             chosen,
             read.problem,
             read.test,
-            selection=select or ("kfold" if held_out is None else "held_out"),  # type: ignore[arg-type]
+            selection=select or ("kfold" if read.problem.held_out is None else "held_out"),  # type: ignore[arg-type]
             seeds=range(seed, seed + seeds),
             budget=budget,
             groups=read.groups,
@@ -256,7 +278,7 @@ def tune(
         best, records = tune(
             grid,
             read.problem,
-            select=select or ("kfold" if held_out is None else "held_out"),  # type: ignore[arg-type]
+            select=select or ("kfold" if read.problem.held_out is None else "held_out"),  # type: ignore[arg-type]
             metric=metric,
             seed=seed,
             groups=read.groups,
@@ -284,19 +306,26 @@ def _matched(read: "Inputs", grid: "tuple[Spec, ...]", file: str, prior: str, ig
 
 
 def inspect(
-    train: Train,
+    train: Inspected,
     held_out: HeldOut = None,
     head: HeadFile = None,
     label: Label = None,
     groups: Groups = None,
     ignore: Ignore = "",
     seen: Seen = None,
+    image: ImageColumn = None,
+    text: TextColumn = None,
+    every: Annotated[bool, typer.Option("--all", help="Read every image, to count those that are broken.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Profile training rows before anything is trained: sizes, groups, memorisation, and what follows."""
+    """Profile training rows, images or texts before anything is trained: sizes, groups, memorisation, what follows."""
     from poise.inspection import inspect_features
 
+    samples = samples_in(train, asked={"label": label, "group": groups, "image": image, "text": text})
+    if samples is not None:
+        inspect_images(samples, train, every=every, as_json=as_json, quiet=quiet)
+        return
     read = load_inputs(train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen)
     problem = read.problem
     found = inspect_features(problem.train, head=problem.head, held_out=problem.held_out, groups=read.groups)

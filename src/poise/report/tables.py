@@ -18,7 +18,19 @@ from poise.record import Record
 from poise.spec import Spec
 from poise.types import Scores
 
-__all__ = ["CSV_FIELDS", "LEGEND", "as_given", "paired", "short_name", "to_csv", "to_markdown", "to_terminal", "trials"]
+__all__ = [
+    "CSV_FIELDS",
+    "LEGEND",
+    "as_given",
+    "listing",
+    "paired",
+    "scores_by_part",
+    "short_name",
+    "to_csv",
+    "to_markdown",
+    "to_terminal",
+    "trials",
+]
 
 Row = Mapping[str, Any]
 
@@ -192,6 +204,16 @@ def _scores_table(rows: Mapping[str, Scores], title: str, first: str) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, found in rows.items():
         table.add_row(name, *(_percent(getattr(found, score)) for score in SCORES))
+    return table
+
+
+def listing(said: Mapping[str, str]) -> Table:
+    """Names and what is said of each, in two columns."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(2):
+        table.add_column()
+    for name, words in said.items():
+        table.add_row(Text(name), Text(words))
     return table
 
 
