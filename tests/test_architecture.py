@@ -124,9 +124,10 @@ ALLOWED: dict[str, set[str]] = {
     "growing": {"errors", "files", "manifest", "types"},
     "extract": VALUES | {"augment", "backbones", "distributed", "feeds", "growing", "samples", "sources", "transforms"},
     "pipeline": VALUES
-    | {"backbones", "checkpoints", "config", "distributed", "extract", "leakage", "logs", "metrics", "record"}
+    | {"backbones", "checkpoints", "config", "claims", "distributed", "extract", "leakage", "logs", "metrics", "record"}
     | {"representation", "samples", "sources", "splits", "stage1", "store", "training"},
     "project": VALUES
+    | {"grids", "selection"}
     | {"artefact", "backbones", "comparison", "config", "deployment", "extract", "headroom", "manifest", "methods"}
     | {"metrics", "pipeline", "predictions", "protocols", "representation", "runs", "samples", "splits", "store"},
     "tails": VALUES | {"profiles", "samples"},
@@ -176,7 +177,7 @@ ALLOWED: dict[str, set[str]] = {
             "weights",
         )
     },
-    "checkup": {"artefact", "errors", "store", "types"},
+    "checkup": {"artefact", "errors", "representation", "store", "types"},
     "report/__init__": set(),
     "report/headroom": {"advice", "headroom"},
     "report/protocol": {"record"},

@@ -11,8 +11,7 @@ import pytest
 
 from poise.claims import claimed, stoppable
 from poise.distributed import World
-from poise.errors import InputError
-from poise.training import StoppedError
+from poise.errors import InputError, StoppedError
 from stage1_child import asked, digest, launched, trained
 
 

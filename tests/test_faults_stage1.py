@@ -13,12 +13,11 @@ from poise import checkpoints
 from poise.checkpoints import load_checkpoint
 from poise.claims import stoppable
 from poise.distributed import World
-from poise.errors import PoiseError, PoiseWarning
+from poise.errors import PoiseError, PoiseWarning, StoppedError
 from poise.extract import Views, extract
 from poise.feeds import Step, Streamed
 from poise.randomness import uniforms
 from poise.sources.items import Pixels
-from poise.training import StoppedError
 from poise.transforms import Transform, train_transform
 from poise.types import ClassCounts
 from stage1_child import Death, asked, digest, extracted, extracts, images, launched, samples, tiny, trained, trains

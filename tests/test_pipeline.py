@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from image_world import QUICK, SIZES, pictures, table
 from poise import pipeline
 from poise.config import Config, load_config
-from poise.errors import InputError, PoiseWarning
+from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.extract import Views
 from poise.manifest import read_manifest
 from poise.pipeline import (
@@ -27,7 +28,6 @@ from poise.pipeline import (
 )
 from poise.representation import Representation, load_representation
 from poise.store import load_features
-from poise.training import StoppedError
 
 FACTORY = """
 from pathlib import Path
@@ -214,11 +214,31 @@ def test_the_written_configuration_gives_the_same_bits(run: Path, tmp_path: Path
     assert (tmp_path / "again/split.json").read_bytes() == (run / "split.json").read_bytes()
 
 
-def test_a_stopped_training_goes_on_to_the_same_bits(run: Path, photos: Path, tmp_path: Path) -> None:
+class Signalled:
+    """A wish to stop that is uttered when it is asked for the `after`-th time, as by a signal."""
+
+    def __init__(self, after: int) -> None:
+        self.left, self.code = after, 130
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr("poise.pipeline.stoppable", lambda: nullcontext(Signalled(steps)))
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, folder = asked(photos), tmp_path / "stopped"
-    splits, calls = prepare(config), iter([False, True])
-    with pytest.raises(StoppedError, match=r"^stopped after step 2 of 4, which is saved; the same command goes on"):
-        represent(config, splits, folder, should_stop=lambda: next(calls))
+    splits = prepare(config)
+    with monkeypatch.context() as patch, pytest.raises(StoppedError) as stopped:
+        stop_after(patch, 2)
+        represent(config, splits, folder)
+    assert str(stopped.value) == "stopped after step 2 of 4, which is saved; the same command goes on from there"
+    assert stopped.value.exit_code == 130
     assert not (folder / "representation").exists()
     represent(config, splits, folder)
     files = ("representation/head.safetensors", "representation/backbone.safetensors")
@@ -245,12 +265,15 @@ def test_a_finished_run_refuses_other_settings_and_says_which(run: Path, photos:
     assert told.endswith("; state the same, choose another folder, or delete it")
 
 
-def test_a_run_that_is_under_way_refuses_other_settings_unless_they_are_allowed(photos: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_under_way_refuses_other_settings_unless_they_are_allowed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, other = asked(photos), asked(photos, "stage1.lr=0.05")
     splits = prepare(config)
-    with pytest.raises(StoppedError):
-        represent(config, splits, tmp_path, should_stop=lambda: True)
-    with pytest.raises(InputError, match=r"begun otherwise: lr was 0\.1 and is now 0\.05; .* --allow-changed"):
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        stop_after(patch, 1)
+        represent(config, splits, tmp_path)
+    with pytest.raises(InputError, match=r"begun otherwise: lr was 0\.1 and is now 0\.05; .* \(allow_changed=\)"):
         represent(other, splits, tmp_path)
     found = represent(other, splits, tmp_path, allow_changed=True)
     assert found.provenance["made_from"]["settings"]["lr"] == 0.05

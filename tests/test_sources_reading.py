@@ -161,7 +161,7 @@ def test_a_file_of_no_known_format_is_met_with_the_list_of_formats(tmp_path: Pat
         open_samples(tmp_path / "data.xlsx")
     assert all(f"{known.name}: {known.what}" in str(caught.value) for known in FORMATS)
     with pytest.raises(
-        InputError, match="format must be one of hf, cifar, idx, npz, parquet, csv, list, image, folder"
+        InputError, match="format must be one of demo, hf, cifar, idx, npz, parquet, csv, list, image, folder"
     ):
         open_samples(tmp_path / "data.xlsx", format="excel")
 

@@ -14,13 +14,13 @@ from poise import logs
 from poise.augment import beta_share, normalised, parse
 from poise.backbones import Backbone
 from poise.checkpoints import NEWEST, load_checkpoint
-from poise.errors import InputError, PoiseError
+from poise.errors import InputError, PoiseError, StoppedError
 from poise.feeds import AUGMENT
 from poise.losses import class_balanced_weights
 from poise.network import Network
 from poise.randomness import hashed, uniforms
 from poise.stage1 import Stage1
-from poise.training import MIXUP, PARTNER, StoppedError, uses_bf16
+from poise.training import MIXUP, PARTNER, uses_bf16
 from poise.types import ClassCounts
 from stage1_child import HALVES, asked, digest, images, tiny, trained
 
@@ -350,7 +350,7 @@ def test_changed_settings_and_data_are_refused_and_listed(tmp_path: Path) -> Non
     for part in ("epochs was 1 and is now 2", "lr was 0.1 and is now 0.2", "split was 'a' and is now 'b'"):
         assert part in message
     assert "samples" not in message
-    assert "--allow-changed" in message
+    assert "(allow_changed=)" in message
 
 
 @pytest.mark.parametrize(

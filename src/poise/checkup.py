@@ -5,6 +5,7 @@ from pathlib import Path
 
 from poise import artefact, store
 from poise.errors import InputError
+from poise.representation import REPRESENTATION, check_representation
 from poise.types import Head
 
 __all__ = ["check_path"]
@@ -13,8 +14,8 @@ __all__ = ["check_path"]
 def check_path(path: Path) -> tuple[str, list[str]]:
     """The kind of an artefact, and one sentence per problem; none if it is intact.
 
-    A model folder, a feature store, a folder of records, or a head file. A folder that is none of them is taken for an
-    unfinished store, which is what a stopped extraction leaves.
+    A model folder, a representation, a feature store, a folder of records, or a head file. A folder that is none of
+    them is taken for an unfinished store, which is what a stopped extraction leaves.
 
     Raises: InputError if there is nothing at `path`.
     """
@@ -24,6 +25,8 @@ def check_path(path: Path) -> tuple[str, list[str]]:
         raise InputError(f"{path} is no artefact; check takes folders of models, stores and runs, and head files")
     if path.is_file():
         return "head", _problem_of(path)
+    if (path / REPRESENTATION).exists():
+        return "representation", check_representation(path)
     if (path / artefact.MODEL_FILE).exists() or (path / artefact.HEAD_FILE).exists():
         return "model", artefact.check(path)
     if (path / "records.jsonl").exists():

@@ -4,16 +4,27 @@ PoiseError                           anything Poise refuses or gives up on
 ├── InputError (ValueError)          a value, row, key or file is not usable; says which, and what to do
 │   └── MemorisedRowsError           rows that trained the representation were asked to select or calibrate
 ├── MissingExtraError (ImportError)  an optional package is absent; says what to install
+├── StoppedError                     a signal asked a run to stop; everything is saved
 └── CancelledError                   the caller's `cancelled` answered true
 
 PoiseWarning (UserWarning)           the work goes on, with a remark that belongs in the record
 """
 
-__all__ = ["CancelledError", "InputError", "MemorisedRowsError", "MissingExtraError", "PoiseError", "PoiseWarning"]
+__all__ = [
+    "CancelledError",
+    "InputError",
+    "MemorisedRowsError",
+    "MissingExtraError",
+    "PoiseError",
+    "PoiseWarning",
+    "StoppedError",
+]
 
 
 class PoiseError(Exception):
-    """Base of every error that Poise raises on purpose."""
+    """Base of every error that Poise raises on purpose; `exit_code` is what the command line ends with."""
+
+    exit_code = 2
 
 
 class InputError(PoiseError, ValueError):
@@ -26,6 +37,16 @@ class MemorisedRowsError(InputError):
 
 class MissingExtraError(PoiseError, ImportError):
     """An optional package is not installed; the message holds the install command."""
+
+
+class StoppedError(PoiseError):
+    """A training was asked to stop; everything up to `step` is saved. `exit_code` is that of the signal."""
+
+    exit_code = 143
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(f"stopped after step {step} of {steps}, which is saved; the same command goes on from there")
+        self.step = step
 
 
 class CancelledError(PoiseError):

@@ -26,9 +26,10 @@ import torch
 from poise import logs
 from poise.backbones import Backbone, build, build_text
 from poise.checkpoints import load_checkpoint
+from poise.claims import stoppable
 from poise.config import Config, Data, dump_config, load_config
 from poise.distributed import World, device_of
-from poise.errors import InputError, PoiseWarning
+from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.extract import Views, extract, feed_of, is_small
 from poise.files import write_atomically
 from poise.leakage import check_leakage
@@ -128,13 +129,15 @@ def represent(
     folder: Path,
     *,
     world: World | None = None,
-    should_stop: Callable[[], bool] | None = None,
     allow_changed: bool = False,
     phase: Phase = unseen,
 ) -> Representation:
     """The representation of a run: as it was trained before, or trained now, or a pretrained backbone as it is.
 
-    Raises: StoppedError; InputError for settings that do not fit, or a folder that holds another run.
+    While it trains, SIGINT, SIGTERM and SIGUSR1 let it finish the step and save.
+
+    Raises: StoppedError after such a signal; InputError for settings that do not fit, or a folder that holds another
+    run.
     """
     if config.stage1 is None:
         return _untrained(config)
@@ -161,7 +164,12 @@ def represent(
             )
         if (folder / "features").exists():
             raise InputError(f"{folder / 'features'} are those of the run before; delete that folder to train on")
-    result = _trained(config, config.stage1, splits, folder, identity, world, should_stop, allow_changed, phase)
+    with stoppable() as wish:
+        try:
+            result = _trained(config, config.stage1, splits, folder, identity, world, wish, allow_changed, phase)
+        except StoppedError as error:
+            error.exit_code = wish.code or error.exit_code  # another process may have been the one that was asked
+            raise
     result = replace(result, provenance={"made_from": made_from, "versions": versions(), "notes": list(splits.notes)})
     if world.first:
         result.save(target)
@@ -201,7 +209,7 @@ def _trained(
     folder: Path,
     identity: Mapping[str, Any],
     world: World,
-    should_stop: Callable[[], bool] | None,
+    should_stop: Callable[[], bool],
     allow_changed: bool,
     phase: Phase,
 ) -> Representation:

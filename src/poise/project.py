@@ -6,9 +6,8 @@ folder/records.jsonl, summary.csv     the comparison of heads, if there is a tes
 folder/config.yaml, split.json ...    how it came about; see `pipeline`
 """
 
-import hashlib
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from poise.config import Config
 from poise.deployment import Targets, deploy
 from poise.errors import InputError
 from poise.extract import SMALL, feature_rows
+from poise.grids import default_grid
 from poise.headroom import oracle_accuracy
 from poise.manifest import MANIFEST
 from poise.methods import available, from_spec
@@ -38,8 +38,10 @@ from poise.pipeline import (
 )
 from poise.predictions import Tallied, write_predictions
 from poise.protocols import compare
-from poise.representation import REPRESENTATION, load_representation
+from poise.representation import REPRESENTATION, check_representation, load_representation
 from poise.samples import Items
+from poise.selection import tune
+from poise.spec import Spec
 from poise.splits import Splits
 from poise.store import check_store
 from poise.types import Features, Scores
@@ -75,7 +77,6 @@ def fit_samples(
     prior: Any = None,
     targets: Targets | None = None,
     seed: int = 0,
-    should_stop: Callable[[], bool] | None = None,
     phase: Phase = unseen,
 ) -> Fitted:
     """Train or load a backbone, extract features, compare heads, and write a model for the prior of deployment.
@@ -89,10 +90,13 @@ def fit_samples(
     _refuse_unfit(config, splits, method, targets or Targets())
     if not is_described(folder):
         write_description(config, splits, folder)
-    representation = represent(config, splits, folder, should_stop=should_stop, phase=phase)
+    representation = represent(config, splits, folder, phase=phase)
     stores = store_features(config, representation, splits, folder, phase=phase)
     written = write_description(config, splits, folder)
     found = load_problem(representation, stores)
+    if found.problem.head is None and found.problem.held_out is not None:
+        with phase("fitting plain cross-entropy") as progress:
+            found = _with_classifier(found, config, seed, progress)
     comparison = None
     if found.test is not None:
         with phase("comparing heads") as progress:
@@ -110,6 +114,16 @@ def fit_samples(
         )
     model = model.with_provenance(split=splits.hash, backbone=representation.backbone.name)
     return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
+
+
+def _with_classifier(found: Loaded, config: Config, seed: int, progress: Callable[[int, int], None]) -> Loaded:
+    """The problem with a classifier where the backbone came without: plain cross-entropy, tuned on the held-out rows.
+
+    What the comparison then recommends starts from the same classifier as the model that is written.
+    """
+    grid = default_grid(Spec("ce"), config.heads.budget)
+    best, _ = tune(grid, found.problem, select="held_out", seed=seed, progress=progress)
+    return found._replace(problem=replace(found.problem, head=from_spec(best)(found.problem, seed)))
 
 
 def _refuse_unfit(config: Config, splits: Splits, method: str, targets: Targets) -> None:
@@ -218,20 +232,7 @@ def check_run(folder: Path) -> list[str]:
             found.append(str(error))
     for path in sorted((folder / "features").glob("*/")):
         found += check_store(path)
-    return found + _damaged(folder / "representation")
-
-
-def _damaged(root: Path) -> list[str]:
-    """What is wrong with the files of a representation, without building what it describes."""
-    path = root / REPRESENTATION
-    if not path.exists():
-        return [f"{path} is missing: the training is unfinished; run the same command again"]
-    try:
-        expected = json.loads(path.read_text(encoding="utf-8"))["sha256"].items()
-        digests = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name, _ in expected}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        return [f"{path} or a file that it names cannot be read: {error}"]
-    return [f"{root / name} is damaged: its sha256 is not that of {path}" for name, d in expected if digests[name] != d]
+    return found + check_representation(folder / "representation")
 
 
 def predict_items(

@@ -27,7 +27,7 @@ from poise.files import write_atomically
 from poise.samples import Items
 from poise.types import ClassCounts, Head
 
-__all__ = ["REPRESENTATION", "Representation", "digests", "load_representation"]
+__all__ = ["REPRESENTATION", "Representation", "check_representation", "digests", "load_representation"]
 
 SCHEMA = 1
 REPRESENTATION = "representation.json"
@@ -158,6 +158,20 @@ def _described(root: Path) -> dict[str, Any]:
     if body["schema"] > SCHEMA:
         raise InputError(f"{path} has schema {body['schema']}, this version reads up to {SCHEMA}; update poise")
     return body
+
+
+def check_representation(folder: str | Path) -> list[str]:
+    """What is wrong with the files of a representation, without building what it describes."""
+    root = Path(folder)
+    path = root / REPRESENTATION
+    if not path.exists():
+        return [f"{path} is missing: the training is unfinished; run the same command again"]
+    try:
+        expected = json.loads(path.read_text(encoding="utf-8"))["sha256"].items()
+        digests = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name, _ in expected}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return [f"{path} or a file that it names cannot be read: {error}"]
+    return [f"{root / name} is damaged: its sha256 is not that of {path}" for name, d in expected if digests[name] != d]
 
 
 def digests(items: Items) -> Tensor:

@@ -122,6 +122,16 @@ class Stage1:
         return self.lr if self.lr_batch_size is None else self.lr * self.batch_size / self.lr_batch_size
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences about settings that say something else than they seem to."""
+        if self.scaled_lr == self.lr:
+            return ()
+        return (
+            f"lr {self.lr:g} is stated for batches of {self.lr_batch_size}; with batches of {self.batch_size} it is "
+            f"{self.scaled_lr:g}",
+        )
+
+    @property
     def plan(self) -> Plan:
         """The numbers that a schedule needs."""
         shared = {f.name for f in fields(Plan)} & {f.name for f in fields(self)} - {"lr"}

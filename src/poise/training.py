@@ -21,7 +21,7 @@ from poise.augment import beta_share, normalised
 from poise.backbones import Backbone
 from poise.checkpoints import load_checkpoint, save_checkpoint, sweep
 from poise.distributed import World, synchronised
-from poise.errors import InputError, PoiseError, PoiseWarning
+from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.feeds import Feed, Step, explained
 from poise.losses import Loss
 from poise.network import Network
@@ -29,7 +29,7 @@ from poise.randomness import hashed, seed_for
 from poise.stage1 import Stage1
 from poise.types import ClassCounts, Head
 
-__all__ = ["StoppedError", "Trained", "train", "uses_bf16"]
+__all__ = ["Trained", "train", "uses_bf16"]
 
 MIXUP, PARTNER, DROPOUT = 12, 13, 14  # names of random streams
 
@@ -42,14 +42,6 @@ class Trained(NamedTuple):
 
     network: Network
     head: Head
-
-
-class StoppedError(PoiseError):
-    """The run was asked to stop; everything up to `step` is saved."""
-
-    def __init__(self, step: int, steps: int) -> None:
-        super().__init__(f"stopped after step {step} of {steps}, which is saved; the same command goes on from there")
-        self.step = step
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +215,7 @@ def _refuse_changes(folder: Path, known: dict[str, Any], saved: dict[str, Any]) 
     if changed:
         raise InputError(
             f"{folder} holds a run that was begun otherwise: {'; '.join(changed)}; state the same, choose another "
-            "folder, or go on all the same with --allow-changed"
+            "folder, or go on all the same (allow_changed=)"
         )
 
 

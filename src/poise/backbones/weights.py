@@ -104,7 +104,16 @@ def _read(path: Path) -> Mapping[Any, Any]:
             f"{path} holds Python objects that are no tensors, and to read them can run code; nothing was read: save "
             "the state_dict alone, best as .safetensors"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is damaged or cut off ({reason}); copy it again") from None
     if isinstance(content, Mapping):

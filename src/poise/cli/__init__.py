@@ -90,7 +90,7 @@ def _run(words: list[str], *, debug: bool) -> int:
         said = error.format_message().rstrip(".")  # nothing where the help was shown because there was no word at all
         return _refuse(f"{said}; see `{_verb(error)} --help`", debug) if said else 2
     except PoiseError as error:
-        return _refuse(in_options(str(error)), debug)
+        return _refuse(in_options(str(error)), debug, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
@@ -108,11 +108,11 @@ def _verb(error: Any) -> str:
     return str(error.ctx.command_path) if error.ctx else "poise"
 
 
-def _refuse(sentence: str, debug: bool) -> int:
+def _refuse(sentence: str, debug: bool, code: int = 2) -> int:
     if debug:
         traceback.print_exc()
     typer.echo(f"poise: {sentence}", err=True)
-    return 2
+    return code
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

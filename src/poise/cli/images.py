@@ -87,7 +87,7 @@ def _changes(given: Mapping[str, Any]) -> list[str]:
 
 def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_json: bool, quiet: bool) -> None:
     from poise import runs
-    from poise.claims import claimed, stoppable
+    from poise.claims import claimed
     from poise.distributed import started
     from poise.pipeline import (
         is_described,
@@ -99,9 +99,8 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_j
         write_description,
     )
     from poise.report import tables
-    from poise.training import StoppedError
 
-    with started() as world, stoppable() as wish:
+    with started() as world:
         silent = quiet or as_json or not world.first
         runs.prepare(out)
         with claimed(out) if world.first else nullcontext():
@@ -109,19 +108,13 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_j
             if world.first and not is_described(out):
                 write_description(config, splits, out)
             phase = partial(progress_bar, quiet=silent)
-            try:
-                representation = represent(
-                    config, splits, out, world=world, should_stop=wish, allow_changed=allow_changed, phase=phase
-                )
-            except StoppedError as error:
-                typer.echo(f"poise: {error}", err=True)
-                raise SystemExit(wish.code or 143) from None
+            representation = represent(config, splits, out, world=world, allow_changed=allow_changed, phase=phase)
             stores = store_features(config, representation, splits, out, world=world, phase=phase)
             written = write_description(config, splits, out) if world.first else []
         if not world.first:
             return
     scores = stage1_scores(load_problem(representation, stores))
-    lines = [f"  {note}" for note in splits.notes]
+    lines = [*(f"  {note}" for note in splits.notes), *_said_of(config)]
     table = tables.scores_by_part(scores, title="stage 1, top-1 in percent") if scores else "no stage-1 classifier"
     answer(
         {"out": str(out), "split": splits.hash, "stage1": {part: found.to_dict() for part, found in scores.items()}},
@@ -134,6 +127,11 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_j
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _said_of(config: "Config") -> list[str]:
+    """What a user might not expect of the settings of stage 1."""
+    return [] if config.stage1 is None else list(config.stage1.remarks)
 
 
 def extract(
@@ -263,40 +261,36 @@ def fit_images(
 ) -> None:
     """From samples to a deployable folder, as `poise fit` does it."""
     from poise import runs
-    from poise.claims import claimed, stoppable
+    from poise.claims import claimed
     from poise.cli.inputs import class_prior
     from poise.config import load_config
     from poise.pipeline import prepare
     from poise.project import fit_samples, recipe_for
     from poise.report import tables
-    from poise.training import StoppedError
 
-    given = {"data.train": path, "backbone.name": backbone, "data.seed": seed}
+    given = {"data.train": path, "backbone.name": backbone, "data.seed": seed or None}
     given |= {f"data.{key}": value for key, value in asked.items()}
     named = recipe or recipe_for(samples["train"].items, backbone)
     config = load_config(named, [*_changes(given), *(changes or ())])
     runs.prepare(out)
-    with claimed(out), stoppable() as wish:
+    with claimed(out):
         splits = prepare(config, strict=strict)
         lines = [f"{path}: {len(splits.train.class_names)} classes", *(f"  {note}" for note in splits.notes)]
-        lines += [f"recipe: {config.recipe or named}; backbone: {config.backbone.name}"]
+        lines += [f"recipe: {config.recipe or named}; backbone: {config.backbone.name}", *_said_of(config)]
         answer(None, lines, quiet=quiet or as_json)
-        try:
-            found = fit_samples(
-                config,
-                splits,
-                out,
-                method=method,
-                prior=class_prior(prior, splits.train.class_names),
-                targets=targets,
-                seed=seed,
-                should_stop=wish,
-                phase=partial(progress_bar, quiet=quiet or as_json),
-            )
-        except StoppedError as error:
-            typer.echo(f"poise: {error}", err=True)
-            raise SystemExit(wish.code or 143) from None
+        found = fit_samples(
+            config,
+            splits,
+            out,
+            method=method,
+            prior=class_prior(prior, splits.train.class_names),
+            targets=targets,
+            seed=seed,
+            phase=partial(progress_bar, quiet=quiet or as_json),
+        )
     said: list[Any] = []
+    if config.stage1 is None and splits.held_out is not None:
+        said += ["stage1: no classifier came with the backbone, so plain cross-entropy was fitted and tuned", ""]
     if found.comparison is not None:
         said += [tables.to_terminal(found.comparison.table(), title=Path(path).name), tables.LEGEND, ""]
         said += [found.comparison.verdict(), ""]
@@ -323,7 +317,7 @@ def _not_compared(found: "Fitted", method: str) -> list[str]:
     recommended = None if found.comparison is None else found.comparison.recommended
     if method != "auto" or recommended is None or recommended.method == found.model.method:
         return []
-    return ["(chosen on the held-out samples among converged heads, as for any feature rows; not by the table above)"]
+    return ["(chosen by cross-validation among converged heads, as for any feature rows; not by the table above)"]
 
 
 def inspect_images(samples: "dict[str, Samples]", path: str, *, every: bool, as_json: bool, quiet: bool) -> None:

@@ -63,6 +63,8 @@ OPTIONS = (
     ("(image=)", "(--image, or -s data.image=NAME)"),
     ("(text=)", "(--text, or -s data.text=NAME)"),
     ("(group=)", "(--groups, or -s data.group=NAME)"),
+    ("(allow_changed=)", "with --allow-changed (poise train)"),
+    ("replace it, or leave it out", "replace it, leave it out, or skip broken ones with -s data.broken=skip"),
     ("(format=)", "(-s data.format=NAME)"),
     ("(split=)", "(--split)"),
     ("; use --device cpu", "; use --device cpu, or -s device=cpu"),
@@ -82,10 +84,16 @@ def in_options(message: str) -> str:
 @contextmanager
 def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error; silent where that is no terminal."""
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn, Task
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.0f}/s", style="progress.data.speed")
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+    columns = (*Progress.get_default_columns(), Speed())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
