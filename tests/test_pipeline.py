@@ -234,9 +234,10 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
 ) -> None:
     config, folder = asked(photos), tmp_path / "stopped"
     splits = prepare(config)
-    with monkeypatch.context() as patch, pytest.raises(StoppedError) as stopped:
-        stop_after(patch, 2)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(StoppedError) as stopped:
         represent(config, splits, folder)
+    monkeypatch.undo()
     assert str(stopped.value) == "stopped after step 2 of 4, which is saved; the same command goes on from there"
     assert stopped.value.exit_code == 130
     assert not (folder / "representation").exists()
@@ -270,9 +271,10 @@ def test_a_run_that_is_under_way_refuses_other_settings_unless_they_are_allowed(
 ) -> None:
     config, other = asked(photos), asked(photos, "stage1.lr=0.05")
     splits = prepare(config)
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        stop_after(patch, 1)
+    stop_after(monkeypatch, 1)
+    with pytest.raises(StoppedError):
         represent(config, splits, tmp_path)
+    monkeypatch.undo()
     with pytest.raises(InputError, match=r"begun otherwise: lr was 0\.1 and is now 0\.05; .* \(allow_changed=\)"):
         represent(other, splits, tmp_path)
     found = represent(other, splits, tmp_path, allow_changed=True)
