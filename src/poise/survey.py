@@ -81,16 +81,18 @@ def survey(named: Mapping[str, Samples], *, read: int | None = 64, same_by: Same
     """Counts, sizes, repeated and broken samples of the splits of a data set, and advice.
 
     Args:
-        named: the splits by name; one of them is "train".
+        named: the splits by name.
         read: how many samples of each split are read, evenly spaced, for their sizes; None for all, which counts every
             broken file.
         same_by: how equal samples are found, which reads all (`poise.leakage`); None to skip it. A split with a
             sample that cannot be read is not compared.
 
-    Raises: InputError without a split "train", or for a split without samples.
+    Images of a list whose folder is not known are counted, and nothing is said of the images themselves.
+
+    Raises: InputError without a split, or for a split without samples.
     """
-    if "train" not in named:
-        raise InputError(f"there is no split 'train', only {', '.join(named) or 'nothing'}; name the training samples")
+    if not named:
+        raise InputError("there is no split to look at; name some samples")
     if read is not None and (not is_whole(read) or read < 1):
         raise InputError(f"read must be None or a whole number of at least 1, got {read!r}")
     empty = [name for name, samples in named.items() if len(samples) == 0]
@@ -98,9 +100,9 @@ def survey(named: Mapping[str, Samples], *, read: int | None = 64, same_by: Same
         raise InputError(f"the split {empty[0]!r} is empty; add samples, or leave it out")
     found = {name: None if same_by is None else _keys(samples, same_by) for name, samples in named.items()}
     splits = {name: _split(samples, _look(samples.items, read), found[name]) for name, samples in named.items()}
-    trained = found.pop("train")
+    trained = found.pop("train", None)
     leaked = {name: len(shared(trained, of_part)) for name, of_part in found.items() if trained and of_part}
-    kind = named["train"].items.kind
+    kind = next(iter(named.values())).items.kind
     return Survey(kind=kind, splits=splits, leaked=leaked, advice=tuple(_advice(kind, splits, leaked)))
 
 
@@ -136,6 +138,8 @@ def _split(samples: Samples, look: Look, found: tuple[str, ...] | None) -> Split
 
 
 def _look(items: Items, read: int | None) -> Look:
+    if not getattr(items, "located", True):  # a list of paths without their folder
+        return Look(read=0, smallest=None, largest=None, broken=())
     rows = np.unique(np.linspace(0, len(items) - 1, min(len(items), read or len(items))).round().astype(int)).tolist()
     sizes, broken = [], []
     for row in rows:
@@ -200,6 +204,8 @@ def _size_text(size: tuple[int, int], kind: Kind) -> str:
 
 
 def _advice(kind: Kind, splits: Mapping[str, SplitSurvey], leaked: Mapping[str, int]) -> list[str]:
+    if "train" not in splits:
+        return ["These are no training samples: what is rare is told by the training split."]
     train = splits["train"]
     broken = sum(len(split.look.broken) for split in splits.values())
     remarks: tuple[tuple[object, str], ...] = (

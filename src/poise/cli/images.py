@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from poise.project import Fitted
     from poise.samples import Samples
 
-__all__ = ["extract", "fit_images", "inspect_images", "samples_in", "train"]
+__all__ = ["extract", "fit_images", "inspect_counts", "inspect_images", "samples_in", "train"]
 
 DataPath = Annotated[str | None, typer.Option(help="Training samples, as data.train.", show_default=False)]
 TestPath = Annotated[str | None, typer.Option(help="Test samples, as data.test.", show_default=False)]
@@ -318,6 +318,26 @@ def _not_compared(found: "Fitted", method: str) -> list[str]:
     if method != "auto" or recommended is None or recommended.method == found.model.method:
         return []
     return ["(chosen by cross-validation among converged heads, as for any feature rows; not by the table above)"]
+
+
+def inspect_counts(path: Path, *, as_json: bool, quiet: bool) -> None:
+    """The sizes of classes and groups of a JSON file that holds a list of counts."""
+    from poise.sources import read_counts
+
+    counts = read_counts(path)
+    groups = {
+        name: {"classes": int(mask.sum()), "rows": int(counts.n[mask].sum())} for name, mask in counts.shots().items()
+    }
+    rows, classes = int(counts.n.sum()), len(counts)
+    answer(
+        {"rows": rows, "classes": classes, "imbalance": counts.imbalance, "groups": groups},
+        [
+            f"{path}: {rows} samples, {classes} classes, imbalance {counts.imbalance:.4g}",
+            *(f"{name}: {found['classes']} classes, {found['rows']} samples" for name, found in groups.items()),
+        ],
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 def inspect_images(samples: "dict[str, Samples]", path: str, *, every: bool, as_json: bool, quiet: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli.deploy import fit
-from poise.cli.images import inspect_images, samples_in
+from poise.cli.images import inspect_counts, inspect_images, samples_in
 from poise.cli.inputs import (
     Groups,
     HeadFile,
@@ -22,7 +22,7 @@ from poise.cli.inputs import (
     load_inputs,
     unlabelled,
 )
-from poise.cli.shared import ImageColumn, Json, Out, Quiet, Seed, TextColumn, answer, progress_bar
+from poise.cli.shared import ImageColumn, Json, Out, Quiet, Root, Seed, TextColumn, answer, progress_bar
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
@@ -315,6 +315,7 @@ def inspect(
     seen: Seen = None,
     image: ImageColumn = None,
     text: TextColumn = None,
+    root: Root = None,
     every: Annotated[bool, typer.Option("--all", help="Read every image, to count those that are broken.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -322,7 +323,10 @@ def inspect(
     """Profile training rows, images or texts before anything is trained: sizes, groups, memorisation, what follows."""
     from poise.inspection import inspect_features
 
-    samples = samples_in(train, asked={"label": label, "group": groups, "image": image, "text": text})
+    if Path(train).suffix == ".json" and Path(train).is_file():
+        inspect_counts(Path(train), as_json=as_json, quiet=quiet)
+        return
+    samples = samples_in(train, asked={"label": label, "group": groups, "image": image, "text": text, "root": root})
     if samples is not None:
         inspect_images(samples, train, every=every, as_json=as_json, quiet=quiet)
         return

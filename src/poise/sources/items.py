@@ -29,6 +29,11 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def located(self) -> bool:
+        """Is it known where the files are?"""
+        return self.root is not None
+
     def path(self, index: int) -> Path:
         """The file. Raises: InputError if its folder is not known."""
         if self.root is None:
