@@ -127,7 +127,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"backbones", "checkpoints", "config", "claims", "distributed", "extract", "leakage", "logs", "metrics", "record"}
     | {"representation", "samples", "sources", "splits", "stage1", "store", "training"},
     "project": VALUES
-    | {"grids", "selection"}
+    | {"grids", "selection", "sources"}
     | {"artefact", "backbones", "comparison", "config", "deployment", "extract", "headroom", "manifest", "methods"}
     | {"metrics", "pipeline", "predictions", "protocols", "representation", "runs", "samples", "splits", "store"},
     "tails": VALUES | {"profiles", "samples"},
@@ -188,7 +188,7 @@ ALLOWED: dict[str, set[str]] = {
     "testing": VALUES | {"methods", "plan", "solver"},
     "__main__": {"cli"},
     "cli/__init__": {"__version__", "cli", "errors"},
-    "cli/shared": set(),
+    "cli/shared": {"errors"},
     "cli/inputs": {"cli", "errors", "folds", "priors", "readers", "types", "wording"},
     "cli/deploy": {
         "artefact",
@@ -197,6 +197,7 @@ ALLOWED: dict[str, set[str]] = {
         "deployment",
         "distributed",
         "errors",
+        "manifest",
         "pipeline",
         "predictions",
         "project",

@@ -20,7 +20,7 @@ import torch
 from image_world import SIDE, SIZES, changed, pictures, table
 from poise.claims import Wish, claimed
 from poise.cli import main
-from poise.config import recipes
+from poise.config import load_config, recipes
 from poise.manifest import read_manifest
 from poise.store import load_features
 
@@ -105,14 +105,16 @@ def test_help_flows_within_80_columns(poise_: Run, verb: str, monkeypatch: pytes
 
 
 def test_a_dry_run_prints_the_settings_and_writes_nothing(poise_: Run, world: Path) -> None:
-    code, out, _ = train(poise_, "dry", "--dry-run")
+    code, out, err = train(poise_, "dry", "--dry-run")
     assert code == 0
     assert "size: 16" in out
-    assert "split hash: " in out
+    assert "note: split hash: " in err
+    (world / "kept.yaml").write_text(out)
+    assert load_config(world / "kept.yaml").backbone.size == 16
     assert not (world / "dry").exists()
     found = json.loads(train(poise_, "dry", "--dry-run", "--json")[1])
     assert found["config"]["stage1"]["batch_size"] == 8
-    assert found["split"] in out
+    assert found["split"] in err
 
 
 def test_a_run_says_what_it_reached_and_what_comes_next(poise_: Run, world: Path) -> None:
@@ -678,3 +680,56 @@ def test_the_network_of_a_stranger_is_not_run(poise_: Run, world: Path, tmp_path
     assert said.endswith("if you trust it, say so by that name: --backbone strange_network:make")
     assert "strange_network:make" in refusal(poise_("extract", tmp_path / "model", "--data", "more", "--out", "never"))
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_recipe_is_printed_without_data(poise_: Run) -> None:
+    code, out, err = poise_("train", "gala_cifar100_lt_if100", "--dry-run")
+    assert code == 0
+    assert "name: resnet32" in out
+    assert err == "note: data.train is not given; add -s data.train=PATH\n"
+
+
+def test_a_model_fitted_on_a_run_elsewhere_predicts_images(poise_: Run, world: Path, tmp_path: Path) -> None:
+    assert poise_("fit", "run", "--method", "tau_norm", "--out", tmp_path / "m", "-q")[0] == 0
+    assert poise_("predict", tmp_path / "m", "more", "--out", tmp_path / "p.csv", "-q")[0] == 0
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
+
+
+def test_a_broken_image_is_skipped_where_that_is_asked_for(poise_: Run, world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "more", tmp_path / "more")
+    (tmp_path / "more" / "zz.png").write_bytes(b"<html>")
+    said = refusal(poise_("predict", "model", tmp_path / "more", "--out", tmp_path / "p.csv"))
+    assert "zz.png is no image" in said
+    assert "predict: --broken skip" in said
+    code, _, err = poise_("predict", "model", tmp_path / "more", "--out", tmp_path / "p.csv", "--broken", "skip", "-q")
+    assert code == 0
+    assert "1 image is broken and left out of 4" in err
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
+
+
+def test_a_broken_image_is_found_before_the_training(poise_: Run, world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "ant" / "999.png").write_bytes(b"<html>")
+    assert "999.png is no image" in refusal(train(poise_, tmp_path / "r", data=str(tmp_path / "photos")))
+    assert not (tmp_path / "r" / "checkpoint.pt").exists()
+
+
+def test_every_store_of_a_folder_is_checked(poise_: Run, world: Path, tmp_path: Path) -> None:
+    assert poise_("extract", "run", "--data", "photos", "--out", tmp_path / "features", "-q")[0] == 0
+    code, out, _ = poise_("check", tmp_path / "features")
+    assert code == 0
+    assert "feature store, intact" in " ".join(out.split())
+
+
+def test_fit_is_one_process(poise_: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = refusal(poise_("fit", "photos", "--out", tmp_path / "m"))
+    assert said.startswith("fit runs in one process, torchrun started 2; share out `poise train`")
+
+
+def test_the_head_that_is_written_is_the_one_that_was_compared(poise_: Run, world: Path) -> None:
+    found = json.loads((world / "model" / "comparison.json").read_text())
+    model = json.loads((world / "model" / "model.json").read_text())
+    row = next(row for row in found["table"] if row["method"] == model["method"])
+    said = json.loads(poise_("fit", "photos", "--out", "model", "--json", *changed())[1])
+    assert said["test"]["balanced_accuracy"] == pytest.approx(row["balanced_accuracy"], abs=1e-9)

@@ -58,13 +58,14 @@ def test_a_split_that_is_no_training_split_is_counted_too(inspect: Run, tmp_path
     assert "no training samples" in said
 
 
-def test_counts_are_told_as_groups_and_as_json(inspect: Run, tmp_path: Path) -> None:
-    (tmp_path / "counts.json").write_text("[500, 100, 20, 19, 5]")
-    code, said, _ = inspect(tmp_path / "counts.json")
+def test_counts_are_told_as_groups_and_as_json(inspect: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("counts.json").write_text("[500, 100, 20, 19, 5]")
+    code, said, _ = inspect("counts.json")
     assert code == 0
-    assert "counts.json: 644 samples, 5 classes, imbalance 100" in " ".join(said.split())
+    assert said.splitlines()[0] == "counts.json: 644 samples, 5 classes, imbalance 100"
     assert groups_in(said) == {"many": (1, 500), "medium": (2, 120), "few": (2, 24)}
-    code, said, _ = inspect(tmp_path / "counts.json", "--json")
+    code, said, _ = inspect("counts.json", "--json")
     assert json.loads(said)["groups"]["few"] == {"classes": 2, "rows": 24}
 
 

@@ -324,3 +324,16 @@ def test_a_misspelt_method_is_named_with_its_neighbour():
     for head in (True, False):
         with pytest.raises(InputError, match="no method is called 'crtt', did you mean 'crt'"):
             deploy(problem(head=head), method="crtt")
+
+
+@pytest.mark.parametrize("method", ["stage1", "logit_adjustment(tau=1.3)", "tau_norm(tau=0.6)"])
+def test_a_head_that_was_selected_for_uniform_classes_keeps_its_decisions(method):
+    # A stage 1 trained with balanced softmax is corrected for the prior already: to do it again would undo the choice.
+    given = problem()
+    rows = given.held_out.x[0]
+    made = deploy(given, method=method, prior="uniform", selected=True)
+    chosen = from_spec(method)(given, 0)
+    torch.testing.assert_close(made.head(rows).argmax(dim=-1), chosen(rows).argmax(dim=-1))
+    ratio = made.head.weight / chosen.weight
+    assert float(ratio.std()) < 1e-5  # one temperature, and no shift
+    torch.testing.assert_close(made.head.bias, chosen.bias * ratio.mean(), rtol=1e-4, atol=1e-5)

@@ -191,7 +191,12 @@ class Comparison:
                 f"The recommended head is not among them: {tied[0]} is better there, but taking it now would be "
                 "selection on the test split."
             )
-        if self.gap_closed is not None and self.oracle is not None:
+        if self.gap_closed is not None and self.oracle is not None and self.gap_closed > 1:
+            found.append(
+                f"The oracle head ({100 * self.oracle:.1f} balanced accuracy) says nothing here: it learns from half "
+                "of the labelled test rows, which are too few."
+            )
+        elif self.gap_closed is not None and self.oracle is not None:
             found.append(
                 f"It goes {100 * self.gap_closed:.0f} % of the way from {self.baseline.method} to an oracle head "
                 f"({100 * self.oracle:.1f} balanced accuracy), which learns from half of the labelled test rows and is "
@@ -247,5 +252,5 @@ class Comparison:
 
 
 def _points(share: float) -> str:
-    text = f"{100 * share:+.1f}"
+    text = f"{100 * min(max(share, -1), 1):+.1f}"  # few classes give intervals beyond what a share can be
     return "+0.0" if text == "-0.0" else text

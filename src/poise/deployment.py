@@ -85,14 +85,17 @@ def deploy(
     targets: Targets | None = None,
     groups: Tensor | Sequence[object] | None = None,
     seed: int = 0,
+    selected: bool = False,
     progress: Progress | None = None,
 ) -> Model:
     """The model for a problem: a head for the class prior of deployment, calibrated on unseen rows, and decisions.
 
     Without a stage-1 head this is `LongTailClassifier`, with held-out rows if the problem has them; its model has the
     classes that have training rows. With one, "auto" tunes tau-norm, logit adjustment and four trained methods on the
-    held-out rows and takes the recommendation of `compare`; a named method runs as stated. `prior` and costs follow the
-    classes of the training rows; `targets` choose an operating point on the held-out rows.
+    held-out rows and takes the recommendation of `compare`; a named method runs as stated. What was chosen by balanced
+    accuracy, here or before (`selected`: the settings of `method` were), is meant for uniform classes: for that prior
+    its decisions stay what they were when it was chosen. `prior` and costs follow the classes of the training rows;
+    `targets` choose an operating point on the held-out rows.
 
     Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on.
     """
@@ -103,7 +106,7 @@ def deploy(
     if problem.head is None:
         model, unseen = _from_rows(problem, method, prior, groups, seed)
     else:
-        model, unseen = _from_head(problem, method, prior, seed, progress), problem.held_out
+        model, unseen = _from_head(problem, method, prior, seed, selected, progress), problem.held_out
     provenance = {**model.provenance, "versions": versions(), "train": train.key, "seed": seed}
     return replace(model, provenance=provenance, operating=_operating(model, train, unseen, targets))
 
@@ -170,7 +173,9 @@ def _of_classes(rows: Features, names: Sequence[str], classes: Sequence[str]) ->
 # --- a given head -----------------------------------------------------------------------------------------------------
 
 
-def _from_head(problem: Problem, method: str, prior: Any, seed: int, progress: Progress | None) -> Model:
+def _from_head(
+    problem: Problem, method: str, prior: Any, seed: int, selected: bool, progress: Progress | None
+) -> Model:
     rows = problem.held_out
     if rows is None:
         raise InputError(
@@ -188,9 +193,7 @@ def _from_head(problem: Problem, method: str, prior: Any, seed: int, progress: P
     spec = chosen[family]
     head = judgement.trials[spec].head
     assert head is not None  # one head was fitted on all training rows
-    # Settings that won by balanced accuracy are meant for uniform classes, whatever their formula says of defaults.
-    word = implied_prior(spec) or ("uniform" if method == "auto" else None)
-    known = None if word is None else as_prior(word, problem.train.counts)
+    known = _meant_for(spec, target, problem.train.counts, chosen=selected or method == "auto")
     seen = Evidence(head(rows.x[0]).double(), rows.y, torch.ones(len(rows), dtype=torch.float64))
     temperature, implied = calibrate(seen, problem.train.counts.prior, known)
     return Model(
@@ -201,6 +204,19 @@ def _from_head(problem: Problem, method: str, prior: Any, seed: int, progress: P
         method=str(spec),
         provenance={"held_out": rows.key, "unseen_recall": expected_recall(seen, temperature, implied, target)},
     )
+
+
+def _meant_for(spec: Spec, target: Tensor, counts: ClassCounts, *, chosen: bool) -> Tensor | None:
+    """The class prior that the head of `spec` is meant for; None if it has to be estimated.
+
+    What won by balanced accuracy is meant for uniform classes, whatever its formula says of defaults and whatever loss
+    trained the head that it started from.
+    """
+    uniform = as_prior("uniform", counts)
+    if chosen and torch.allclose(target, uniform):
+        return uniform
+    word = implied_prior(spec) or ("uniform" if chosen else None)
+    return None if word is None else as_prior(word, counts)
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------

@@ -216,6 +216,10 @@ def _trained(
     samples = splits.train
     if samples.items.kind == "text":
         raise InputError("texts are not trained on; set stage1 to null, and name a backbone such as sentence:minilm")
+    # What cannot be read would otherwise end the run after its training, when the features of that part are made.
+    for part, others in splits.parts.items():
+        with phase(f"looking for broken images in {part}") as progress:
+            readable(others, "error", progress)
     backbone, held = _built(config, settings.seed), None
     if is_small(backbone, len(samples)):
         with phase("reading images") as progress:

@@ -6,6 +6,7 @@ folder/records.jsonl, summary.csv     the comparison of heads, if there is a tes
 folder/config.yaml, split.json ...    how it came about; see `pipeline`
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from poise import runs
 from poise.artefact import MODEL_FILE, Model, load
 from poise.backbones import TextBackbone, names
+from poise.checks import check_one_of
 from poise.comparison import Comparison
 from poise.config import Config
 from poise.deployment import Targets, deploy
@@ -41,6 +43,7 @@ from poise.protocols import compare
 from poise.representation import REPRESENTATION, check_representation, load_representation
 from poise.samples import Items
 from poise.selection import tune
+from poise.sources import whole_rows
 from poise.spec import Spec
 from poise.splits import Splits
 from poise.store import check_store
@@ -48,6 +51,7 @@ from poise.types import Features, Scores
 
 __all__ = [
     "Fitted",
+    "carry_backbone",
     "check_run",
     "compare_heads",
     "fit_samples",
@@ -110,9 +114,11 @@ def fit_samples(
             prior=config.heads.prior if prior is None else prior,
             targets=targets,
             seed=seed,
+            selected=chosen is not None and chosen != method,
             progress=progress,
         )
-    model = model.with_provenance(split=splits.hash, backbone=representation.backbone.name)
+    read = {"text": config.data.text, "image": config.data.image}
+    model = model.with_provenance(split=splits.hash, backbone=representation.backbone.name, read=read)
     return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
 
 
@@ -222,6 +228,12 @@ def refuse_mixture(source: str, folder: Path) -> None:
         raise InputError(f"{folder} holds a backbone with a model of its own; choose another folder with --out")
 
 
+def carry_backbone(source: Path, folder: Path) -> None:
+    """Copy the backbone of a run beside the model that was fitted on its features, so that it predicts images."""
+    if reads_samples(source) and not reads_samples(folder):
+        shutil.copytree(source / "representation", folder / "representation")
+
+
 def check_run(folder: Path) -> list[str]:
     """What is wrong with the parts of a run, one sentence each: its model, its backbone, its features."""
     found = []
@@ -241,6 +253,7 @@ def predict_items(
     out: Path,
     *,
     top: int | None = None,
+    broken: str = "error",
     device: str | torch.device = "cpu",
     workers: int = 0,
     trusted: str | None = None,
@@ -248,12 +261,17 @@ def predict_items(
 ) -> Tallied:
     """Write one line per sample: its path or row, the predicted class, and probabilities.
 
-    `trusted` names the network of the user's own that the model may run, see `load_representation`.
+    `broken` "skip" leaves images out that cannot be read, with a warning that counts them. `trusted` names the network
+    of the user's own that the model may run, see `load_representation`.
 
     Raises: InputError for samples of the wrong kind, or the first that cannot be read.
     """
     model, representation = load(folder), load_representation(folder / "representation", trusted=trusted)
     what = "texts" if isinstance(representation.backbone, TextBackbone) else "images"
+    check_one_of("broken", broken, ("error", "skip"))
+    if broken == "skip":
+        with phase(f"looking for broken {what}") as progress:
+            items = items.take(whole_rows(items, "skip", progress)[0])
     with phase(f"reading {what}") as progress:
         x = feature_rows(representation.backbone, items, device=device, workers=workers, progress=progress)
     named = {"sample": [items.describe(index) for index in range(len(items))]}

@@ -34,6 +34,7 @@ from poise.cli.shared import (
     Workers,
     answer,
     progress_bar,
+    refuse_several_processes,
 )
 
 __all__ = ["check", "fit", "predict"]
@@ -104,8 +105,9 @@ def fit(
     from poise.cli.images import fit_images, samples_in
     from poise.deployment import Targets, deploy
     from poise.errors import InputError
-    from poise.project import reads_samples, refuse_mixture
+    from poise.project import carry_backbone, reads_samples, refuse_mixture
 
+    refuse_several_processes("fit", "share out `poise train`, then `poise fit RUN --out RUN` in one")
     asked = {"label": label, "group": groups, "image": image, "text": text, "root": root}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what there is to warn of is said when the samples are divided
@@ -171,6 +173,7 @@ def fit(
             progress=report,
         )
     model = model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
+    carry_backbone(Path(train), out)
     folder = model.save(out)
     applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
     recall = model.provenance.get("unseen_recall")
@@ -217,6 +220,7 @@ def predict(
     split: Annotated[
         str | None, typer.Option(help="Split of the images or texts, where there are several.", show_default=False)
     ] = None,
+    broken: Annotated[str, typer.Option(help="error, or skip images that cannot be read.")] = "error",
     backbone: Trusted = None,
     device: Device = "auto",
     workers: Workers = 0,
@@ -225,20 +229,34 @@ def predict(
 ) -> None:
     """Predict rows, images or texts with a fitted model: class names, confidence and probabilities, one line each."""
     from poise.artefact import load
+    from poise.manifest import MANIFEST
     from poise.project import reads_samples, refuse_unfitted
 
     refuse_unfitted(existing(model), rows)
     found = load(model)
     silent, notes = quiet or as_json, ()
-    if reads_samples(model):
+    if reads_samples(model) and not (Path(rows) / MANIFEST).exists():
         from poise.distributed import device_of
         from poise.project import predict_items
         from poise.sources import open_items
 
+        known = found.provenance.get("read") or {}
+        if Path(rows).is_file():  # a table is read by the columns that the model was trained with
+            image, text = image or known.get("image"), text or known.get("text")
         items = open_items(rows, split=split, image=image, text=text, root=root)
         phase = partial(progress_bar, quiet=silent)
         where = device_of(device)
-        done = predict_items(model, items, out, top=top, device=where, workers=workers, trusted=backbone, phase=phase)
+        done = predict_items(
+            model,
+            items,
+            out,
+            top=top,
+            broken=broken,
+            device=where,
+            workers=workers,
+            trusted=backbone,
+            phase=phase,
+        )
     else:
         from poise.predictions import write_predictions
 
@@ -273,10 +291,15 @@ def check(
     """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
     from poise.checkup import check_path
     from poise.errors import InputError
+    from poise.manifest import MANIFEST
     from poise.pipeline import is_described
     from poise.project import check_run
 
-    found = {str(path): ("run", check_run(path)) if is_described(path) else check_path(path) for path in paths}
+    # A folder of stores, which `poise extract` writes, is every store in it.
+    stores = {path: sorted(store.parent for store in path.glob(f"*/{MANIFEST}")) for path in paths}
+    whole = {path for path in paths if is_described(path) or (path / MANIFEST).exists() or not stores[path]}
+    each = [inner for path in paths for inner in ([path] if path in whole else stores[path])]
+    found = {str(path): ("run", check_run(path)) if is_described(path) else check_path(path) for path in each}
     said = [f"{path}: {kind}, {_how_many(bad)}" for path, (kind, bad) in found.items()]
     data = {path: {"kind": kind, "problems": bad} for path, (kind, bad) in found.items()}
     answer(data, said, as_json=as_json, quiet=quiet)

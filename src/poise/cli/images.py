@@ -72,9 +72,13 @@ def train(
         return
     config = load_config(recipe, [*_changes({"data.train": data, "data.test": test}), *(changes or ())])
     if dry_run:
-        splits = prepare(config, strict=strict)
-        said = [dump_config(config), *splits.notes, f"split hash: {splits.hash}"]
-        answer({"config": config.model_dump(mode="json"), "split": splits.hash}, said, as_json=as_json, quiet=quiet)
+        # The settings alone go to the output, unfolded, so that they can be kept as a file.
+        splits = None if config.missing() else prepare(config, strict=strict)
+        notes = config.missing() if splits is None else (*splits.notes, f"split hash: {splits.hash}")
+        resolved = {"config": config.model_dump(mode="json"), "split": None if splits is None else splits.hash}
+        for note in () if quiet else notes:
+            typer.echo(f"note: {note}", err=True)
+        typer.echo(json.dumps(resolved) if as_json else dump_config(config).rstrip("\n"))
         return
     _run(config, out, strict=strict, allow_changed=allow_changed, as_json=as_json, quiet=quiet)
 
@@ -294,7 +298,7 @@ def fit_images(
     if found.comparison is not None:
         said += [tables.to_terminal(found.comparison.table(), title=Path(path).name), tables.LEGEND, ""]
         said += [found.comparison.verdict(), ""]
-    said += [f"method: {found.model.method}", *_not_compared(found, method)]
+    said += [f"written: {found.model.method}{_whose(found, method)}", *_not_compared(found, method)]
     if found.scores is not None:
         said += [tables.scores_by_part({"test": found.scores}, title="the model on the test split, in percent")]
     answer(
@@ -310,6 +314,14 @@ def fit_images(
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _whose(found: "Fitted", method: str) -> str:
+    """Who chose the head that was written; the verdict asks another question, what the test split can prove."""
+    recommended = None if found.comparison is None else found.comparison.recommended
+    if method != "auto" or recommended is None or str(recommended.method) != found.model.method:
+        return ""
+    return ", recommended by the held-out samples; the verdict says what the test split can prove"
 
 
 def _not_compared(found: "Fitted", method: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What the verbs have in common: options, a progress bar, and how a result is said."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "answer",
     "in_options",
     "progress_bar",
+    "refuse_several_processes",
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -64,7 +66,10 @@ OPTIONS = (
     ("(text=)", "(--text, or -s data.text=NAME)"),
     ("(group=)", "(--groups, or -s data.group=NAME)"),
     ("(allow_changed=)", "with --allow-changed (poise train)"),
-    ("replace it, or leave it out", "replace it, leave it out, or skip broken ones with -s data.broken=skip"),
+    (
+        "replace it, or leave it out",
+        "replace it, leave it out, or skip broken ones (-s data.broken=skip; predict: --broken skip)",
+    ),
     ("(format=)", "(-s data.format=NAME)"),
     ("(split=)", "(--split)"),
     ("; use --device cpu", "; use --device cpu, or -s device=cpu"),
@@ -79,6 +84,14 @@ def in_options(message: str) -> str:
     for argument, option in OPTIONS:
         message = message.replace(argument, option)
     return message
+
+
+def refuse_several_processes(verb: str, instead: str) -> None:
+    """Raises: InputError if torchrun started several processes for a verb that is one."""
+    from poise.errors import InputError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"{verb} runs in one process, torchrun started {os.environ['WORLD_SIZE']}; {instead}")
 
 
 @contextmanager

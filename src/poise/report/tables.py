@@ -210,8 +210,8 @@ def _scores_table(rows: Mapping[str, Scores], title: str, first: str) -> Table:
 def listing(said: Mapping[str, str]) -> Table:
     """Names and what is said of each, in two columns."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    for _ in range(2):
-        table.add_column()
+    table.add_column(no_wrap=True, min_width=max(map(len, said)))  # names are to be copied, so they are never cut
+    table.add_column()
     for name, words in said.items():
         table.add_row(Text(name), Text(words))
     return table

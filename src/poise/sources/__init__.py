@@ -25,7 +25,7 @@ from poise.sources.items import Encoded, Files, Pixels
 from poise.sources.lists import is_list, read_counts, read_list
 from poise.sources.parquet import is_parquet, read_parquet
 from poise.sources.parts import SPLITS, Part, Request, assembled
-from poise.sources.reading import pixels, readable
+from poise.sources.reading import pixels, readable, whole_rows
 from poise.wording import near
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "pixels",
     "read_counts",
     "readable",
+    "whole_rows",
 ]
 
 

@@ -68,28 +68,37 @@ def readable(
     Raises: InputError naming the first broken image, or if none is whole.
     """
     check_one_of("broken", broken, ("error", "skip"))
-    if samples.items.kind == "text":
-        return samples, ()
+    rows, reasons = whole_rows(samples.items, broken, progress)
+    return (samples.take(rows) if reasons else samples), reasons
+
+
+def whole_rows(
+    items: Items, broken: Literal["error", "skip"] = "error", progress: Progress | None = None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """The numbers (n,) int64 of the items that can be decoded, and a sentence about each other one, as `readable`."""
+    every = torch.arange(len(items))
+    if items.kind == "text":
+        return every, ()
 
     def failures(rows: range) -> list[tuple[int, str]]:
-        found = [(row, _failure(samples.items, row)) for row in rows]
+        found = [(row, _failure(items, row)) for row in rows]
         bad = [(row, reason) for row, reason in found if reason is not None]
         if bad and broken == "error":
             raise InputError(bad[0][1])
         return bad
 
-    bad = dict(pair for chunk in _in_threads(failures, len(samples), progress) for pair in chunk)
+    bad = dict(pair for chunk in _in_threads(failures, len(items), progress) for pair in chunk)
     if not bad:
-        return samples, ()
-    if len(bad) == len(samples):
+        return every, ()
+    if len(bad) == len(items):
         raise InputError(f"none of the {len(bad)} images can be read; the first: {bad[0]}")
     left_out = "1 image is" if len(bad) == 1 else f"{len(bad)} images are"
     warnings.warn(
-        f"{left_out} broken and left out of {len(samples)}: {some(list(bad.values()), most=3)}",
+        f"{left_out} broken and left out of {len(items)}: {some(list(bad.values()), most=3)}",
         PoiseWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
-    return samples.take([row for row in range(len(samples)) if row not in bad]), tuple(bad.values())
+    return torch.tensor([row for row in every.tolist() if row not in bad], dtype=torch.int64), tuple(bad.values())
 
 
 @dataclass(frozen=True)
