@@ -5,6 +5,7 @@ belong to a place in the epoch, not to a process or worker, so every way of shar
 """
 
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from poise.transforms import Transform
 __all__ = ["AUGMENT", "Feed", "InMemory", "Step", "Streamed", "explained"]
 
 AUGMENT = 11  # name of the random stream of augmentations
+
+# Readers are children of the process that trains, also where Python would put a server in between: a signal to the
+# whole group would end that server, and its children with it.
+START_METHOD = "fork" if sys.platform == "linux" else None
 
 
 class Step(NamedTuple):
@@ -87,6 +92,7 @@ class Streamed(Dataset[Tensor | PoiseError]):
             batch_size=None,
             num_workers=self.workers,
             worker_init_fn=_leave_signals,
+            multiprocessing_context=START_METHOD if self.workers else None,
             prefetch_factor=4 if self.workers else None,
             generator=torch.Generator(),  # the loader draws a number, and not from the caller's generator
         )
