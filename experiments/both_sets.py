@@ -1,12 +1,14 @@
-"""What findings.py leaves out: both shipped sets side by side, and why label over-smoothing works on memorised rows.
+"""What findings.py leaves out: both feature sets side by side, and why label over-smoothing works on memorised rows.
 
 The set with a stored augmented view appears twice: trained on that view, as Poise does, and on the test-time view.
 
-Run: python experiments/both_sets.py [--out experiments/results] [--threads N] [--quick]
+Run: POISE_DATA=DATA python experiments/both_sets.py [--rows hand|shipped] [--out experiments/results] [--threads N]
+[--quick]
 
-Writes both_sets.json and both_sets.md. Accuracy on the test rows is read by design: these are curves and published
-recipes, not selections; where a number was selected on held-out rows, it says so. A claimed number comes from the
-findings page that was written before the code, and agrees if it is within its tolerance (0.3 points unless stated).
+Writes both_sets.json and both_sets.md (or both_sets_shipped, see findings.py). Accuracy on the test rows is read by
+design: these are curves and published recipes, not selections; where a number was selected on held-out rows, it says
+so. A claimed number comes from the findings page that was written before the code, and agrees if it is within its
+tolerance (0.3 points unless stated).
 """
 
 import argparse
@@ -24,11 +26,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from claims import CLAIMS, CLAIMS_AUGMENTED
-from findings import ADJUSTMENTS, AUGMENTED, NOISE, PLAIN, RAW, SEED, TAUS, TS, accuracy, grid, heads_of, rescaled
+from findings import ADJUSTMENTS, NOISE, RAW, SEED, TAUS, TS, accuracy, grid, heads_of, rescaled
+from hand_made import AUGMENTED, PLAIN, add_rows, load, suffix
 from torch import Tensor
 
 from poise import Retrain, fit_heads, metrics
-from poise.data import DemoSet, load_demo
+from poise.data import DemoSet
 from poise.files import write_atomically
 from poise.methods import from_spec
 from poise.methods.posthoc import log_mean_softmax
@@ -463,7 +466,7 @@ def number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 2 else f"{value:.2f}"
 
 
-def markdown(found: Found, demos: Sequence[DemoSet], seconds: float) -> str:
+def markdown(found: Found, demos: Sequence[DemoSet], which: str, seconds: float) -> str:
     """The page."""
     lines = ["# Both sets", "", (__doc__ or "").split("\n\n", 1)[1].strip(), ""]
     lines += ["Per cent of the 10,000 test rows (in brackets many / medium / few) where nothing else is said.", ""]
@@ -474,8 +477,8 @@ def markdown(found: Found, demos: Sequence[DemoSet], seconds: float) -> str:
     lines += [
         "The oracle head of section 2 was fitted on 34,676 images that are not shipped; it cannot be measured here.",
         "",
-        f"Command: `python experiments/both_sets.py`; seed {SEED}; {made}; {torch.get_num_threads()} threads, "
-        f"{seconds:.0f} seconds; {'; '.join(keys)}.",
+        f"Command: `python experiments/both_sets.py --rows {which}`; seed {SEED}; {made}; "
+        f"{torch.get_num_threads()} threads, {seconds:.0f} seconds; {'; '.join(keys)}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -520,15 +523,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("experiments/results"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="one set and two cheap parts")
+    add_rows(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     begun = time.perf_counter()
-    first = load_demo(PLAIN)
-    demos = [first, on_test_time_view(first), *([] if args.quick else [load_demo(AUGMENTED)])]
+    first = load(PLAIN, args.rows)
+    demos = [first, on_test_time_view(first), *([] if args.quick else [load(AUGMENTED, args.rows)])]
     chosen = ["The scale of the features (section 4)", "The direction of the first steps (section 4)"]
     found = measured(demos, chosen if args.quick else PARTS)
-    write_atomically(args.out / "both_sets.json", json.dumps(plain(found), indent=1) + "\n")
-    page = write_atomically(args.out / "both_sets.md", markdown(found, demos, time.perf_counter() - begun))
+    write_atomically(args.out / f"both_sets{suffix(args.rows)}.json", json.dumps(plain(found), indent=1) + "\n")
+    page = write_atomically(
+        args.out / f"both_sets{suffix(args.rows)}.md", markdown(found, demos, args.rows, time.perf_counter() - begun)
+    )
     print(page.read_text())
 
 

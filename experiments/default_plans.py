@@ -1,6 +1,6 @@
-"""How the default plans were chosen: held-out rows of both shipped feature sets, never their test rows.
+"""How the default plans were chosen: held-out rows of both feature sets, never their test rows.
 
-Run: python experiments/default_plans.py [--out experiments/results]
+Run: POISE_DATA=DATA python experiments/default_plans.py [--rows hand|shipped] [--out experiments/results]
 
 For every trained method a grid of learning rate and weight decay on scaled features, 10 epochs, batch 128. The page
 says for each method and set what its default reaches on the held-out rows, what the best of the grid does, and where it
@@ -12,8 +12,10 @@ import warnings
 from itertools import product
 from pathlib import Path
 
+from hand_made import add_rows, load, suffix
+
 from poise import fit_heads, methods, metrics
-from poise.data import DEMO_SETS, load_demo
+from poise.data import DEMO_SETS
 from poise.errors import PoiseWarning
 from poise.files import write_atomically
 from poise.record import versions
@@ -28,9 +30,9 @@ def balanced(head: Head, rows: Features) -> float:
     return 100 * metrics.evaluate_head(head, rows).balanced_accuracy
 
 
-def table(name: str) -> list[str]:
+def table(name: str, rows: str) -> list[str]:
     """Markdown rows of one feature set, one per trained method."""
-    problem = load_demo(name).problem
+    problem = load(name, rows).problem
     held_out = problem.held_out
     assert held_out is not None
     trained = [method for method in methods.METHODS if methods.is_trained(method)]
@@ -54,7 +56,8 @@ def main() -> None:
     """Measure both sets and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("experiments/results"))
-    out = parser.parse_args().out
+    add_rows(parser)
+    given = parser.parse_args()
     warnings.simplefilter("ignore", PoiseWarning)  # the edge of the grid is expected to diverge
     lines = [
         "# Default plans on held-out rows",
@@ -63,11 +66,13 @@ def main() -> None:
         "",
         "| method | set | default lr | default | best of grid | gap | where |",
         "|---|---|---:|---:|---:|---:|---|",
-        *sorted(line for name in DEMO_SETS for line in table(name)),
+        *sorted(line for name in DEMO_SETS for line in table(name, given.rows)),
         "",
-        "Seed 0; " + ", ".join(f"{name} {version}" for name, version in versions().items()) + ".",
+        f"Command: `python experiments/default_plans.py --rows {given.rows}`; seed 0; "
+        + ", ".join(f"{name} {version}" for name, version in versions().items())
+        + ".",
     ]
-    print(write_atomically(out / "default_plans.md", "\n".join(lines) + "\n").read_text())
+    print(write_atomically(given.out / f"default_plans{suffix(given.rows)}.md", "\n".join(lines) + "\n").read_text())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from poise.cli import main as poise
-from poise.config import config_hash, load_config
+from poise.config import config_hash, dump_config, load_config
 from poise.files import write_atomically
 from poise.representation import load_representation
 from poise.store import load_features
@@ -65,7 +65,8 @@ def page(run: Path, name: str, results: Path) -> None:
     lines = [
         f"# {config.title}",
         "",
-        (__doc__ or "").split("\n\n")[2],
+        f"`poise train {name}`: {len(log)} epochs from pixels, last epoch, no flip at test time, no test split in any "
+        f"choice. Beside this page lie the log (.csv) and the configuration (.yaml).",
         "",
         "| part | rows | all | many | medium | few | content key |",
         "|---|---:|---:|---:|---:|---:|---|",
@@ -87,6 +88,8 @@ def page(run: Path, name: str, results: Path) -> None:
     ]
     write_atomically(results / f"stage1_{name}.md", "\n".join(lines))
     shutil.copyfile(run / "log.csv", results / f"stage1_{name}.csv")
+    plain = config.model_copy(update={"data": config.data.model_copy(update={"train": None, "test": None})})
+    write_atomically(results / f"stage1_{name}.yaml", dump_config(plain))
 
 
 def _percent(value: float | None) -> str:

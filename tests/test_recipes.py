@@ -313,7 +313,11 @@ def test_another_batch_size_scales_the_learning_rate_of_decoupling_as_its_author
         ),
         ("decoupling_inaturalist18", "decoupling_inaturalist18_paper", {"heads.methods"}),
         ("decoupling_cifar100_lt", "decoupling_cifar10_lt", {"data.profile"}),
-        ("ce_cifar100_lt", "ce_autoaugment_cifar100_lt", {"stage1.augment", "stage1.batch_size", "stage1.seed"}),
+        (
+            "ce_cifar100_lt",
+            "ce_autoaugment_cifar100_lt",
+            {"stage1.augment", "stage1.batch_size", "stage1.seed", "extract.views"},
+        ),
     ],
 )
 def test_variants_differ_in_what_they_vary_alone(one: str, other: str, expected: set[str]) -> None:

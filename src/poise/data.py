@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from importlib.resources import as_file, files
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from poise.profiles import exponential, select
 from poise.text import embed_cached
 from poise.types import ClassCounts, Features, Head, Problem
 
-__all__ = ["DEMO_SETS", "TEXT_SETS", "DemoSet", "load_demo", "load_text_demo"]
+__all__ = ["DEMO_SETS", "TEXT_SETS", "DemoSet", "load_demo", "load_text_demo", "read_demo"]
 
 DEMO_SETS: Mapping[str, str] = MappingProxyType(
     {
@@ -54,7 +55,13 @@ def load_demo(name: str = "cifar100lt_r32_autoaugment") -> DemoSet:
     """
     if name not in DEMO_SETS:
         raise InputError(f"no demo set is called {name!r}; there are {', '.join(DEMO_SETS)}")
-    with as_file(files("poise") / "demo_features" / f"{name}.npz") as path, np.load(path, allow_pickle=False) as file:
+    with as_file(files("poise") / "demo_features" / f"{name}.npz") as path:
+        return read_demo(name, path)
+
+
+def read_demo(name: str, path: Path) -> DemoSet:
+    """A file in the form that demo_features/README.md describes, as a problem and its test split."""
+    with np.load(path, allow_pickle=False) as file:
         stored = {key: torch.from_numpy(file[key]) for key in file.files}
     counts = ClassCounts(stored["n"])
     views = torch.cat(
