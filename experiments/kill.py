@@ -6,8 +6,10 @@ Four cases: training and extraction, each by one process and by two (torchrun, g
 the same command gives the digest to compare with: of the final weights, or of every file of the finished store. Then
 the command is started in another folder and killed at a random moment after its work began, `kills` times; of two
 processes a random one is killed, and the other has to end by itself. Then the command is started once more and runs to
-its end. Training is 96 steps of a small network with everything that has a state (momentum, moving average, mixup,
-GALA's sums), with a checkpoint after each step; extraction is 24 shards of three views.
+its end. A moment is a random share of all steps or shards, and between two of them a random share of the time of one,
+so that a machine whose speed changes is no matter. Training is 96 steps of a small network with everything that has a
+state (momentum, moving average, mixup, GALA's sums), with a checkpoint after each step; extraction is 24 shards of
+three views.
 
 The table says how far the run was at each kill (steps saved, shards finished), the longest time from a kill to the end
 of the last process, the messages of those that were left, and whether the digests are equal. A kill that came after the
@@ -32,6 +34,7 @@ import torch
 from poise.distributed import World, started
 
 CASES = [(work, ranks) for work in ("train", "extract") for ranks in (1, 2)]
+TOTAL = {"train": 96, "extract": 24}  # steps, shards
 
 
 # --- the command that is killed ---------------------------------------------------------------------------------------
@@ -147,13 +150,15 @@ def endangered(name: str, ranks: int, kills: int, draws: random.Random, root: Pa
         folder.mkdir()
     process, clock = begun(name, ranks, quiet), time.monotonic()
     said = ended(process)
-    length = time.monotonic() - clock
+    seconds = (time.monotonic() - clock) / TOTAL[name]
     if process.returncode:
         raise SystemExit(f"the undisturbed run failed:\n{said}")
     at, late, longest, named = [], 0, 0.0, 0
-    for _ in range(kills):
+    for moment in sorted(draws.uniform(0, TOTAL[name]) for _ in range(kills)):
         process = begun(name, ranks, hunted)
-        time.sleep(draws.uniform(0, 1.2 * length / (kills + 1)))
+        while process.poll() is None and done_so_far(name, hunted) < int(moment):
+            time.sleep(0.01)
+        time.sleep(moment % 1 * seconds)
         clock = time.monotonic()
         victim = draws.randrange(ranks)
         try:

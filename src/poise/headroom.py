@@ -5,14 +5,14 @@ fitted without such rows should be expected to beat it by much, so the way from 
 can gain on these features; the rest is in the representation. Where no rows can be spared, both parts come from one
 labelled split: heads are trained with one half of it and scored on the other, in turn (cross-fitted).
 
-The recipe was chosen by hand on two sets like the shipped ones, cross-fitted on the test rows (50 extra rows per class; balanced
-accuracy in per cent; stage-1 heads 38.7 and 42.5). Balanced softmax from the stage-1 head on training and extra rows,
-10 epochs: 46.6 and 52.8 when all rows weigh the same, 47.7 and 53.3 when an extra row counts as three memorised ones.
-From a fresh start: 47.7 and 53.7 (counting as five: the same), but a point less without extra rows. cRT on the same
-rows: 47.4 and 53.3; cross-entropy on them: 45.5 and 50.2, on the extra rows alone: 46.6 and 52.7; LDA on these: 45.7
-and 50.6. Weight decay of 5e-4 or more cost 2 points or more. With 34,676 extra rows a head of another script reached
-49.7 on the first set: an oracle of few rows is a floor of the ceiling. Small problems get more epochs, so that no head
-stops after a few steps.
+The recipe was chosen by hand on two sets like the shipped ones, cross-fitted on the test rows (50 extra rows per class;
+balanced accuracy in per cent; stage-1 heads 38.7 and 42.5). Balanced softmax from the stage-1 head on training and
+extra rows, 10 epochs: 46.6 and 52.8 when all rows weigh the same, 47.7 and 53.3 when an extra row counts as three
+memorised ones. From a fresh start: 47.7 and 53.7 (counting as five: the same), but a point less without extra rows. cRT
+on the same rows: 47.4 and 53.3; cross-entropy on them: 45.5 and 50.2, on the extra rows alone: 46.6 and 52.7; LDA on
+these: 45.7 and 50.6. Weight decay of 5e-4 or more cost 2 points or more. With 34,676 extra rows a head of another
+script reached 49.7 on the first set: an oracle of few rows is a floor of the ceiling. Small problems get more epochs,
+so that no head stops after a few steps.
 """
 
 import math
