@@ -115,7 +115,7 @@ def images(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def begun(name: str, ranks: int, folder: Path) -> subprocess.Popen[str]:
-    """The command, once every process of it has begun its work."""
+    """The command, once a process of it has begun its work."""
     for stale in folder.glob("alive*"):
         stale.unlink()
     torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--master_addr=127.0.0.1"]
@@ -123,7 +123,7 @@ def begun(name: str, ranks: int, folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, *launcher, __file__, "--work", name, "--folder", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not all((folder / f"alive{rank}").exists() for rank in range(ranks)):
+    while process.poll() is None and not any((folder / f"alive{rank}").exists() for rank in range(ranks)):
         time.sleep(0.002)
     return process
 
@@ -138,8 +138,12 @@ def done_so_far(name: str, folder: Path) -> int:
     if name == "extract":
         return len(list((folder / "out").glob("*.safetensors")))
     from poise.checkpoints import load_checkpoint
+    from poise.errors import InputError
 
-    saved = load_checkpoint(folder / "out")
+    try:
+        saved = load_checkpoint(folder / "out")
+    except InputError:  # it is being replaced at this moment
+        return 0
     return 0 if saved is None else saved["step"]
 
 
@@ -149,8 +153,10 @@ def endangered(name: str, ranks: int, kills: int, draws: random.Random, root: Pa
     for folder in (quiet, hunted):
         folder.mkdir()
     process, clock = begun(name, ranks, quiet), time.monotonic()
-    said = ended(process)
+    while process.poll() is None and done_so_far(name, quiet) < TOTAL[name]:
+        time.sleep(0.01)
     seconds = (time.monotonic() - clock) / TOTAL[name]
+    said = ended(process)
     if process.returncode:
         raise SystemExit(f"the undisturbed run failed:\n{said}")
     at, late, longest, named = [], 0, 0.0, 0
@@ -160,10 +166,11 @@ def endangered(name: str, ranks: int, kills: int, draws: random.Random, root: Pa
             time.sleep(0.01)
         time.sleep(moment % 1 * seconds)
         clock = time.monotonic()
-        victim = draws.randrange(ranks)
+        # Of an extraction, a process whose share is finished never begins.
+        victim = draws.choice([rank for rank in range(ranks) if (hunted / f"alive{rank}").exists()])
         try:
             os.kill(int((hunted / f"alive{victim}").read_text()), signal.SIGKILL)
-        except (ProcessLookupError, FileNotFoundError):
+        except (ProcessLookupError, ValueError):
             late += 1
         said = ended(process)
         longest = max(longest, time.monotonic() - clock)
