@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from poise import losses
-from poise.converged import converged, fit_converged
+from poise.converged import converged, fit_converged, fit_path
 from poise.errors import InputError, PoiseWarning
 from poise.metrics import evaluate_head
 from poise.space import space_of
@@ -68,6 +68,36 @@ def test_the_gradient_vanishes_at_the_optimum_of_every_convex_loss(name):
     head = fit_converged(features, CONVEX[name], weight_decay=1e-3)
     _, slope = objective(features, head, CONVEX[name], 1e-3)
     assert float(slope.abs().max()) < 2e-6  # the tolerance, and the rounding of leaving the space
+
+
+@pytest.mark.parametrize("name", CONVEX)
+def test_a_path_holds_the_optimum_of_every_weight_decay_in_their_order(name):
+    features, decays = train(), [1e-3, 1e-1, 1e-2, 1e-1]
+    path = fit_path(features, CONVEX[name], decays, tolerance=1e-8)
+    for decay, found in zip(decays, path, strict=True):
+        alone = fit_converged(features, CONVEX[name], weight_decay=decay, tolerance=1e-8)
+        torch.testing.assert_close(found.head.weight, alone.weight, rtol=0, atol=5e-6)
+        value, slope = objective(features, found.head, CONVEX[name], decay)
+        assert found.value == pytest.approx(value, rel=1e-10)
+        assert found.gradient <= 1e-8
+        assert found.gradient == pytest.approx(float(slope.abs().max()), abs=2e-8)
+    assert path[1] == path[3]
+    assert path[0].evaluations > 1
+
+
+def test_blocks_of_rows_add_up(monkeypatch):
+    features = train()
+    whole = fit_path(features, losses.vs(), [1e-2], tolerance=1e-9)[0].head
+    monkeypatch.setattr("poise.converged.BLOCK", 1)  # 64 rows at a time, of 72
+    blocks = fit_path(features, losses.vs(), [1e-2], tolerance=1e-9)[0].head
+    torch.testing.assert_close(blocks.weight, whole.weight, rtol=0, atol=1e-6)
+
+
+def test_float32_finds_the_optimum_to_its_digits():
+    features = train()
+    exact = fit_converged(features, losses.cross_entropy(), weight_decay=1e-2, tolerance=1e-9)
+    rough = fit_converged(features, losses.cross_entropy(), weight_decay=1e-2, tolerance=1e-5, dtype=torch.float32)
+    torch.testing.assert_close(rough.weight, exact.weight, rtol=0, atol=2e-3)
 
 
 def test_the_start_does_not_move_the_optimum():

@@ -1,6 +1,11 @@
-"""Heads fitted to convergence: the optimum of a convex loss, with no learning rate, no epochs and no randomness."""
+"""Heads fitted to convergence: the optimum of a convex loss, with no learning rate, no epochs and no randomness.
 
-import math
+The search is limited-memory BFGS on all rows. Its first guess at the curvature is that of a softmax over rows whose
+features have their principal axes: one number per class and axis, from the classes' shares and the axes' variances, and
+later from the probabilities themselves. Rows are read in blocks whose logits stay in the processor's cache, first in
+float32 and, where more digits are asked for, to the end in float64.
+"""
+
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +19,13 @@ from poise import losses
 from poise.checks import check_one_of, check_positive, is_whole
 from poise.errors import InputError, PoiseWarning
 from poise.losses import Loss
-from poise.losses.softmax import SoftmaxTerms, softmax_both, softmax_losses
+from poise.losses.softmax import SoftmaxTerms, adjusted, softmax_both, softmax_losses
 from poise.methods import Method
+from poise.minimise import Curvature, Minimum, lbfgs
 from poise.space import Space, space_of
 from poise.types import ClassCounts, Features, Head, Problem
 
-__all__ = ["converged", "fit_converged"]
+__all__ = ["Converged", "converged", "fit_converged", "fit_path"]
 
 
 def converged(*, loss: str = "cross_entropy", weight_decay: float = 1e-4, **params: Any) -> Method:
@@ -45,6 +51,15 @@ def _converged(problem: Problem, seed: int = 0, *, loss: Loss, weight_decay: flo
     return fit_converged(problem.train, loss, weight_decay=weight_decay)
 
 
+class Converged(NamedTuple):
+    """A head, how steep its objective still is (the largest entry of the gradient), its value, and what it took."""
+
+    head: Head
+    gradient: float
+    value: float
+    evaluations: int
+
+
 def fit_converged(
     features: Features,
     loss: Loss,
@@ -55,20 +70,37 @@ def fit_converged(
     max_steps: int = 2000,
     dtype: torch.dtype = torch.float64,
 ) -> Head:
-    """The head that minimises (weighted) mean loss + weight_decay / 2 |W|^2, found by L-BFGS on all rows.
+    """The head that minimises (weighted) mean loss + weight_decay / 2 |W|^2: `fit_path` for one weight decay."""
+    found = fit_path(features, loss, [weight_decay], start=start, tolerance=tolerance, max_steps=max_steps, dtype=dtype)
+    return found[0].head
+
+
+def fit_path(
+    features: Features,
+    loss: Loss,
+    weight_decays: Sequence[float],
+    *,
+    start: Head | None = None,
+    tolerance: float = 1e-6,
+    max_steps: int = 2000,
+    dtype: torch.dtype = torch.float64,
+) -> list[Converged]:
+    """The heads that minimise (weighted) mean loss + weight_decay / 2 |W|^2, one per weight decay, in their order.
 
     W are the weights on features scaled as in training (`Plan.scale_features`: centred, mean squared norm 1); the
     intercept is not penalised. With scikit-learn's LogisticRegression on such features, C = 1 / (N weight_decay). All
-    training views are used at once. `start` is where the search begins; it saves steps and does not move the optimum.
-    Stops when no entry of the gradient exceeds `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding stop it
-    before; rounding is felt below 1e-7, and below 1e-5 with float32 as the `dtype` of loss and gradient. A class
-    without rows of positive weight would drift to minus infinity: unless the loss smooths labels, it is left out, with
-    weight 0 and a bias that gives it the odds of about one row among all.
+    training views are used at once. Each search begins where the one before ended, the strongest penalty first, the
+    first one at `start`; that saves steps and does not move an optimum. A search stops when no entry of the gradient
+    exceeds `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding stop it before; rounding is felt below
+    1e-7, and below 1e-5 with float32 as the `dtype` of loss and gradient. A class without rows of positive weight would
+    drift to minus infinity: unless the loss smooths labels, it is left out, with weight 0 and a bias that gives it the
+    odds of about one row among all.
 
     Raises: InputError for a loss outside the convex softmax family (cross-entropy, balanced softmax, class-balanced
     weights, vector scaling, label smoothing), or a weight decay or tolerance that is not positive.
     """
-    check_positive("weight_decay", weight_decay)
+    for decay in weight_decays:
+        check_positive("weight_decay", decay)
     check_positive("tolerance", tolerance)
     if not is_whole(max_steps) or max_steps < 1:
         raise InputError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
@@ -76,12 +108,29 @@ def fit_converged(
     space = space_of(features, scale=True, unit=False)
     kept = _kept(features, terms)
     inner = type(terms)(*(None if term is None else term[kept] for term in terms))
-    objective = _Objective.of(features, space, kept, inner, weight_decay, dtype)
-    begin = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64) if start is None else space.enter(start)
-    found = objective.minimise(begin[kept], tolerance, max_steps)
-    whole = torch.zeros_like(begin)
+    rows = _Rows.of(features, space, kept, inner, dtype)
+    stages = [rows] if dtype == torch.float32 else [rows.to(torch.float32), rows]
+    at = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64) if start is None else space.enter(start)
+    at, found = at[kept], {}
+    with _threads(rows.x.numel() * len(at)):
+        guess = _Guess.of(rows)
+        for decay in sorted(set(weight_decays), reverse=True):
+            minimum = _search(stages, guess, decay, at, tolerance, max_steps)
+            at = minimum.x
+            found[decay] = Converged(_head(features, space, kept, rows, at), *_facts(minimum))
+    return [found[decay] for decay in weight_decays]
+
+
+def _facts(minimum: Minimum) -> tuple[float, float, int]:
+    return minimum.steepest, minimum.value, minimum.evaluations
+
+
+def _head(features: Features, space: Space, kept: Tensor, rows: "_Rows", found: Tensor) -> Head:
+    """The head on the features as they are, classes that were left out among the others."""
+    whole = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64)
     whole[kept] = found
-    whole[~kept, -1] = objective.mean_log_sum(found) - features.counts.clamped.sum().log()
+    if not kept.all():
+        whole[~kept, -1] = rows.mean_log_sum(found) - features.counts.clamped.sum().log()
     return space.leave(whole).to(features.dtype)
 
 
@@ -102,61 +151,157 @@ def _kept(features: Features, terms: SoftmaxTerms) -> Tensor:
     return rows > 0 if terms.spread is None else torch.ones_like(rows, dtype=torch.bool)
 
 
-class _Objective(NamedTuple):
-    """Mean loss of `rows` (N, D + 1) with labels `y` (N,), by `share` (N,) of sum 1, plus the penalty."""
+# --- the objective ----------------------------------------------------------------------------------------------------
 
-    rows: Tensor
+BLOCK = 2**17  # logits that are computed at a time: they stay in the cache of a core
+
+
+class _Rows(NamedTuple):
+    """Rows `x` (N, D + 1) with labels `y` (N,), by `share` (N,) of sum 1, and the terms of their loss."""
+
+    x: Tensor
     y: Tensor
     share: Tensor
     terms: SoftmaxTerms
-    weight_decay: float
+    classes: int
 
     @classmethod
-    def of(
-        cls,
-        features: Features,
-        space: Space,
-        kept: Tensor,
-        terms: SoftmaxTerms,
-        weight_decay: float,
-        dtype: torch.dtype,
-    ) -> "_Objective":
-        """The objective over the rows of positive weight of all training views, classes numbered among the kept."""
+    def of(cls, features: Features, space: Space, kept: Tensor, terms: SoftmaxTerms, dtype: torch.dtype) -> "_Rows":
+        """The rows of positive weight of all training views, classes numbered among the kept."""
         views = features.training_views
-        weight = torch.ones(len(features), dtype=torch.float64) if features.weight is None else features.weight
+        weight = torch.ones(len(features), dtype=torch.float64) if features.weight is None else features.weight.double()
         here = weight > 0
-        rows = torch.cat([space.rows(view[here], torch.float64) for view in views]).to(dtype)
-        place = kept.cumsum(0) - 1
+        x = torch.cat([space.rows(view[here], torch.float64).to(dtype) for view in views])
         share = weight[here].repeat(len(views))
-        typed = type(terms)(*(None if term is None else term.to(dtype) for term in terms))
-        y = place[features.y[here]].repeat(len(views))
-        return cls(rows, y, (share / share.sum()).to(dtype), typed, weight_decay)
+        y = (kept.cumsum(0) - 1)[features.y[here]].repeat(len(views))
+        return cls(x, y, share / share.sum(), terms, int(kept.sum()))
 
-    def __call__(self, head: Tensor) -> tuple[Tensor, Tensor]:
-        """Value () and gradient at the rows `head` (C, D + 1), in float64."""
-        each, slope = softmax_both(self.rows @ head.to(self.rows).T, self.y, self.terms)
-        weight = head.clone()
-        weight[:, -1] = 0  # the intercept is free
-        pull = (slope.mul_(self.share.unsqueeze(-1)).T @ self.rows).double() + self.weight_decay * weight
-        return (self.share @ each).double() + self.weight_decay / 2 * weight.square().sum(), pull
+    def to(self, dtype: torch.dtype) -> "_Rows":
+        """The same rows in less or more digits."""
+        terms = type(self.terms)(*(None if term is None else term.to(dtype) for term in self.terms))
+        return self._replace(x=self.x.to(dtype), terms=terms)
 
-    def minimise(self, start: Tensor, tolerance: float, max_steps: int) -> Tensor:
-        """(C, D + 1) rows at the optimum; warns if they are not there."""
-        with _threads(self.rows.numel() * len(start)):
-            found, slope, steps = _lbfgs(self.__call__, start, tolerance, max_steps)
-        steepest = float(slope.abs().max())
-        if steepest > tolerance:
-            warnings.warn(
-                f"the fit stopped after {steps} steps at a gradient of {steepest:.1e}, above the tolerance "
-                f"{tolerance:g}; raise max_steps={max_steps} or weight_decay={self.weight_decay:g}",
-                PoiseWarning,
-                stacklevel=3,
-            )
-        return found
+    def sample(self, rows: int) -> "_Rows":
+        """About so many of the rows, evenly spread."""
+        every = slice(None, None, max(1, len(self.y) // rows))
+        share = self.share[every]
+        return self._replace(x=self.x[every], y=self.y[every], share=share / share.sum())
 
-    def mean_log_sum(self, head: Tensor) -> Tensor:
-        """() mean over the rows of the logarithm of the sum of exponentials."""
-        return (self.share @ (self.rows @ head.to(self.rows).T).logsumexp(dim=-1)).double()
+    def logits(self, head: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows and their logits (B, C), each in the same memory."""
+        size = max(64, BLOCK // len(head))
+        memory = self.x.new_empty(min(size, len(self.y)), len(head))
+        weight = head.to(self.x).T
+        for first in range(0, len(self.y), size):
+            block = slice(first, min(first + size, len(self.y)))
+            yield block, torch.mm(self.x[block], weight, out=memory[: block.stop - first])
+
+    def objective(self, head: Tensor, weight_decay: float) -> tuple[float, Tensor]:
+        """Value, and gradient (C, D + 1) in float64, at the rows `head` (C, D + 1)."""
+        value, pull = 0.0, weight_decay * head
+        pull[:, -1] = 0  # the intercept is free
+        for block, logits in self.logits(head):
+            each, slope = softmax_both(logits, self.y[block], self.terms)
+            share = self.share[block]
+            value += float(share @ each.double())
+            pull += slope.mul_(share.to(slope).unsqueeze(-1)).T @ self.x[block]
+        return value + weight_decay / 2 * float(head[:, :-1].square().sum()), pull
+
+    def class_curvature(self) -> Tensor:
+        """(C,) second derivatives of the mean loss by the intercepts where every row gets the classes' shares."""
+        spread = torch.zeros(len(self.y)) if self.terms.spread is None else self.terms.spread[self.y]
+        heft = self.share if self.terms.weight is None else self.share * self.terms.weight[self.y]
+        mass = torch.bincount(self.y, heft * (1 - self.classes * spread), minlength=self.classes)
+        mass += (heft * spread).sum()
+        curved = mass * (1 - mass / mass.sum())
+        return curved if self.terms.scale is None else curved * self.terms.scale.double().square()
+
+    def mean_log_sum(self, head: Tensor) -> float:
+        """The mean over the rows of the logarithm of the sum of exponentials."""
+        return sum(float(self.share[block] @ z.logsumexp(dim=-1).double()) for block, z in self.logits(head))
+
+
+# --- the search -------------------------------------------------------------------------------------------------------
+
+SAMPLED = 8192  # rows from which axes and probabilities are estimated, more where features have more dimensions
+LEAST = 0.1  # share of the first guess below which later ones do not fall: far from the optimum probabilities mislead
+RENEWED = (15, 40, 100)  # steps after which the guess is renewed
+ROUGH = 3e-5  # gradient to which float32 is trusted
+
+
+class _Guess(NamedTuple):
+    """A guess at the second derivatives: diagonal for each class on the principal `axes` (D, D) of the features.
+
+    `sample` are some of the rows, `squares` (S, D + 1) their squared coordinates there with a one for the intercept,
+    and `first` (C, D + 1) the guess for the penalty 0, from shares of classes and variances of axes.
+    """
+
+    axes: Tensor
+    sample: _Rows
+    squares: Tensor
+    first: Tensor
+
+    @classmethod
+    def of(cls, rows: _Rows) -> "_Guess":
+        """From some of the rows; which ones moves no optimum."""
+        sample = rows.sample(max(SAMPLED, 4 * rows.x.shape[1])).to(torch.float64)
+        x, share = sample.x[:, :-1], sample.share.unsqueeze(-1)
+        variances, axes = torch.linalg.eigh(x.T @ (share * x))
+        squares = torch.cat([(x @ axes).square_(), torch.ones_like(share)], dim=-1)
+        spread = torch.cat([variances.clamp_min(0), torch.ones(1, dtype=torch.float64)])
+        return cls(axes, sample, squares.float(), rows.class_curvature().clamp_min(1e-12).unsqueeze(-1) * spread)
+
+    def at(self, head: Tensor) -> Tensor:
+        """(C, D + 1) the guess from the probabilities that a head gives to the sample."""
+        terms, p = self.sample.terms, adjusted(self.sample.x @ head.T, self.sample.y, self.sample.terms).softmax(dim=-1)
+        heft = self.sample.share if terms.weight is None else self.sample.share * terms.weight[self.sample.y]
+        found = ((p * (1 - p)).mul_(heft.unsqueeze(-1)).float().T @ self.squares).double()
+        found = found if terms.scale is None else found * terms.scale.square().unsqueeze(-1)
+        return torch.maximum(found, LEAST * self.first)
+
+    def inverse(self, curvature: Tensor, weight_decay: float) -> Callable[[Tensor], Tensor]:
+        """Divides a slope by a guess (C, D + 1) and the penalty's share of it."""
+        whole = curvature + weight_decay
+        whole[:, -1] -= weight_decay
+
+        def divided(slope: Tensor) -> Tensor:
+            turned = torch.cat([slope[:, :-1] @ self.axes, slope[:, -1:]], dim=-1).div_(whole)
+            return torch.cat([turned[:, :-1] @ self.axes.T, turned[:, -1:]], dim=-1)
+
+        return divided
+
+
+def _search(
+    rows: Sequence[_Rows], guess: _Guess, weight_decay: float, at: Tensor, tolerance: float, max_steps: int
+) -> Minimum:
+    """The optimum, searched with the first rows until they give no more digits, then with the next."""
+    near = bool(at.any())
+    curvature = Curvature(guess.inverse(guess.at(at) if near else guess.first, weight_decay))
+
+    def renew(step: int, x: Tensor) -> None:
+        if step in RENEWED:
+            curvature.inverse = guess.inverse(guess.at(x), weight_decay)
+
+    taken = evaluations = 0
+    for these in rows:
+        last = these is rows[-1]
+        minimum, steps = lbfgs(
+            lambda head, these=these: these.objective(head, weight_decay),  # type: ignore[misc]
+            at,
+            curvature,
+            tolerance=tolerance if last else max(tolerance, ROUGH),
+            max_steps=max_steps - taken,
+            at_step=renew,
+        )
+        at, taken, evaluations = minimum.x, taken + steps, evaluations + minimum.evaluations
+    if minimum.steepest > tolerance:
+        warnings.warn(
+            f"the fit stopped after {taken} steps at a gradient of {minimum.steepest:.1e}, above the tolerance "
+            f"{tolerance:g}; raise max_steps={max_steps} or weight_decay={weight_decay:g}",
+            PoiseWarning,
+            stacklevel=4,
+        )
+    return minimum._replace(evaluations=evaluations)
 
 
 SMALL = 5 * 10**6  # multiplications below which a second thread costs more than it does
@@ -172,67 +317,3 @@ def _threads(multiplications: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-MEMORY = 10  # pairs of steps and changes of slope that the curvature is estimated from
-HALVINGS = 40
-
-Function = Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
-def _lbfgs(function: Function, x: Tensor, tolerance: float, max_steps: int) -> tuple[Tensor, Tensor, int]:
-    """Where no entry of the gradient exceeds `tolerance`, the gradient there, and the steps taken.
-
-    Limited-memory BFGS (Nocedal, 1980) with the weak Wolfe line search of Lewis and Overton (2013). Stops before at
-    `max_steps`, or where rounding lets no step lower the value. Our own, because scipy's spends ten times the objective
-    on bookkeeping at these sizes, and torch's loads its compiler for seconds.
-    """
-    value, slope = function(x)
-    pairs: list[tuple[Tensor, Tensor, Tensor]] = []
-    for step in range(max_steps):
-        if float(slope.abs().max()) <= tolerance:
-            return x, slope, step
-        direction = _direction(slope, pairs)
-        length = 1.0 if pairs else min(1.0, 1.0 / float(slope.abs().sum()))
-        ahead = _line_search(function, x, value, slope, direction, length)
-        if ahead is None:
-            return x, slope, step
-        moved, value, turned = ahead
-        s, y = moved - x, turned - slope
-        x, slope = moved, turned
-        pairs = [*pairs[1 - MEMORY :], (s, y, 1 / (s * y).sum())]
-    return x, slope, max_steps
-
-
-def _direction(slope: Tensor, pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Minus the inverse curvature times the slope: the two-loop recursion."""
-    q, shares = slope.clone(), []
-    for s, y, rho in reversed(pairs):
-        share = rho * (s * q).sum()
-        q -= share * y
-        shares.append(share)
-    if pairs:
-        s, y, rho = pairs[-1]
-        q /= rho * (y * y).sum()
-    for (s, y, rho), share in zip(pairs, reversed(shares), strict=True):
-        q += (share - rho * (y * q).sum()) * s
-    return -q
-
-
-def _line_search(
-    function: Function, x: Tensor, value: Tensor, slope: Tensor, direction: Tensor, length: float
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """A point on the way that is lower and less steep, with its value and slope; None if rounding hides it."""
-    descent = float((slope * direction).sum())
-    low, high = 0.0, math.inf
-    for _ in range(HALVINGS):
-        point = x + length * direction
-        ahead, turned = function(point)
-        if float(ahead) > float(value) + 1e-4 * length * descent:
-            high = length
-        elif float((turned * direction).sum()) < 0.9 * descent:
-            low = length
-        else:
-            return point, ahead, turned
-        length = (low + high) / 2 if high < math.inf else 2 * low
-    return None

