@@ -32,6 +32,8 @@ from pathlib import Path
 import torch
 
 from poise.distributed import World, started
+from poise.files import write_atomically
+from poise.record import versions
 
 CASES = [(work, ranks) for work in ("train", "extract") for ranks in (1, 2)]
 TOTAL = {"train": 96, "extract": 24}  # steps, shards
@@ -187,6 +189,23 @@ def endangered(name: str, ranks: int, kills: int, draws: random.Random, root: Pa
     yield digests[1][:16]
 
 
+def page(table: list[str], kills: int, seed: int) -> str:
+    """The table, what it means, and how to repeat it."""
+    made = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return "\n".join(
+        [
+            "# Kill -9 at random moments",
+            "",
+            (__doc__ or "").split("\n\n", 2)[2].strip(),
+            "",
+            *table,
+            "",
+            f"Command: `python experiments/kill.py --kills {kills} --seed {seed}`; {made}.",
+            "",
+        ]
+    )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -200,12 +219,16 @@ def main() -> None:
         work(given.work, given.folder)
         return
     heads = ["work", "processes", "kills", "done at each kill", "longest end (s)", "named", "digests", "sha256"]
-    print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    print("\n".join(lines))
     draws = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as root:
         for name, ranks in CASES:
             if given.only in f"{name}{ranks}":
-                print("| " + " | ".join(endangered(name, ranks, given.kills, draws, Path(root))) + " |", flush=True)
+                lines.append("| " + " | ".join(endangered(name, ranks, given.kills, draws, Path(root))) + " |")
+                print(lines[-1], flush=True)
+    if not given.only:
+        write_atomically(Path("experiments/results/kill.md"), page(lines, given.kills, given.seed))
 
 
 if __name__ == "__main__":

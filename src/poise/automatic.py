@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poise import losses
-from poise.converged import fit_converged
+from poise.converged import fit_path
 from poise.errors import InputError, PoiseWarning
 from poise.methods import Method, build
 from poise.priors import prior_shift
@@ -72,23 +72,12 @@ def candidate_heads(train: Features) -> list[Head | None]:
 
 
 def _path(train: Features, loss: losses.Loss, decays: Sequence[float]) -> list[Head]:
-    heads: list[Head] = []
     large = len(train) * train.dim * len(train.counts) >= MANY_NUMBERS
+    dtype = torch.float32 if large else torch.float64
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PoiseWarning)  # a candidate need not be exact to be compared
-        for decay in decays:
-            start = heads[-1] if heads else None
-            head = fit_converged(
-                train,
-                loss,
-                weight_decay=decay,
-                start=start,
-                tolerance=SEARCH_TOLERANCE,
-                max_steps=SEARCH_STEPS,
-                dtype=torch.float32 if large else torch.float64,
-            )
-            heads.append(head)
-    return heads
+        path = fit_path(train, loss, decays, tolerance=SEARCH_TOLERANCE, max_steps=SEARCH_STEPS, dtype=dtype)
+    return [found.head for found in path]
 
 
 def _attempt(method: Method, problem: Problem) -> Head | None:
