@@ -134,7 +134,7 @@ ALLOWED: dict[str, set[str]] = {
     "tails": VALUES | {"profiles", "samples"},
     "splits": VALUES | {"folds", "profiles", "samples", "tails"},
     "leakage": {"checks", "errors", "samples"},
-    "survey": {"checks", "errors", "leakage", "samples", "wording"},
+    "survey": {"checks", "errors", "leakage", "samples", "types", "wording"},
     "glyphs": {"checks", "errors", "folds", "samples", "sources", "splits"},
     "data": VALUES | {"profiles", "text"},
     "audit": VALUES | {"comparison", "experiment", "grids", "methods", "priors", "protocols"},
@@ -205,7 +205,7 @@ ALLOWED: dict[str, set[str]] = {
     }
     | {"readers", "runs", "sources"},
     "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "pipeline", "project"}
-    | {"report", "runs", "samples", "sources", "survey", "training"},
+    | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
     "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
     | {"inspection", "methods", "protocols"}
     | {"advice", "comparison", "readers", "report", "runs", "selection", "spec", "types"},

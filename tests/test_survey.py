@@ -66,11 +66,20 @@ def test_the_lines_for_people_say_the_same():
         "few (fewer than 20): 3 classes, 4 samples",
         "empty classes: 1 (d)",
         "classes of one sample: 1 (c)",
+        "classes of 2 to 4 samples: 1 (b: 3)",
         "sizes 2 words to 4 words (64 read)",
         "test: 8 texts, 4 classes",
         "class sizes 2: balanced",
         "sizes 2 words to 4 words (8 read)",
     ]
+
+
+def test_classes_of_two_to_four_samples_are_named_with_their_sizes():
+    found = survey({"train": texts(5, 4, 2, 1)})
+    assert found.splits["train"].scarce == ("b: 4", "c: 2")
+    assert "classes of 2 to 4 samples: 2 (b: 4, c: 2)" in found.lines()
+    assert found.advice[-1] == "A class of 2 to 4 samples can hardly be judged: of it, one or two can be set aside."
+    assert survey({"train": texts(5, 1)}).splits["train"].scarce == ()
 
 
 def test_pictures_have_their_smallest_and_largest_size(tmp_path):
@@ -133,9 +142,9 @@ def test_equal_samples_are_counted_within_training_and_across_splits():
 @pytest.mark.parametrize(
     ("named", "advice"),
     [
-        ({"train": texts(9, 3)}, (SET_ASIDE, SENTENCES)),
+        ({"train": texts(9, 5)}, (SET_ASIDE, SENTENCES)),
         (
-            {"train": texts(9, 3), "val": texts(2, 2, where="val")},
+            {"train": texts(9, 5), "val": texts(2, 2, where="val")},
             ("Held-out samples are there: they select and calibrate, and must not train the backbone.", SENTENCES),
         ),
         (

@@ -1,6 +1,6 @@
 """What can be known of images or texts before a backbone is chosen, and what to do next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ from poise.checks import is_whole
 from poise.errors import InputError
 from poise.leakage import SameBy, keys, repeats, shared
 from poise.samples import Items, Kind, Samples
+from poise.types import ClassCounts
 from poise.wording import some
 
 __all__ = ["Look", "SplitSurvey", "Survey", "survey"]
 
+JUDGED = 5  # samples from which on accuracy of a class says something
 SMALL_SIDE = 64  # pixels: below, networks for small pictures fit, and photographs' networks see little
 SCRATCH_ROWS = 50_000  # training samples from which a representation of photographs can be learnt from nothing
 HELD_OUT = 20  # per class: what is set aside unless asked otherwise
@@ -39,9 +41,9 @@ class SplitSurvey:
     """Numbers of one split.
 
     `groups` holds classes and rows of many, medium and few; `largest` and `smallest` are name and size of a class that
-    has samples. `row_groups` counts what is never divided (site, patient), None without. `repeated` counts samples that
-    repeat an earlier one of the split and `conflicts` those of them with another label; None where samples were not
-    compared.
+    has samples; `scarce` are classes of 2 to 4 samples, with their size. `row_groups` counts what is never divided
+    (site, patient), None without. `repeated` counts samples that repeat an earlier one of the split and `conflicts`
+    those of them with another label; None where samples were not compared.
     """
 
     rows: int
@@ -52,6 +54,7 @@ class SplitSurvey:
     groups: dict[str, dict[str, int]]
     empty_classes: tuple[str, ...]
     singletons: tuple[str, ...]
+    scarce: tuple[str, ...]
     row_groups: int | None
     repeated: int | None
     conflicts: int | None
@@ -130,11 +133,17 @@ def _split(samples: Samples, look: Look, found: tuple[str, ...] | None) -> Split
         },
         empty_classes=tuple(names[k] for k in (n == 0).nonzero().flatten().tolist()),
         singletons=tuple(names[k] for k in (n == 1).nonzero().flatten().tolist()),
+        scarce=scarce(counts, names),
         row_groups=None if samples.groups is None else len(set(samples.groups)),
         repeated=None if again is None else again.rows,
         conflicts=None if again is None else len(again.conflicts),
         look=look,
     )
+
+
+def scarce(counts: ClassCounts, names: Sequence[str]) -> tuple[str, ...]:
+    """Names and sizes of the classes that have more than one sample, and too few to be judged by."""
+    return tuple(f"{names[k]}: {n}" for k, n in enumerate(counts.n.tolist()) if 1 < n < JUDGED)
 
 
 def _look(items: Items, read: int | None) -> Look:
@@ -162,7 +171,11 @@ def _size(sample: Image | str) -> tuple[int, int]:
 def _lines(name: str, split: SplitSurvey, kind: Kind) -> list[str]:
     what = "images" if kind == "image" else "texts"
     head = f"{name}: {split.rows} {what}, {split.classes} classes"
-    named = {"empty classes": split.empty_classes, "classes of one sample": split.singletons}
+    named = {
+        "empty classes": split.empty_classes,
+        "classes of one sample": split.singletons,
+        f"classes of 2 to {JUDGED - 1} samples": split.scarce if name == "train" else (),
+    }
     return [
         head + (f", {split.row_groups} groups" if split.row_groups is not None else ""),
         _class_sizes(split),
@@ -215,6 +228,10 @@ def _advice(kind: Kind, splits: Mapping[str, SplitSurvey], leaked: Mapping[str, 
         (train.row_groups, "Groups stay whole in every split made here; see that given splits share none."),
         (train.imbalance < 2, "The classes are nearly balanced: re-balancing has little to correct here."),
         (train.singletons, "A class of one sample can be learnt but not judged: collect more, or merge it."),
+        (
+            train.scarce,
+            f"A class of 2 to {JUDGED - 1} samples can hardly be judged: of it, one or two can be set aside.",
+        ),
         (train.empty_classes, "Empty classes stay in the list of classes but cannot be learnt: add samples."),
     )
     return [_held_out(splits), _backbone(kind, train), *(text for holds, text in remarks if holds)]

@@ -271,6 +271,8 @@ def fit_images(
     from poise.pipeline import prepare
     from poise.project import fit_samples, recipe_for
     from poise.report import tables
+    from poise.survey import scarce
+    from poise.wording import some
 
     given = {"data.train": path, "backbone.name": backbone, "data.seed": seed or None}
     given |= {f"data.{key}": value for key, value in asked.items()}
@@ -280,6 +282,8 @@ def fit_images(
     with claimed(out):
         splits = prepare(config, strict=strict)
         lines = [f"{path}: {len(splits.train.class_names)} classes", *(f"  {note}" for note in splits.notes)]
+        few = scarce(splits.train.counts, splits.train.class_names)
+        lines += [f"  hardly to be judged, with so few samples: {some(few)}"] if few else []
         lines += [f"recipe: {config.recipe or named}; backbone: {config.backbone.name}", *_said_of(config)]
         answer(None, lines, quiet=quiet or as_json)
         found = fit_samples(
