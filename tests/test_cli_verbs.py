@@ -491,10 +491,19 @@ def test_the_remedy_in_a_warning_is_an_option_of_the_command_line(poise_):
 
 
 def test_rows_set_aside_for_an_operating_point_are_said(poise_):
-    code, _, err = poise_("fit", "train.csv", "-m", "ncm", "--coverage", 0.9, "--out", "m")
+    code, _, err = poise_("fit", "train.csv", "--unseen", "-m", "ncm", "--coverage", 0.9, "--out", "m")
     assert code == 0
     assert err == "note: no --held-out was given: 19 rows were set aside to choose the operating point on\n"
-    assert poise_("fit", "train.csv", "-m", "ncm", "--costs", "costs.json", "--out", "m")[2] == ""
+    assert poise_("fit", "train.csv", "--unseen", "-m", "ncm", "--costs", "costs.json", "--out", "m")[2] == ""
+
+
+@pytest.mark.parametrize("words", [("fit", "-m", "ncm"), ("tune", "tau_norm", "--budget", 2), ("compare", "-m", "ncm", "--no-oracle")])
+def test_rows_of_unknown_origin_are_said_to_be_assumed_unseen(poise_, words):
+    verb, *rest = words
+    code, _, err = poise_(verb, "train.csv", *rest, "--out", "m")
+    assert code == 0
+    assert "note: it is not known whether these rows trained the model that made the features; what follows is" in err
+    assert "not known" not in poise_(verb, "train.csv", *rest, "--unseen", "--out", "m")[2]
 
 
 def test_prior_and_costs_reach_the_classes_that_they_name(poise_):

@@ -142,9 +142,9 @@ def test_equal_samples_are_counted_within_training_and_across_splits():
 @pytest.mark.parametrize(
     ("named", "advice"),
     [
-        ({"train": texts(9, 5)}, (SET_ASIDE, SENTENCES)),
+        ({"train": texts(11, 5)}, (SET_ASIDE, SENTENCES)),
         (
-            {"train": texts(9, 5), "val": texts(2, 2, where="val")},
+            {"train": texts(11, 5), "val": texts(2, 2, where="val")},
             ("Held-out samples are there: they select and calibrate, and must not train the backbone.", SENTENCES),
         ),
         (

@@ -187,7 +187,7 @@ def fit(
             f"next: poise predict {quote(str(folder))} {'MORE' if reads_samples(folder) else 'ROWS'}",
         ],
         written=[folder],
-        remarks=read.remarks,
+        remarks=read.assumed,
         as_json=as_json,
         quiet=quiet,
     )

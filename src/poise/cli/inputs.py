@@ -75,6 +75,17 @@ class Inputs(NamedTuple):
     remarks: tuple[str, ...]
     name: str
 
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """The remarks, and what cross-validation on rows of unknown origin takes for granted."""
+        if self.problem.train.seen_by_backbone is not None or self.problem.held_out is not None:
+            return self.remarks
+        return (
+            *self.remarks,
+            "it is not known whether these rows trained the model that made the features; what follows is right if "
+            "they did not: say --unseen, or --seen",
+        )
+
     def with_rows_aside(self, seed: int) -> "Inputs":
         """A stratified fifth of the training rows as held-out rows, which a remark says.
 

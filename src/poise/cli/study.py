@@ -186,7 +186,7 @@ def compare(
         {**found.to_dict(), **({"headroom": advised} if headroom else {})},
         [tables.to_terminal(found.table(), title=read.name), tables.LEGEND, "", found.verdict(), *advised, "", *notes],
         written=runs.write(folder, found, notes=notes),
-        remarks=read.remarks,
+        remarks=read.assumed,
         as_json=as_json,
         quiet=quiet,
     )
@@ -291,7 +291,7 @@ def tune(
         {"best": str(best), "records": [record.to_dict() for record in ordered]},
         [tables.trials(ordered, title=f"{method} on {read.name}"), "", f"best: {best}"],
         written=[runs.write_records(folder, ordered)],
-        remarks=read.remarks,
+        remarks=read.assumed,
         as_json=as_json,
         quiet=quiet,
     )
