@@ -497,7 +497,9 @@ def test_rows_set_aside_for_an_operating_point_are_said(poise_):
     assert poise_("fit", "train.csv", "--unseen", "-m", "ncm", "--costs", "costs.json", "--out", "m")[2] == ""
 
 
-@pytest.mark.parametrize("words", [("fit", "-m", "ncm"), ("tune", "tau_norm", "--budget", 2), ("compare", "-m", "ncm", "--no-oracle")])
+@pytest.mark.parametrize(
+    "words", [("fit", "-m", "ncm"), ("tune", "tau_norm", "--budget", 2), ("compare", "-m", "ncm", "--no-oracle")]
+)
 def test_rows_of_unknown_origin_are_said_to_be_assumed_unseen(poise_, words):
     verb, *rest = words
     code, _, err = poise_(verb, "train.csv", *rest, "--out", "m")
