@@ -77,7 +77,8 @@ def page(run: Path, name: str, results: Path) -> None:
             for part, found in scores.items()
         ),
         "",
-        f"Published: {PUBLISHED[name]}. Aim: at least {AIMS[name]} on test. Last training loss {log[-1]['loss']:.4f}.",
+        f"Published: {PUBLISHED[name]}. Aim: at least {AIMS[name]} on test; the standard error of one training over "
+        f"the test images is {100 * standard_error(scores['test']):.2f}. Last training loss {log[-1]['loss']:.4f}.",
         "",
         f"Command: `python experiments/stage1.py {name}`; seed {config.stage1.seed if config.stage1 else 0}; split "
         f"hash {split['hash']}; configuration {config_hash(config)}; {len(log)} epochs in {hours:.2f} hours of a "
@@ -90,6 +91,11 @@ def page(run: Path, name: str, results: Path) -> None:
     shutil.copyfile(run / "log.csv", results / f"stage1_{name}.csv")
     plain = config.model_copy(update={"data": config.data.model_copy(update={"train": None, "test": None})})
     write_atomically(results / f"stage1_{name}.yaml", dump_config(plain))
+
+
+def standard_error(found: dict[str, float]) -> float:
+    """Of an accuracy, over images."""
+    return float((found["accuracy"] * (1 - found["accuracy"]) / found["rows"]) ** 0.5)
 
 
 def _percent(value: float | None) -> str:
