@@ -24,6 +24,18 @@ def test_a_quadratic_whose_curvature_is_known_takes_one_step():
     assert (found.value, found.evaluations) == (pytest.approx(0), 2)
 
 
+def test_a_first_step_may_be_short_and_later_ones_are_not():
+    seen = []
+
+    def watched(x):
+        seen.append(float(x[0, 1]))
+        return quadratic(x)
+
+    curvature = Curvature(lambda q: q / STEEP)
+    lbfgs(watched, torch.zeros_like(TARGET), curvature, tolerance=1e-9, max_steps=9, first=0.25)
+    assert seen == pytest.approx([0, 0.25, 1])
+
+
 def test_a_wrong_guess_costs_steps_and_does_not_move_the_minimum():
     found, steps = lbfgs(quadratic, torch.zeros_like(TARGET), Curvature(torch.clone), tolerance=1e-9, max_steps=900)
     assert 1 < steps < 900

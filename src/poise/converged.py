@@ -226,6 +226,7 @@ class _Rows(NamedTuple):
 SAMPLED = 8192  # rows from which axes and probabilities are estimated, more where features have more dimensions
 LEAST = 0.1  # share of the first guess below which later ones do not fall: far from the optimum probabilities mislead
 RENEWED = (15, 40, 100)  # steps after which the guess is renewed
+CAUTIOUS = 0.1  # length of the first step: the guess, which knows no coupling of classes, is too bold; half the steps
 ROUGH = 3e-5  # gradient to which float32 is trusted
 
 
@@ -291,6 +292,7 @@ def _search(
             curvature,
             tolerance=tolerance if last else max(tolerance, ROUGH),
             max_steps=max_steps - taken,
+            first=CAUTIOUS,
             at_step=renew,
         )
         at, taken, evaluations = minimum.x, taken + steps, evaluations + minimum.evaluations

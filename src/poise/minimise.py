@@ -73,12 +73,13 @@ def lbfgs(
     *,
     tolerance: float,
     max_steps: int,
+    first: float = 1.0,
     at_step: Callable[[int, Tensor], None] = lambda step, x: None,
 ) -> tuple[Minimum, int]:
     """Where no entry of the slope exceeds `tolerance`, and the steps taken; `max_steps` or rounding may end it before.
 
-    `at_step(step, x)` is called before each step and may change the guess of `curvature`. The line search is the weak
-    Wolfe one of Lewis and Overton (2013).
+    While nothing is learned yet, a step is tried at `first` of its length. `at_step(step, x)` is called before each
+    step and may change the guess of `curvature`. The line search is the weak Wolfe one of Lewis and Overton (2013).
 
     Our own, because scipy's spends ten times the objective on bookkeeping at the sizes of a head, and torch's loads
     its compiler for seconds.
@@ -88,7 +89,7 @@ def lbfgs(
         if here.steepest <= tolerance:
             return here, step
         at_step(step, here.x)
-        ahead = _line_search(function, here, curvature.direction(here.slope))
+        ahead = _line_search(function, here, curvature.direction(here.slope), 1.0 if curvature.pairs else first)
         if ahead is None:
             return here, step
         curvature.learn(ahead.x - here.x, ahead.slope - here.slope)
@@ -96,10 +97,10 @@ def lbfgs(
     return here, max_steps
 
 
-def _line_search(function: Function, here: Minimum, direction: Tensor) -> Minimum | None:
+def _line_search(function: Function, here: Minimum, direction: Tensor, length: float) -> Minimum | None:
     """A point on the way that is lower and less steep; None if rounding hides it."""
     descent = _dot(here.slope, direction)
-    length, low, high = 1.0, 0.0, math.inf
+    low, high = 0.0, math.inf
     for tries in range(1, HALVINGS + 1):
         point = here.x + length * direction
         value, slope = function(point)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Part", "affine_only", "bias_only", "full", "scale_only", "unit_rows", "unit_rows_and_scale"]
+__all__ = ["Leaves", "Part", "affine_only", "bias_only", "full", "scale_only", "unit_rows", "unit_rows_and_scale"]
 
 Leaves = tuple[Tensor, ...]
 

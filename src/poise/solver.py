@@ -19,7 +19,7 @@ from poise.checks import is_whole
 from poise.constraints import Projection, free
 from poise.errors import CancelledError, InputError, PoiseWarning
 from poise.losses import Loss, cross_entropy, gradient, stack_states
-from poise.params import Part, full
+from poise.params import Leaves, Part, full
 from poise.plan import Plan, learning_rates
 from poise.sampling import Sampler, instance
 from poise.space import space_of
@@ -33,6 +33,8 @@ Cancelled = Callable[[], bool]
 
 # Heads are trained together as long as their logits of one batch stay below this many numbers (128 MB in float32).
 MOST_LOGITS = 2**25
+# Of these, so many at a time go through loss and update, so that what they need stays in the processor's cache.
+CACHED_LOGITS = 2**19
 FRESH_START = 4  # name of the random stream; the samplers use 1 to 3
 
 
@@ -175,13 +177,45 @@ def _family_key(recipe: Retrain) -> Hashable:
 
 @dataclass
 class _Family:
-    """Consecutive heads of a block that share loss functions and projection; `state` is stacked over them."""
+    """Consecutive heads of a block that share loss functions and projection, few enough to stay in the cache.
 
-    heads: slice
+    `state` is stacked over them; all tensors but `frozen` are changed in place, the parts of the block's that are
+    theirs. `logits` and `slopes` are memory.
+    """
+
     loss: Loss
     state: Any
     projection: Projection
     radius: Tensor
+    leaves: Leaves
+    frozen: Leaves
+    velocity: Leaves
+    rates: Tensor
+    decay: Tensor
+    momentum: Tensor
+    logits: Tensor
+    slopes: Tensor
+
+    def step(self, x: Tensor, mean: Tensor, y: Tensor, part: Part, nesterov: bool, at: int) -> None:
+        """Step `at` of momentum SGD on a batch x (B, D + 1), y (B,); `mean` is x by the share of each row."""
+        heads = len(self.slopes)
+        rows = part.join(self.leaves, self.frozen)
+        logits = self.logits[: heads * len(x)].view(heads, len(x), -1)
+        torch.bmm(x.expand(heads, *x.shape), rows.mT, out=logits)
+        slope, self.state = gradient(self.loss, logits, y, self.state)
+        torch.bmm(slope.mT, mean.expand(heads, *x.shape), out=self.slopes)
+        pulled = part.pull(self.slopes, self.leaves, self.frozen)
+        for leaf, velocity, pull in zip(self.leaves, self.velocity, pulled, strict=True):
+            decay, momentum, lr = (_like(column, leaf) for column in (self.decay, self.momentum, self.rates[:, at]))
+            pull.addcmul_(leaf, decay)
+            velocity.mul_(momentum).add_(pull)
+            leaf.addcmul_(pull.addcmul_(velocity, momentum) if nesterov else velocity, lr, value=-1)
+
+    def project(self, moment: str) -> None:
+        """Apply the projection if it is due at this moment."""
+        if self.projection.every == moment:
+            weight = self.leaves[0][..., :-1]
+            weight.copy_(self.projection.apply(weight, self.radius))
 
 
 class _Block:
@@ -217,15 +251,34 @@ class _Block:
 
     def make_families(self, problem: Problem) -> list[_Family]:
         """The families of this block, whose heads stand side by side."""
-        families, first = [], 0
-        for members in _grouped(range(len(self.recipes)), lambda i: _family_key(self.recipes[i])):
-            recipes = [self.recipes[i] for i in members]
-            states = [recipe.loss.init(problem.train.counts) for recipe in recipes]
-            state = stack_states(states, self.rates)
-            radius = self.column([recipe.projection.radius(problem.head) / self.space.factor for recipe in recipes])
-            heads = slice(first, first + len(members))
-            families.append(_Family(heads, recipes[0].loss, state, recipes[0].projection, radius))
-            first += len(members)
+        families, first, batch = [], 0, min(self.plan.batch_size, len(problem.train))
+        shape = (len(problem.train.counts), problem.train.dim + 1)
+        most = max(1, CACHED_LOGITS // (batch * shape[0]))
+        logits, slopes = self.rates.new_empty(most * batch, shape[0]), self.rates.new_empty(most, *shape)
+        for group in _grouped(range(len(self.recipes)), lambda i: _family_key(self.recipes[i])):
+            for members in (group[i : i + most] for i in range(0, len(group), most)):
+                recipes = [self.recipes[i] for i in members]
+                radii = [recipe.projection.radius(problem.head) / self.space.factor for recipe in recipes]
+                heads = slice(first, first + len(members))
+                leaves, frozen, velocity = (
+                    tuple(tensor[heads] for tensor in tensors) for tensors in (self.leaves, self.frozen, self.velocity)
+                )
+                family = _Family(
+                    loss=recipes[0].loss,
+                    state=stack_states([recipe.loss.init(problem.train.counts) for recipe in recipes], self.rates),
+                    projection=recipes[0].projection,
+                    radius=self.column(radii),
+                    leaves=leaves,
+                    frozen=frozen,
+                    velocity=velocity,
+                    rates=self.rates[heads],
+                    decay=self.decay[heads],
+                    momentum=self.momentum[heads],
+                    logits=logits,
+                    slopes=slopes[: len(members)],
+                )
+                families.append(family)
+                first += len(members)
         return families
 
     def train(self, snapshots: bool, tick: _Ticker, cancelled: Cancelled) -> list[Head]:
@@ -272,35 +325,14 @@ class _Block:
             if cancelled():
                 raise CancelledError(f"cancelled in epoch {epoch + 1} of {plan.epochs}; no head was returned")
             batch = slice(step * plan.batch_size, (step + 1) * plan.batch_size)
-            heft = None if weight is None else weight[batch]
-            self.step(x[batch], y[batch], heft, self.rates[:, epoch * self.steps + step])
-            self.project("step")
-        self.project("epoch")
-
-    def step(self, x: Tensor, y: Tensor, weight: Tensor | None, rate: Tensor) -> None:
-        """One step of momentum SGD on a batch x (B, D + 1), y (B,) with row weights (B, 1) of mean 1 over all rows."""
-        rows = self.rows()
-        slopes = torch.empty_like(rows)
-        # The batch average, and the row weights, taken where they are cheapest.
-        mean = x / len(x) if weight is None else x * (weight / len(x))
+            rows = x[batch]
+            # The batch average, and the row weights, taken where they are cheapest.
+            mean = rows / len(rows) if weight is None else rows * (weight[batch] / len(rows))
+            for family in self.families:
+                family.step(rows, mean, y[batch], self.part, plan.nesterov, epoch * self.steps + step)
+                family.project("step")
         for family in self.families:
-            part = rows[family.heads]
-            logits = torch.bmm(x.expand(len(part), *x.shape), part.mT)
-            slope, family.state = gradient(family.loss, logits, y, family.state)
-            torch.bmm(slope.mT, mean.expand(len(part), *x.shape), out=slopes[family.heads])
-        pulled = self.part.pull(slopes, self.leaves, self.frozen)
-        for leaf, velocity, slope in zip(self.leaves, self.velocity, pulled, strict=True):
-            decay, momentum, lr = (_like(column, leaf) for column in (self.decay, self.momentum, rate))
-            slope.addcmul_(leaf, decay)
-            velocity.mul_(momentum).add_(slope)
-            leaf.addcmul_(slope.addcmul_(velocity, momentum) if self.plan.nesterov else velocity, lr, value=-1)
-
-    def project(self, moment: str) -> None:
-        """Apply the projections that are due at this moment."""
-        for family in self.families:
-            if family.projection.every == moment:
-                weight = self.leaves[0][family.heads][..., :-1]
-                weight.copy_(family.projection.apply(weight, family.radius))
+            family.project("epoch")
 
 
 def _like(column: Tensor, leaf: Tensor) -> Tensor:
