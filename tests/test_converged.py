@@ -88,7 +88,8 @@ def test_a_path_holds_the_optimum_of_every_weight_decay_in_their_order(name):
 def test_blocks_of_rows_add_up(monkeypatch):
     features = train()
     whole = fit_path(features, losses.vs(), [1e-2], tolerance=1e-9)[0].head
-    monkeypatch.setattr("poise.converged.BLOCK", 1)  # 64 rows at a time, of 72
+    monkeypatch.setattr("poise.converged.BLOCK", 1)
+    monkeypatch.setattr("poise.converged.LEAST_ROWS", 10)
     blocks = fit_path(features, losses.vs(), [1e-2], tolerance=1e-9)[0].head
     torch.testing.assert_close(blocks.weight, whole.weight, rtol=0, atol=1e-6)
 

@@ -7,9 +7,11 @@ float32 and, where more digits are asked for, to the end in float64.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -92,9 +94,9 @@ def fit_path(
     training views are used at once. Each search begins where the one before ended, the strongest penalty first, the
     first one at `start`; that saves steps and does not move an optimum. A search stops when no entry of the gradient
     exceeds `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding stop it before; rounding is felt below
-    1e-7, and below 1e-5 with float32 as the `dtype` of loss and gradient. A class without rows of positive weight would
-    drift to minus infinity: unless the loss smooths labels, it is left out, with weight 0 and a bias that gives it the
-    odds of about one row among all.
+    1e-7, and below 1e-5 with float32 as the `dtype` of loss and gradient, which is used as well where the tolerance
+    lets it. A class without rows of positive weight would drift to minus infinity: unless the loss smooths labels, it
+    is left out, with weight 0 and a bias that gives it the odds of about one row among all.
 
     Raises: InputError for a loss outside the convex softmax family (cross-entropy, balanced softmax, class-balanced
     weights, vector scaling, label smoothing), or a weight decay or tolerance that is not positive.
@@ -108,14 +110,15 @@ def fit_path(
     space = space_of(features, scale=True, unit=False)
     kept = _kept(features, terms)
     inner = type(terms)(*(None if term is None else term[kept] for term in terms))
-    rows = _Rows.of(features, space, kept, inner, dtype)
-    stages = [rows] if dtype == torch.float32 else [rows.to(torch.float32), rows]
+    exact = dtype != torch.float32 and tolerance < ROUGH
+    stages = [_Rows.of(features, space, kept, inner, d) for d in (torch.float32, *([dtype] if exact else []))]
+    rows = stages[-1]
     at = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64) if start is None else space.enter(start)
     at, found = at[kept], {}
-    with _threads(rows.x.numel() * len(at)):
-        guess = _Guess.of(rows)
+    guess = _Guess.of(rows)
+    with _crew(rows.x.numel() * len(at)) as crew:
         for decay in sorted(set(weight_decays), reverse=True):
-            minimum = _search(stages, guess, decay, at, tolerance, max_steps)
+            minimum = _search(stages, guess, crew, decay, at, tolerance, max_steps)
             at = minimum.x
             found[decay] = Converged(_head(features, space, kept, rows, at), *_facts(minimum))
     return [found[decay] for decay in weight_decays]
@@ -153,7 +156,38 @@ def _kept(features: Features, terms: SoftmaxTerms) -> Tensor:
 
 # --- the objective ----------------------------------------------------------------------------------------------------
 
+SMALL = 5 * 10**6  # multiplications below which a second thread costs more than it does
 BLOCK = 2**17  # logits that are computed at a time: they stay in the cache of a core
+
+
+LEAST_ROWS = 512  # of a block, so that adding up its gradient is little beside computing it
+
+
+class _Crew(NamedTuple):
+    """Threads that each take a share of the rows: for blocks this small, more than threads that share an operation."""
+
+    threads: int
+    pool: ThreadPoolExecutor
+
+    def map(self, work: Callable[[slice], tuple[float, Tensor]], rows: int) -> Iterable[tuple[float, Tensor]]:
+        """The work on every share of so many rows, in order."""
+        if self.threads == 1:
+            return [work(slice(0, rows))]
+        edges = [rows * i // self.threads for i in range(self.threads + 1)]
+        return self.pool.map(work, (slice(*pair) for pair in pairwise(edges)))
+
+
+@contextmanager
+def _crew(multiplications: int) -> Iterator[_Crew]:
+    """As many threads as torch uses, one of them if the work is small; within, no operation is shared among threads."""
+    threads = torch.get_num_threads()
+    busy = 1 if multiplications < SMALL else threads
+    with ThreadPoolExecutor(busy, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        torch.set_num_threads(1)
+        try:
+            yield _Crew(busy, pool)
+        finally:
+            torch.set_num_threads(threads)
 
 
 class _Rows(NamedTuple):
@@ -168,13 +202,13 @@ class _Rows(NamedTuple):
     @classmethod
     def of(cls, features: Features, space: Space, kept: Tensor, terms: SoftmaxTerms, dtype: torch.dtype) -> "_Rows":
         """The rows of positive weight of all training views, classes numbered among the kept."""
-        views = features.training_views
-        weight = torch.ones(len(features), dtype=torch.float64) if features.weight is None else features.weight.double()
-        here = weight > 0
-        x = torch.cat([space.rows(view[here], torch.float64).to(dtype) for view in views])
-        share = weight[here].repeat(len(views))
+        views, weight = features.training_views, features.weight
+        here = slice(None) if weight is None else weight > 0
+        share = torch.ones(len(features), dtype=torch.float64) if weight is None else weight[here].double()
+        x = torch.cat([space.rows(view[here], dtype) for view in views])
+        share = share.repeat(len(views))
         y = (kept.cumsum(0) - 1)[features.y[here]].repeat(len(views))
-        return cls(x, y, share / share.sum(), terms, int(kept.sum()))
+        return cls(x, y, share / share.sum(), terms, int(kept.sum())).to(dtype)
 
     def to(self, dtype: torch.dtype) -> "_Rows":
         """The same rows in less or more digits."""
@@ -187,25 +221,35 @@ class _Rows(NamedTuple):
         share = self.share[every]
         return self._replace(x=self.x[every], y=self.y[every], share=share / share.sum())
 
-    def logits(self, head: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks of rows and their logits (B, C), each in the same memory."""
-        size = max(64, BLOCK // len(head))
-        memory = self.x.new_empty(min(size, len(self.y)), len(head))
+    def logits(self, head: Tensor, among: slice = slice(None)) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of some rows and their logits (B, C), each in the same memory."""
+        first, last, _ = among.indices(len(self.y))
+        size = max(LEAST_ROWS, BLOCK // len(head))
+        memory = self.x.new_empty(min(size, last - first), len(head))
         weight = head.to(self.x).T
-        for first in range(0, len(self.y), size):
-            block = slice(first, min(first + size, len(self.y)))
-            yield block, torch.mm(self.x[block], weight, out=memory[: block.stop - first])
+        for begin in range(first, last, size):
+            block = slice(begin, min(begin + size, last))
+            yield block, torch.mm(self.x[block], weight, out=memory[: block.stop - begin])
 
-    def objective(self, head: Tensor, weight_decay: float) -> tuple[float, Tensor]:
-        """Value, and gradient (C, D + 1) in float64, at the rows `head` (C, D + 1)."""
-        value, pull = 0.0, weight_decay * head
-        pull[:, -1] = 0  # the intercept is free
-        for block, logits in self.logits(head):
+    def loss(self, head: Tensor, among: slice) -> tuple[float, Tensor]:
+        """Part of the mean loss, and of its gradient (C, D + 1) in float64, that some rows contribute."""
+        value, pull = 0.0, torch.zeros_like(head)
+        for block, logits in self.logits(head, among):
             each, slope = softmax_both(logits, self.y[block], self.terms)
             share = self.share[block]
             value += float(share @ each.double())
             pull += slope.mul_(share.to(slope).unsqueeze(-1)).T @ self.x[block]
-        return value + weight_decay / 2 * float(head[:, :-1].square().sum()), pull
+        return value, pull
+
+    def objective(self, head: Tensor, weight_decay: float, crew: "_Crew") -> tuple[float, Tensor]:
+        """Value, and gradient (C, D + 1) in float64, at the rows `head` (C, D + 1)."""
+        pull = weight_decay * head
+        pull[:, -1] = 0  # the intercept is free
+        value = weight_decay / 2 * float(head[:, :-1].square().sum())
+        for some, pulled in crew.map(lambda among: self.loss(head, among), len(self.y)):
+            value += some
+            pull += pulled
+        return value, pull
 
     def class_curvature(self) -> Tensor:
         """(C,) second derivatives of the mean loss by the intercepts where every row gets the classes' shares."""
@@ -245,19 +289,20 @@ class _Guess(NamedTuple):
     @classmethod
     def of(cls, rows: _Rows) -> "_Guess":
         """From some of the rows; which ones moves no optimum."""
-        sample = rows.sample(max(SAMPLED, 4 * rows.x.shape[1])).to(torch.float64)
-        x, share = sample.x[:, :-1], sample.share.unsqueeze(-1)
-        variances, axes = torch.linalg.eigh(x.T @ (share * x))
-        squares = torch.cat([(x @ axes).square_(), torch.ones_like(share)], dim=-1)
+        sample = rows.sample(max(SAMPLED, 4 * rows.x.shape[1])).to(torch.float32)
+        x, share = sample.x[:, :-1], sample.share.float().unsqueeze(-1)
+        variances, axes = torch.linalg.eigh((x.T @ (share * x)).double())
+        squares = torch.cat([(x @ axes.float()).square_(), torch.ones_like(share)], dim=-1)
         spread = torch.cat([variances.clamp_min(0), torch.ones(1, dtype=torch.float64)])
-        return cls(axes, sample, squares.float(), rows.class_curvature().clamp_min(1e-12).unsqueeze(-1) * spread)
+        return cls(axes, sample, squares, rows.class_curvature().clamp_min(1e-12).unsqueeze(-1) * spread)
 
     def at(self, head: Tensor) -> Tensor:
         """(C, D + 1) the guess from the probabilities that a head gives to the sample."""
-        terms, p = self.sample.terms, adjusted(self.sample.x @ head.T, self.sample.y, self.sample.terms).softmax(dim=-1)
-        heft = self.sample.share if terms.weight is None else self.sample.share * terms.weight[self.sample.y]
-        found = ((p * (1 - p)).mul_(heft.unsqueeze(-1)).float().T @ self.squares).double()
-        found = found if terms.scale is None else found * terms.scale.square().unsqueeze(-1)
+        x, y, terms, share = self.sample.x, self.sample.y, self.sample.terms, self.sample.share.float()
+        p = adjusted(x @ head.float().T, y, terms).softmax(dim=-1)
+        heft = share if terms.weight is None else share * terms.weight[y]
+        found = (p.addcmul(p, p, value=-1).mul_(heft.unsqueeze(-1)).T @ self.squares).double()
+        found = found if terms.scale is None else found * terms.scale.double().square().unsqueeze(-1)
         return torch.maximum(found, LEAST * self.first)
 
     def inverse(self, curvature: Tensor, weight_decay: float) -> Callable[[Tensor], Tensor]:
@@ -273,7 +318,7 @@ class _Guess(NamedTuple):
 
 
 def _search(
-    rows: Sequence[_Rows], guess: _Guess, weight_decay: float, at: Tensor, tolerance: float, max_steps: int
+    rows: Sequence[_Rows], guess: _Guess, crew: _Crew, weight_decay: float, at: Tensor, tolerance: float, max_steps: int
 ) -> Minimum:
     """The optimum, searched with the first rows until they give no more digits, then with the next."""
     near = bool(at.any())
@@ -287,7 +332,7 @@ def _search(
     for these in rows:
         last = these is rows[-1]
         minimum, steps = lbfgs(
-            lambda head, these=these: these.objective(head, weight_decay),  # type: ignore[misc]
+            lambda head, these=these: these.objective(head, weight_decay, crew),  # type: ignore[misc]
             at,
             curvature,
             tolerance=tolerance if last else max(tolerance, ROUGH),
@@ -304,18 +349,3 @@ def _search(
             stacklevel=4,
         )
     return minimum._replace(evaluations=evaluations)
-
-
-SMALL = 5 * 10**6  # multiplications below which a second thread costs more than it does
-
-
-@contextmanager
-def _threads(multiplications: int) -> Iterator[None]:
-    """One thread for small products, whose threads would wait for each other most of the time; as before afterwards."""
-    before = torch.get_num_threads()
-    if multiplications < SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
