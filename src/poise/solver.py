@@ -253,7 +253,7 @@ class _Block:
         """The families of this block, whose heads stand side by side."""
         families, first, batch = [], 0, min(self.plan.batch_size, len(problem.train))
         shape = (len(problem.train.counts), problem.train.dim + 1)
-        most = max(1, CACHED_LOGITS // (batch * shape[0]))
+        most = min(len(self.recipes), max(1, CACHED_LOGITS // (batch * shape[0])))
         logits, slopes = self.rates.new_empty(most * batch, shape[0]), self.rates.new_empty(most, *shape)
         for group in _grouped(range(len(self.recipes)), lambda i: _family_key(self.recipes[i])):
             for members in (group[i : i + most] for i in range(0, len(group), most)):

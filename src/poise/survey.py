@@ -14,7 +14,7 @@ from poise.samples import Items, Kind, Samples
 from poise.types import ClassCounts
 from poise.wording import some
 
-__all__ = ["Look", "SplitSurvey", "Survey", "survey"]
+__all__ = ["Look", "SplitSurvey", "Survey", "scarce", "survey"]
 
 JUDGED = 5  # samples from which on accuracy of a class says something
 SMALL_SIDE = 64  # pixels: below, networks for small pictures fit, and photographs' networks see little
