@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from poise.checks import check_inside
-from poise.losses.loss import Loss, rows_of
+from poise.losses.loss import Loss, rows_of, true_of
 from poise.types import ClassCounts
 
 __all__ = ["FocalTerms", "focal", "focal_gradient", "focal_losses"]
@@ -21,29 +21,33 @@ class FocalTerms(NamedTuple):
     weight: Tensor | None = None
 
 
-def _focal_parts(logits: Tensor, y: Tensor, terms: FocalTerms) -> tuple[Tensor, Tensor, Tensor]:
-    log_p = logits.log_softmax(dim=-1)
-    true = log_p[rows_of(y)]
-    # 1 - p_y, with its digits where p_y is close to 1; never 0, whose power has no derivative.
-    return log_p, true, (-torch.expm1(true)).clamp_min(torch.finfo(true.dtype).tiny)
+def _wrong(log_p: Tensor) -> Tensor:
+    """1 - p with its digits where p is close to 1; never 0, whose power has no derivative."""
+    return (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
 
 
 def focal_losses(logits: Tensor, y: Tensor, terms: FocalTerms) -> tuple[Tensor, FocalTerms]:
     """(..., B) losses -(1 - p_y)^gamma log p_y."""
-    _, true, wrong = _focal_parts(logits, y, terms)
-    loss = -wrong.pow(terms.gamma.unsqueeze(-1)) * true
+    true = logits.log_softmax(dim=-1)[rows_of(y)]
+    loss = -_wrong(true).pow(terms.gamma.unsqueeze(-1)) * true
     return (loss if terms.weight is None else terms.weight[..., y] * loss), terms
 
 
 def focal_gradient(logits: Tensor, y: Tensor, terms: FocalTerms) -> tuple[Tensor, FocalTerms]:
-    """(..., B, C): m (p - onehot) with m = (1 - p_y)^gamma - gamma p_y (1 - p_y)^(gamma - 1) log p_y."""
-    log_p, true, wrong = _focal_parts(logits, y, terms)
-    gamma = terms.gamma.unsqueeze(-1)
+    """(..., B, C): m (p - onehot) with m = (1 - p_y)^gamma - gamma p_y (1 - p_y)^(gamma - 1) log p_y.
+
+    Written over the logits.
+    """
+    at = true_of(y, logits)
+    true = logits.gather(-1, at) - logits.amax(dim=-1, keepdim=True)
+    slope = torch.softmax(logits, dim=-1, out=logits)
+    true += slope.amax(dim=-1, keepdim=True).log()
+    wrong = _wrong(true)
+    gamma = terms.gamma[..., None, None]
     row = wrong.pow(gamma) * (1 - gamma * true.exp() * true / wrong)
-    row = row if terms.weight is None else terms.weight[..., y] * row
-    slope = log_p.exp()
-    slope[rows_of(y)] -= 1
-    return slope.mul_(row.unsqueeze(-1)), terms
+    row = row if terms.weight is None else terms.weight[..., y].unsqueeze(-1) * row
+    slope.scatter_add_(-1, at, slope.new_full((1,), -1.0).expand(at.shape))
+    return slope.mul_(row), terms
 
 
 def focal(*, gamma: float = 2.0, weigh: Callable[[ClassCounts], Tensor] | None = None) -> Loss:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from poise.checks import check_number, check_one_of
-from poise.losses.loss import Loss, rows_of
+from poise.losses.loss import Loss, true_of
 from poise.losses.softmax import SoftmaxTerms, softmax_gradient, softmax_losses
 from poise.types import ClassCounts
 
@@ -47,9 +47,9 @@ def gala_losses(logits: Tensor, y: Tensor, state: GalaState) -> tuple[Tensor, Ga
 
 
 def gala_gradient(logits: Tensor, y: Tensor, state: GalaState) -> tuple[Tensor, GalaState]:
-    """(..., B, C) gradient p - onehot of the adjusted logits."""
+    """(..., B, C) gradient p - onehot of the adjusted logits, written over the logits."""
     slope, _ = softmax_gradient(logits, y, _gala_terms(state))
-    return slope, _gala_after(state, -slope[rows_of(y)], y)
+    return slope, _gala_after(state, -slope.gather(-1, true_of(y, slope)).squeeze(-1), y)
 
 
 def gala(

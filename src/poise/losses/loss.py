@@ -17,13 +17,17 @@ __all__ = [
     "rows_of",
     "stack_states",
     "stateless",
+    "true_of",
 ]
 
 Step = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 
 
 class Loss(NamedTuple):
-    """A loss. `grad` has the signature of `apply` and returns d loss / d logits; without it autograd is used."""
+    """A loss. `grad` has the signature of `apply` and returns d loss / d logits; without it autograd is used.
+
+    `apply` leaves the logits as they are; `grad` may write over them, which saves the memory of a batch.
+    """
 
     init: Callable[[ClassCounts], Any]
     apply: Step
@@ -32,7 +36,10 @@ class Loss(NamedTuple):
 
 
 def gradient(loss: Loss, logits: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """D loss_b / d logits_b (..., B, C) and the next state: in closed form if the loss has one, else by autograd."""
+    """D loss_b / d logits_b (..., B, C) and the next state: in closed form if the loss has one, else by autograd.
+
+    The gradient may be written over the logits.
+    """
     if loss.grad is not None:
         return loss.grad(logits, y, state)
     with torch.enable_grad():
@@ -93,3 +100,8 @@ def bind(loss: Loss, counts: ClassCounts | Tensor) -> Callable[[Tensor, Tensor],
 def rows_of(y: Tensor) -> tuple[Any, ...]:
     """Index that picks, in (..., B, C), the entry of the true class of every row."""
     return (..., torch.arange(len(y), device=y.device), y)
+
+
+def true_of(y: Tensor, logits: Tensor) -> Tensor:
+    """(..., B, 1) the same for gather and scatter, which are faster and have no derivative to offer for the entry."""
+    return y.unsqueeze(-1).expand(*logits.shape[:-1], 1)

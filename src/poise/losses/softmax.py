@@ -15,7 +15,7 @@ from torch import Tensor
 
 from poise.checks import check_inside, check_number, check_one_of, check_positive
 from poise.losses.focal import focal
-from poise.losses.loss import Loss, rows_of
+from poise.losses.loss import Loss, rows_of, true_of
 from poise.losses.weights import class_balanced_weights, prior_power
 from poise.types import ClassCounts
 
@@ -63,25 +63,36 @@ def adjusted(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
     return z
 
 
+def _adjust(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
+    """The same, written over the logits."""
+    if terms.scale is not None:
+        logits *= terms.scale.unsqueeze(-2)
+    if terms.shift is not None:
+        logits += terms.shift.unsqueeze(-2)
+    if terms.margin is not None:
+        logits.scatter_add_(-1, true_of(y, logits), -terms.margin[..., y].unsqueeze(-1))
+    return logits
+
+
 def softmax_losses(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
     """(..., B) losses of the softmax family."""
     return _losses(adjusted(logits, y, terms).log_softmax(dim=-1), y, terms), terms
 
 
 def softmax_gradient(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
-    """(..., B, C) gradient of the softmax family: weight_y scale_k (p_k - target_k)."""
-    return _slope(adjusted(logits, y, terms).softmax(dim=-1), y, terms), terms
+    """(..., B, C) gradient of the softmax family, written over the logits: weight_y scale_k (p_k - target_k)."""
+    z = _adjust(logits, y, terms)
+    return _slope(torch.softmax(z, dim=-1, out=z), y, terms), terms
 
 
 def softmax_both(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, Tensor]:
     """Losses (..., B) and gradient (..., B, C) of the softmax family from one pass over the exponentials.
 
-    The gradient may be written over the logits, which saves a third of the time.
+    The gradient is written over the logits, which saves a third of the time.
     """
-    true = y.unsqueeze(-1).expand(*logits.shape[:-1], 1)
-    z = adjusted(logits, y, terms)
-    z = z.sub_(z.amax(dim=-1, keepdim=True))
-    at_true = z.gather(-1, true).squeeze(-1)
+    z = _adjust(logits, y, terms)
+    z -= z.amax(dim=-1, keepdim=True)
+    at_true = z.gather(-1, true_of(y, z)).squeeze(-1)
     total = z.sum(dim=-1) if terms.spread is not None else at_true
     mass = z.exp_().sum(dim=-1, keepdim=True)
     log_mass = mass.log().squeeze(-1)
@@ -103,12 +114,12 @@ def _losses(log_p: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
 
 def _slope(p: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
     """The gradient, written over the probabilities."""
-    if terms.spread is None:
-        p[rows_of(y)] -= 1
-    else:
+    kept = p.new_ones(len(y))
+    if terms.spread is not None:
         spread = terms.spread[..., y]
         p -= spread.unsqueeze(-1)
-        p[rows_of(y)] -= 1 - p.shape[-1] * spread
+        kept = 1 - p.shape[-1] * spread
+    p.scatter_add_(-1, true_of(y, p), -kept.unsqueeze(-1).expand(*p.shape[:-1], 1))
     if terms.weight is not None:
         p *= terms.weight[..., y].unsqueeze(-1)
     if terms.scale is not None:
