@@ -66,7 +66,8 @@ ALLOWED: dict[str, set[str]] = {
     "checks": {"errors"},
     "files": {"errors"},
     "spec": {"errors"},
-    "types": {"errors", "files"},
+    "types": {"distributed", "errors", "files"},
+    "shards": set(),
     "record": {"types"},
     **{name: {"checks", "errors", "randomness", "types"} for name in PURE - {"augment", "losses"}},
     **{
@@ -77,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         for name in ("__init__", "augmentation", "batches", "operations", "policies", "texts")
     },
     "transforms": VALUES | {"augment"},
-    "space": {"types"},
+    "space": {"distributed", "types"},
     "memorised": {"errors", "metrics", "types"},
     "unseen": VALUES | {"folds", "priors"},
     "automatic": VALUES | {"converged", "losses", "methods", "priors", "unseen"},
@@ -89,7 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "choose": VALUES | {"memorised", "operating"},
     "headroom": VALUES | {"folds", "memorised", "methods", "metrics", "plan", "solver"},
     "advice": VALUES | {"headroom", "statistics"},
-    "solver": VALUES | PURE | {"space"},
+    "solver": VALUES | PURE | {"distributed", "shards", "space"},
     "methods/__init__": VALUES | PURE | {"methods", "solver"},
     "methods/method": {"types"},
     "methods/closed_form": VALUES | {"methods"},
@@ -99,6 +100,8 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": VALUES | {"methods", "metrics", "record", "solver"},
     "grids": {"checks", "errors", "methods", "spec"},
     "selection": VALUES | {"experiment", "folds", "grids", "memorised", "methods", "priors"} | {"record", "solver"},
+    "journals": {"errors", "randomness"},
+    "studies": VALUES | {"experiment", "grids", "journals", "methods", "selection", "solver"},
     "comparison": {"experiment", "headroom", "record", "spec", "statistics"},
     "protocols": VALUES
     | {"comparison", "experiment", "folds", "grids", "methods", "record", "selection", "solver", "statistics"},
@@ -140,7 +143,7 @@ ALLOWED: dict[str, set[str]] = {
     "audit": VALUES | {"comparison", "experiment", "grids", "methods", "priors", "protocols"},
     "inspection": {"folds", "memorised", "metrics", "types", "wording"},
     "manifest": {"checks", "errors", "files", "types"},
-    "store": {"checks", "errors", "files", "manifest", "types"},
+    "store": {"checks", "errors", "files", "manifest", "shards", "types"},
     "readers/__init__": {"errors", "readers", "store", "types", "wording"},
     **{
         f"readers/{name}": {"errors", "readers", "types", "wording"}
@@ -182,7 +185,7 @@ ALLOWED: dict[str, set[str]] = {
     "report/__init__": set(),
     "report/headroom": {"advice", "headroom"},
     "report/protocol": {"record"},
-    "report/tables": {"plan", "record", "spec", "types"},
+    "report/tables": {"plan", "spec", "types"},
     "runs": {"comparison", "errors", "files", "record", "report"},
     "catalogue": {"converged", "methods"},
     "demo": {"comparison", "data", "experiment", "headroom", "methods", "protocols", "spec"},
@@ -208,7 +211,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
     "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
     | {"inspection", "methods", "protocols"}
-    | {"advice", "comparison", "readers", "report", "runs", "selection", "spec", "types"},
+    | {"advice", "comparison", "readers", "report", "runs", "selection", "spec", "studies", "types"},
 }
 
 

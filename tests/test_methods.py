@@ -116,6 +116,7 @@ OPTIONS: dict[str, Any] = {
     "start": "fresh",
     "sampler": "instance",
     "images_per_visit": 1,
+    "matmul": "bfloat16",
 }
 
 

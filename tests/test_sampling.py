@@ -2,12 +2,21 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
 
 from poise.errors import InputError
-from poise.sampling import ClassAware, class_balanced_iid, instance, probabilities, progressive, square_root
+from poise.sampling import (
+    ClassAware,
+    class_balanced_iid,
+    instance,
+    probabilities,
+    progressive,
+    square_root,
+    windowed,
+)
 from poise.types import ClassCounts
 
 SAMPLERS = {
@@ -294,3 +303,34 @@ def test_more_than_two_to_the_24_rows_are_sampled(sampler):
     share = float((order >= 2**24).double().mean()) * rows / 1000
     expected = 1.0 if sampler is instance else rows / 1000 / (1 + (2**24 / 1000) ** 0.5)
     assert share == pytest.approx(expected, rel=0.02)  # 130,000 draws of the rare class: 0.3 % standard error
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+
+
+def test_draws_that_fit_into_one_window_keep_their_order():
+    order = torch.randperm(50)
+    assert windowed(order, 50, 4, 50, 0, 0) is order
+
+
+@pytest.mark.parametrize("block", [1, 4, 7])
+def test_windows_hold_whole_blocks_and_the_draws_in_their_old_order(block):
+    rows, window = 103, 30
+    order = torch.from_numpy(np.random.default_rng(0).integers(rows, size=200))
+    found = windowed(order, rows, block, window, 1, 0)
+    assert torch.equal(found.sort().values, order.sort().values)
+    dealt = np.random.default_rng([0, 7, 1]).permutation(-(-rows // block)) * 4 // -(-rows // block)
+    at = torch.from_numpy(dealt)[found // block]
+    assert torch.equal(at, at.sort().values)
+    for number in range(4):
+        assert len(set((found[at == number] // block).tolist())) * block <= window + block
+        mine = torch.from_numpy(dealt)[order // block] == number
+        assert torch.equal(found[at == number], order[mine])
+
+
+def test_windows_differ_between_epochs_and_seeds():
+    order = torch.arange(100)
+    first, again, epoch, seed = (windowed(order, 100, 1, 25, e, s) for e, s in ((0, 0), (0, 0), (1, 0), (0, 1)))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, epoch)
+    assert not torch.equal(first, seed)

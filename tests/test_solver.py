@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from poise import losses, params, solver
+from poise import losses, methods, params, solver
 from poise.constraints import max_norm, unit_norm
 from poise.data import load_demo
 from poise.errors import CancelledError, InputError, PoiseWarning
 from poise.losses import Loss
 from poise.methods import retrain
 from poise.plan import Plan, Schedule, learning_rates
+from poise.sampling import instance, windowed
+from poise.shards import Shards
 from poise.solver import Retrain, fit_heads, fresh
 from poise.testing import world
 from poise.types import ClassCounts, Features, Head, Problem
@@ -129,10 +131,75 @@ def test_splitting_a_pass_into_blocks_changes_nothing(monkeypatch, most, calls):
     plans = [{"epochs": 2, "batch_size": 16, "lr": 1.0 + i} for i in range(7)]
     recipes = [retrain.gala(**plan) if i % 2 else retrain.los(delta=0.5, **plan) for i, plan in enumerate(plans)]
     expected = fit_heads(problem, recipes)
-    monkeypatch.setattr(solver, "MOST_LOGITS", most)
+    monkeypatch.setattr(solver, "MOST_NUMBERS", most)
     reports = []
     assert all_same(fit_heads(problem, recipes, progress=lambda *at: reports.append(at)), expected)
     assert len(reports) == calls  # one per epoch of a block
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [
+        ("CACHED_LOGITS", 1),
+        ("CACHED_WEIGHTS", 1),
+        ("CACHED_WEIGHTS", 13),
+        ("KEPT_NUMBERS", 0),
+        ("READ_NUMBERS", 1),
+        ("ALIGNED_FROM", 1),
+    ],
+)
+def test_how_memory_is_used_changes_nothing_beyond_rounding(monkeypatch, limit, value):
+    # Products of other shapes add up in another order, so double precision shows that nothing else differs.
+    problem, recipes = world(dtype=torch.float64), mixed()
+    expected = fit_heads(problem, recipes)
+    monkeypatch.setattr(solver, limit, value)
+    found = fit_heads(problem, recipes)
+    x = problem.train.x[0]
+    assert max(relative(a(x), b(x)) for a, b in zip(found, expected, strict=True)) < 1e-10
+    if limit in ("CACHED_LOGITS", "KEPT_NUMBERS", "READ_NUMBERS"):
+        assert all_same(found, expected)
+
+
+def test_rows_on_disk_give_the_heads_of_rows_in_memory(monkeypatch):
+    problem, recipes = world(), mixed()
+    shards = Shards(problem.train.x.split([10, 1, len(problem.train) - 11], dim=1))
+    stored = replace(problem, train=replace(problem.train, x=shards))
+    monkeypatch.setattr(Shards, "joined", lambda self: pytest.fail("all rows were joined in memory"))
+    assert all_same(fit_heads(stored, recipes), fit_heads(problem, recipes))
+    monkeypatch.setattr(solver, "KEPT_NUMBERS", 0)
+    assert all_same(fit_heads(stored, recipes), fit_heads(problem, recipes))
+
+
+def test_rows_beyond_a_window_are_drawn_window_by_window(monkeypatch):
+    problem = world()
+    rows, dim = len(problem.train), problem.train.dim
+    stored = replace(problem, train=replace(problem.train, x=Shards(problem.train.x.split(7, dim=1))))
+    monkeypatch.setattr(solver, "WINDOW_NUMBERS", dim * (rows // 3))
+    monkeypatch.setattr(solver, "BLOCK_NUMBERS", 2 * dim)
+
+    def regrouped(y, counts, epoch, epochs, seed):
+        return windowed(instance(y, counts, epoch, epochs, seed), rows, 2, rows // 3, epoch, seed)
+
+    plan = Plan(epochs=2, batch_size=16)
+    expected = fit_heads(problem, [Retrain(sampler=regrouped, plan=plan)])
+    assert all_same(fit_heads(stored, [Retrain(plan=plan)]), expected)
+
+
+@pytest.mark.parametrize("name", ["crt", "lws", "cosine", "gala"])
+def test_bfloat16_products_give_nearly_the_same_logits(name):
+    problem = world()
+    options = {"epochs": 3, "batch_size": 16}
+    single, half = (methods.build(name, **options, matmul=matmul)(problem) for matmul in ("float32", "bfloat16"))
+    assert half.weight.dtype == torch.float32
+    z, near = (head(problem.train.x[0]) for head in (single, half))
+    assert not torch.equal(z, near)
+    assert float((z - near).abs().mean()) < 2**-6 * float(z.std())  # two roundings to 8 bits
+
+
+def test_bfloat16_is_part_of_what_heads_of_a_pass_share():
+    problem = world()
+    recipes = [retrain.ce(epochs=2, matmul=matmul) for matmul in ("float32", "bfloat16", "float32")]
+    assert all_same(fit_heads(problem, recipes), [recipe(problem) for recipe in recipes])
 
 
 def test_no_recipe_gives_no_head():
@@ -431,6 +498,7 @@ def test_dropping_the_only_batch_is_refused():
         ("schedule", "linear"),
         ("milestones", (0.5, 1.5)),
         ("milestones", (-0.1,)),
+        ("matmul", "float16"),
         ("milestone_factor", -0.1),
         ("milestone_factor", 1.5),
         ("lr", "3"),

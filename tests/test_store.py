@@ -17,9 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import poise
-from poise import manifest
+from poise import manifest, store
 from poise.errors import InputError, PoiseWarning
 from poise.manifest import Manifest, Shard, read_manifest, write_manifest
+from poise.shards import Shards
 from poise.store import check_store, load_features, save_features
 from poise.types import ClassCounts, Features
 
@@ -413,3 +414,21 @@ def test_values_that_no_writer_of_ours_stores_are_named_by_shard_and_row(tmp_pat
 
 def test_a_shard_without_labels_is_named(tmp_path):
     refused(handmade(tmp_path / "s", x=torch.zeros(1, 2, 3)), r"00000\.safetensors cannot be read \(")
+
+
+# --- rows that stay on disk ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shard_rows", [100, 3])
+def test_a_large_store_stays_on_disk(tmp_path, monkeypatch, shard_rows):
+    features = world(rows=61, views=2)
+    save_features(features, tmp_path / "store", shard_rows=shard_rows)
+    assert not isinstance(load_features(tmp_path / "store").x, Shards)
+    monkeypatch.setattr(store, "IN_MEMORY", 1000)
+    monkeypatch.setattr(Shards, "joined", lambda self: pytest.fail("all rows were joined in memory"))
+    there = load_features(tmp_path / "store", verify=True)
+    assert isinstance(there.x, Shards)
+    assert there.key == features.key
+    assert torch.equal(there.take(torch.tensor([60, 0, 7])).x, features.x[:, [60, 0, 7]])
+    assert save_features(there, tmp_path / "copy", shard_rows=11)
+    assert load_features(tmp_path / "copy").key == features.key

@@ -55,6 +55,11 @@ class World:
             return batch, 1 / self.size
         return batch[self.rank :: self.size], 1.0
 
+    def owns(self, rows: Tensor, total: int) -> Tensor:
+        """(n,) bool: which of these numbers, of `total` rows, belong to this process: as many as any, consecutive."""
+        first, last = (total * (self.rank + i) // self.size for i in (0, 1))
+        return (rows >= first) & (rows < last)
+
     def add(self, tensor: Tensor) -> Tensor:
         """The sum of `tensor` over all processes, in place. Raises: PoiseError if a process is gone."""
         return tensor if self.alone else _summed(tensor)

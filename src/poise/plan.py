@@ -10,9 +10,10 @@ from torch import Tensor
 from poise.checks import is_number, is_whole
 from poise.errors import InputError
 
-__all__ = ["Options", "Plan", "SamplerName", "Schedule", "learning_rates"]
+__all__ = ["Options", "Plan", "Precision", "SamplerName", "Schedule", "learning_rates"]
 
 Schedule = Literal["cosine", "cosine_epoch_start", "cosine_epoch_end", "constant", "multistep"]
+Precision = Literal["float32", "bfloat16"]
 SamplerName = Literal["instance", "class_balanced", "class_balanced_iid", "square_root", "progressive"]
 
 
@@ -34,6 +35,10 @@ class Plan:
     the last has lr 0. `multistep` multiplies lr by `milestone_factor` at each share of the epochs in `milestones`. The
     first `warmup_epochs` rise linearly, epoch by epoch, to lr, and the schedule spans the rest.
 
+    `matmul` bfloat16 rounds the factors and results of matrix products (features, weights, logits and gradients) to 8
+    bits while sums within them, losses, weights and updates stay float32: two to four times as fast for wide features
+    where the processor has instructions for it, much slower where it has not (benchmarks/large.py).
+
     Raises: InputError naming the field that is out of range.
     """
 
@@ -49,6 +54,7 @@ class Plan:
     warmup_epochs: int = 0
     milestones: tuple[float, ...] = (0.8, 0.9)
     milestone_factor: float = 0.1
+    matmul: Precision = "float32"
 
     def __post_init__(self) -> None:
         shares = self.milestones if isinstance(self.milestones, tuple | list) else (None,)
@@ -76,6 +82,7 @@ class Plan:
             ),
             ("warmup_epochs", f"at most epochs={self.epochs}", lambda: self.warmup_epochs <= self.epochs),
             ("milestones", "a tuple of shares of the epochs in [0, 1]", lambda: all(_share(s) for s in shares)),
+            ("matmul", "float32 or bfloat16", lambda: self.matmul in get_args(Precision)),
             ("milestone_factor", "a number in [0, 1]", lambda: _share(self.milestone_factor)),
         )
         for name, allowed, good in checks:
@@ -109,6 +116,7 @@ class Options(TypedDict, total=False):
     warmup_epochs: int
     milestones: tuple[float, ...]
     milestone_factor: float
+    matmul: Precision
     start: Literal["stage1", "fresh"]
     sampler: SamplerName
     images_per_visit: int

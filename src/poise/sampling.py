@@ -29,13 +29,14 @@ __all__ = [
     "probabilities",
     "progressive",
     "square_root",
+    "windowed",
 ]
 
 Sampler = Callable[[Tensor, ClassCounts, int, int, int], Tensor]
 Strategy = Literal["instance", "class_balanced", "square_root", "progressive"]
 Ints = NDArray[np.int64]
 
-CLASS_CYCLE, ROW_CYCLE, DRAWS = 1, 2, 3  # names of the random streams, so that no two share numbers
+CLASS_CYCLE, ROW_CYCLE, DRAWS, WINDOWS = 1, 2, 3, 7  # names of the random streams, so that no two share numbers
 
 
 def probabilities(counts: ClassCounts | Tensor, strategy: Strategy, progress: float = 0.0) -> Tensor:
@@ -117,6 +118,20 @@ class ClassAware:
         classes = rows.present[np.argsort(keys, axis=1, kind="stable")[cycle - cycle[0], place]]
         # A class is visited once per cycle, so its draws so far are known without a memory.
         return torch.from_numpy(rows.pick(classes, cycle * self.images_per_visit + within, seed))
+
+
+def windowed(order: Tensor, rows: int, block: int, window: int, epoch: int, seed: int) -> Tensor:
+    """The draws of an epoch, (M,) of so many `rows`, sorted so that those of a while lie in few places.
+
+    Blocks of `block` neighbouring rows are dealt out at random to windows of about `window` rows; draws from one window
+    follow each other, in their old order. For rows that are read from disk: memory holds one window, read in blocks. If
+    all rows fit into one window, the order is what it was.
+    """
+    blocks, windows = -(-rows // block), -(-rows // window)
+    if windows == 1:
+        return order
+    dealt = _generator(seed, WINDOWS, epoch).permutation(blocks) * windows // blocks
+    return order[torch.from_numpy(dealt)[order // block].argsort(stable=True)]
 
 
 class _RowsByClass:

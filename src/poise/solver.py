@@ -4,12 +4,17 @@ Recipes that share the row order, the trained part and the shape of an epoch are
 weight and bias side by side. One batch of rows serves all of them: the logits of every head come from one batched
 matrix product, the losses of one family from one call, and momentum SGD works elementwise with learning rate and weight
 decay as columns. Heads cannot influence each other, so training many at once gives what training each alone gives.
+
+Rows are read in the order of the epoch, some batches at a time, so that memory does not grow with their number. Several
+processes (`Problem.world`) share the rows: each multiplies those it owns, logits and gradients are summed, and every
+process takes the same step. Each owns consecutive rows, which are those of some shards of a store.
 """
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +22,13 @@ from torch import Tensor
 
 from poise.checks import is_whole
 from poise.constraints import Projection, free
+from poise.distributed import World
 from poise.errors import CancelledError, InputError, PoiseWarning
 from poise.losses import Loss, cross_entropy, gradient, stack_states
 from poise.params import Leaves, Part, full
 from poise.plan import Plan, learning_rates
-from poise.sampling import Sampler, instance
+from poise.sampling import Sampler, instance, windowed
+from poise.shards import Shards
 from poise.space import space_of
 from poise.types import ClassCounts, Head, Problem
 
@@ -31,10 +38,17 @@ Start = Callable[[Tensor, int], Tensor]
 Progress = Callable[[int, int], None]
 Cancelled = Callable[[], bool]
 
-# Heads are trained together as long as their logits of one batch stay below this many numbers (128 MB in float32).
-MOST_LOGITS = 2**25
-# Of these, so many at a time go through loss and update, so that what they need stays in the processor's cache.
+# Heads are trained together as long as their weights, and their logits of one batch, stay below this many numbers (128
+# MB in float32).
+MOST_NUMBERS = 2**25
+# Of these, so many logits and so many weights at a time go through loss and update, to stay in the processor's cache.
 CACHED_LOGITS = 2**19
+CACHED_WEIGHTS = 2**18
+# Training rows are scaled once and kept if they have at most so many numbers, else whenever they are read (256 MB).
+KEPT_NUMBERS = 2**26
+READ_NUMBERS = 2**22  # of rows that are read at a time
+WINDOW_NUMBERS, BLOCK_NUMBERS = 2**28, 2**15  # of rows on disk that are drawn together, and that are neighbours there
+ALIGNED_FROM, ALIGNED = 256, 16  # matrix products into long rows are up to 1.6 times as fast if each begins aligned
 FRESH_START = 4  # name of the random stream; the samplers use 1 to 3
 
 
@@ -107,8 +121,15 @@ def fit_heads(
 
     Training reads views 1..V-1 of the features, one per epoch in turn, or view 0 if it is the only one. The row order
     of an epoch depends on (seed, sampler, epoch) and a fresh start on the seed alone, so heads of one seed are paired.
-    Arithmetic is float32, or float64 if the features are. A head that becomes infinite or NaN keeps its last finite
-    epoch, with a PoiseWarning that names it. Without a stage-1 head, recipes that need one use `with_stage1`.
+    Arithmetic is float32, or float64 if the features are; products of matrices are bfloat16 where the plan says so
+    (`Plan.matmul`). A head that becomes infinite or NaN keeps its last finite epoch, with a PoiseWarning that names it.
+    Without a stage-1 head, recipes that need one use `with_stage1`.
+
+    Rows of a store that is read from disk (`poise.shards`) are drawn in windows of 512 MB (of float16), each made of
+    blocks of neighbouring rows from all over the store: an epoch draws the same rows, in another order.
+
+    With several processes in `problem.world`, all call this with the same arguments and get the same heads, which are
+    those of one process up to the order of additions.
 
     Raises: CancelledError; InputError for a recipe that does not fit the problem.
     """
@@ -122,7 +143,7 @@ def fit_heads(
         problem = with_stage1(problem, seed)
     heads: dict[int, Head] = {}
     ticker = _Ticker(progress, sum(recipe.plan.epochs for recipe in recipes))
-    for members in _blocks(recipes, len(problem.train.counts)):
+    for members in _blocks(recipes, len(problem.train.counts), problem.train.dim):
         block = _Block(problem, [recipes[i] for i in members], seed)
         heads.update(zip(members, block.train(snapshots, ticker, cancelled or _never), strict=True))
     return [heads[i] for i in range(len(recipes))]
@@ -144,10 +165,10 @@ class _Ticker:
             self.report(self.done, self.total)
 
 
-def _blocks(recipes: Sequence[Retrain], classes: int) -> Iterable[list[int]]:
+def _blocks(recipes: Sequence[Retrain], classes: int, dim: int) -> Iterable[list[int]]:
     """Numbers of the recipes that are trained together, families side by side."""
     for group in _grouped(range(len(recipes)), lambda i: _pass_key(recipes[i])):
-        most = max(1, MOST_LOGITS // (recipes[group[0]].plan.batch_size * classes))
+        most = max(1, MOST_NUMBERS // (classes * max(recipes[group[0]].plan.batch_size, dim + 1)))
         for first in range(0, len(group), most):
             together = group[first : first + most]
             yield [i for family in _grouped(together, lambda i: _family_key(recipes[i])) for i in family]
@@ -163,7 +184,7 @@ def _grouped(items: Iterable[int], key: Callable[[int], Hashable]) -> list[list[
 def _pass_key(recipe: Retrain) -> Hashable:
     """What must agree for heads to share the rows and shapes of every step."""
     plan = recipe.plan
-    shape = (plan.epochs, plan.batch_size, plan.drop_last, plan.scale_features, plan.nesterov)
+    shape = (plan.epochs, plan.batch_size, plan.drop_last, plan.scale_features, plan.nesterov, plan.matmul)
     return (recipe.sampler, recipe.part, *shape)
 
 
@@ -175,12 +196,47 @@ def _family_key(recipe: Retrain) -> Hashable:
     return (*recipe.loss[1:], shape, recipe.projection.apply, recipe.projection.every)
 
 
+class _Batch(NamedTuple):
+    """Rows `x` (b, D + 1) of a batch with labels `y` (B,), and `mean` (b, D + 1), which is x by the share of each row.
+
+    `own` (b,) tells which rows of the batch these are: those of this process; None if they are all.
+    """
+
+    x: Tensor
+    mean: Tensor
+    y: Tensor
+    own: Tensor | None
+    world: World
+
+    def logits(self, rows: Tensor, out: Tensor) -> Tensor:
+        """(G, B, C) of heads with these rows (G, C, D + 1), in the memory `out`."""
+        heads, x = len(rows), self.x
+        rows = rows if rows.dtype == x.dtype else rows.to(x.dtype)
+        logits = out[: heads * len(self.y)].view(heads, len(self.y), -1)
+        if self.own is None:
+            return _product(x.expand(heads, *x.shape), rows.mT, logits)
+        logits.zero_()
+        logits[:, self.own] = torch.bmm(x.expand(heads, *x.shape), rows.mT).to(logits.dtype)
+        return self.world.add(logits)
+
+    def slope_of_rows(self, slope: Tensor, out: Tensor) -> Tensor:
+        """(G, C', D + 1) gradient of the mean loss by rows of heads, from that by their logits (G, B, C')."""
+        slope = slope if self.own is None else slope[:, self.own]
+        slope = slope if slope.dtype == self.mean.dtype else slope.to(self.mean.dtype)
+        return self.world.add(_product(slope.mT, self.mean.expand(len(slope), *self.mean.shape), out))
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """The batched matrix product, in the memory `out`, which may have more digits."""
+    return torch.bmm(a, b, out=out) if a.dtype == out.dtype else out.copy_(torch.bmm(a, b))
+
+
 @dataclass
 class _Family:
     """Consecutive heads of a block that share loss functions and projection, few enough to stay in the cache.
 
     `state` is stacked over them; all tensors but `frozen` are changed in place, the parts of the block's that are
-    theirs. `logits` and `slopes` are memory.
+    theirs. `logits` and `slopes` (G, C', D + 1) are memory; so many classes C' are updated at a time.
     """
 
     loss: Loss
@@ -196,16 +252,23 @@ class _Family:
     logits: Tensor
     slopes: Tensor
 
-    def step(self, x: Tensor, mean: Tensor, y: Tensor, part: Part, nesterov: bool, at: int) -> None:
-        """Step `at` of momentum SGD on a batch x (B, D + 1), y (B,); `mean` is x by the share of each row."""
-        heads = len(self.slopes)
-        rows = part.join(self.leaves, self.frozen)
-        logits = self.logits[: heads * len(x)].view(heads, len(x), -1)
-        torch.bmm(x.expand(heads, *x.shape), rows.mT, out=logits)
-        slope, self.state = gradient(self.loss, logits, y, self.state)
-        torch.bmm(slope.mT, mean.expand(heads, *x.shape), out=self.slopes)
-        pulled = part.pull(self.slopes, self.leaves, self.frozen)
-        for leaf, velocity, pull in zip(self.leaves, self.velocity, pulled, strict=True):
+    def step(self, batch: _Batch, part: Part, nesterov: bool, at: int) -> None:
+        """Step `at` of momentum SGD."""
+        logits = batch.logits(part.join(self.leaves, self.frozen), self.logits)
+        slope, self.state = gradient(self.loss, logits, batch.y, self.state)
+        classes, most = slope.shape[-1], self.slopes.shape[1]
+        for first in range(0, classes, most):
+            some = slice(first, first + most)
+            slopes = batch.slope_of_rows(slope[..., some], self.slopes[:, : min(most, classes - first)])
+            mine = slice(None) if most == classes else (slice(None), some)  # a part of the head is never cut
+            leaves, velocities = ([tensor[mine] for tensor in own] for own in (self.leaves, self.velocity))
+            self.move(leaves, velocities, part.pull(slopes, tuple(leaves), self.frozen), nesterov, at)
+
+    def move(
+        self, leaves: Sequence[Tensor], velocities: Sequence[Tensor], pulled: Leaves, nesterov: bool, at: int
+    ) -> None:
+        """Momentum SGD on some leaves, whose gradients are `pulled`."""
+        for leaf, velocity, pull in zip(leaves, velocities, pulled, strict=True):
             decay, momentum, lr = (_like(column, leaf) for column in (self.decay, self.momentum, self.rates[:, at]))
             pull.addcmul_(leaf, decay)
             velocity.mul_(momentum).add_(pull)
@@ -222,11 +285,11 @@ class _Block:
     """Heads trained together. The only mutable thing in this module, and local to one call of `fit_heads`."""
 
     def __init__(self, problem: Problem, recipes: Sequence[Retrain], seed: int) -> None:
-        self.features, self.recipes, self.seed = problem.train, recipes, seed
+        self.features, self.recipes, self.seed, self.world = problem.train, recipes, seed, problem.world
         first = recipes[0]
         self.part, self.sampler, self.plan = first.part, first.sampler, first.plan
         self.dtype = problem.train.dtype
-        self.space = space_of(problem.train, self.plan.scale_features, self.part.unit_features)
+        self.space = space_of(problem.train, self.plan.scale_features, self.part.unit_features, self.world)
         weight = problem.train.weight
         self.weight = None if weight is None else (weight / weight.mean()).to(self.dtype).unsqueeze(-1)
         self.steps = self.plan.steps(len(problem.train))
@@ -252,9 +315,13 @@ class _Block:
     def make_families(self, problem: Problem) -> list[_Family]:
         """The families of this block, whose heads stand side by side."""
         families, first, batch = [], 0, min(self.plan.batch_size, len(problem.train))
-        shape = (len(problem.train.counts), problem.train.dim + 1)
-        most = min(len(self.recipes), max(1, CACHED_LOGITS // (batch * shape[0])))
-        logits, slopes = self.rates.new_empty(most * batch, shape[0]), self.rates.new_empty(most, *shape)
+        classes, columns = len(problem.train.counts), problem.train.dim + 1
+        fitting = min(CACHED_LOGITS // (batch * classes), CACHED_WEIGHTS // (classes * columns))
+        most = min(len(self.recipes), max(1, fitting))
+        at_once = min(classes, max(1, CACHED_WEIGHTS // columns)) if self.part.whole and most == 1 else classes
+        wide = columns if columns < ALIGNED_FROM else -(-columns // ALIGNED) * ALIGNED
+        logits = self.rates.new_empty(most * batch, classes)
+        slopes = self.rates.new_empty(most, at_once, wide)[..., :columns]
         for group in _grouped(range(len(self.recipes)), lambda i: _family_key(self.recipes[i])):
             for members in (group[i : i + most] for i in range(0, len(group), most)):
                 recipes = [self.recipes[i] for i in members]
@@ -283,11 +350,10 @@ class _Block:
 
     def train(self, snapshots: bool, tick: _Ticker, cancelled: Cancelled) -> list[Head]:
         """Run all epochs; one head per recipe, or its path."""
-        views = [self.space.rows(view, self.dtype) for view in self.features.training_views]
         alive = torch.ones(len(self.recipes), dtype=torch.bool)
         path = [self.rows().clone()]
         for epoch in range(self.plan.epochs):
-            self.epoch(views[epoch % len(views)], epoch, cancelled)
+            self.epoch(epoch, cancelled)
             rows, before = self.rows(), path[-1]
             finite = torch.isfinite(rows).flatten(1).all(dim=1).cpu()
             self.report_lost(alive & ~finite, epoch)
@@ -313,26 +379,62 @@ class _Block:
                 stacklevel=4,
             )
 
-    def epoch(self, view: Tensor, epoch: int, cancelled: Cancelled) -> None:
-        """One epoch of steps over the rows of `view` (N, D + 1)."""
-        plan, y = self.plan, self.features.y
-        order = self.sampler(y, self.features.counts, epoch, plan.epochs, self.seed).to(y.device)
-        x, y, weight = view[order], y[order], None if self.weight is None else self.weight[order]
+    @cached_property
+    def kept(self) -> list[Tensor] | None:
+        """The training views (N, D + 1) as they are trained on, if they are few enough to keep."""
+        views = self.features.training_views
+        if views.numel() > KEPT_NUMBERS:
+            return None
+        return [self.space.rows(view, self.dtype) for view in views]
+
+    def read(self, view: int, rows: Tensor) -> Tensor:
+        """(n, D + 1) some rows of a training view, as they are trained on."""
+        if self.kept is not None:
+            return self.kept[view][rows]
+        return self.space.rows(self.features.training_views[view][rows], self.dtype)
+
+    def epoch(self, epoch: int, cancelled: Cancelled) -> None:
+        """One epoch of steps."""
+        plan = self.plan
         for family in self.families:
             if family.loss.epoch is not None:
                 family.state = family.loss.epoch(family.state, epoch, plan.epochs)
-        for step in range(self.steps):
+        for step, batch in enumerate(self.batches(epoch), epoch * self.steps):
             if cancelled():
                 raise CancelledError(f"cancelled in epoch {epoch + 1} of {plan.epochs}; no head was returned")
-            batch = slice(step * plan.batch_size, (step + 1) * plan.batch_size)
-            rows = x[batch]
-            # The batch average, and the row weights, taken where they are cheapest.
-            mean = rows / len(rows) if weight is None else rows * (weight[batch] / len(rows))
             for family in self.families:
-                family.step(rows, mean, y[batch], self.part, plan.nesterov, epoch * self.steps + step)
+                family.step(batch, self.part, plan.nesterov, step)
                 family.project("step")
         for family in self.families:
             family.project("epoch")
+
+    def batches(self, epoch: int) -> Iterator[_Batch]:
+        """The batches of an epoch, in order."""
+        features, size = self.features, self.plan.batch_size
+        order = self.sampler(features.y, features.counts, epoch, self.plan.epochs, self.seed)
+        if isinstance(features.x, Shards):
+            window = WINDOW_NUMBERS // features.dim
+            order = windowed(order, len(features), max(1, BLOCK_NUMBERS // features.dim), window, epoch, self.seed)
+        order = order[: self.steps * size].to(features.y.device)
+        view = epoch % len(features.training_views)
+        some = max(1, READ_NUMBERS // (size * (features.dim + 1))) * size
+        for read in torch.split(order, some):
+            mine = None if self.world.alone else self.world.owns(read, len(features))
+            x, taken = self.read(view, read if mine is None else read[mine]), 0
+            for first in range(0, len(read), size):
+                rows = read[first : first + size]
+                own = None if mine is None else mine[first : first + size].nonzero().flatten()
+                here = len(rows if own is None else own)
+                yield self.batch(x[taken : taken + here], rows, own)
+                taken += here
+
+    def batch(self, x: Tensor, rows: Tensor, own: Tensor | None) -> _Batch:
+        """The batch of these rows (B,), of which `x` (b, D + 1) are here."""
+        # The batch average, and the row weights, taken where they are cheapest.
+        heft = 1.0 if self.weight is None else self.weight[rows if own is None else rows[own]]
+        mean = x * (heft / len(rows))
+        digits = torch.bfloat16 if self.plan.matmul == "bfloat16" else self.dtype
+        return _Batch(x.to(digits), mean.to(digits), self.features.y[rows], own, self.world)
 
 
 def _like(column: Tensor, leaf: Tensor) -> Tensor:

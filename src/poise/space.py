@@ -1,13 +1,32 @@
-"""Where heads are trained: features centred and scaled once, heads moved in and out without changing their logits."""
+"""Where heads are trained: features centred and scaled once, heads moved in and out without changing their logits.
 
+Features may be larger than memory: they are read in blocks of rows, each of them twice for centre and scale.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from poise.distributed import World
 from poise.types import Features, Head, Prep
 
-__all__ = ["Space", "space_of"]
+__all__ = ["Space", "share_of", "space_of"]
+
+BLOCK = 2**20  # numbers that are converted at a time
+
+
+def share_of(rows: int, parts: int, part: int) -> slice:
+    """The rows of one part where so many rows are cut into parts that differ by one row at most."""
+    return slice(rows * part // parts, rows * (part + 1) // parts)
+
+
+def _blocks(rows: slice, dim: int) -> Iterator[slice]:
+    """Neighbouring rows whose numbers are a block."""
+    size = max(1, BLOCK // dim)
+    yield from (slice(*pair) for pair in pairwise([*range(rows.start, rows.stop, size), rows.stop]))
 
 
 class Space(NamedTuple):
@@ -19,10 +38,14 @@ class Space(NamedTuple):
 
     def rows(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """(N, D) features -> (N, D + 1)."""
-        x = x.to(dtype).contiguous()  # norms of strided rows round differently
-        x = x if self.centre is None else (x - self.centre.to(dtype)) * self.factor
-        x = torch.nn.functional.normalize(x, dim=-1) if self.unit else x
-        return torch.cat([x, torch.ones_like(x[:, :1])], dim=-1)
+        n, dim = x.shape
+        rows = torch.ones(n, dim + 1, dtype=dtype, device=x.device)
+        centre = None if self.centre is None else self.centre.to(dtype)
+        for block in _blocks(slice(0, n), dim):
+            part = x[block].to(dtype).contiguous()  # norms of strided rows round differently
+            part = part if centre is None else (part - centre).mul_(self.factor)
+            rows[block, :-1] = torch.nn.functional.normalize(part, dim=-1) if self.unit else part
+        return rows
 
     def enter(self, head: Head) -> Tensor:
         """(C, D + 1) float64 rows in this space whose logits equal those of `head` (or its directions, if `unit`)."""
@@ -44,16 +67,26 @@ class Space(NamedTuple):
         return Head(raw.to(rows.dtype), (bias.double() - raw @ self.centre).to(rows.dtype))
 
 
-def space_of(features: Features, scale: bool, unit: bool) -> Space:
-    """The space of a plan: scaled by the test-time view if `scale`, as it is otherwise; weighted if the rows are."""
+def space_of(features: Features, scale: bool, unit: bool, world: World | None = None) -> Space:
+    """The space of a plan: scaled by the test-time view if `scale`, as it is otherwise; weighted if the rows are.
+
+    Each process of the `world` reads its share of the rows, and all find the same space.
+    """
     if not scale:
         return Space(None, 1.0, unit)
-    x = features.x[0].double()
-    if features.weight is None:
-        centre = x.mean(dim=0)
-        power = float((x - centre).square().sum(dim=-1).mean())
-    else:
-        share = features.weight / features.weight.sum()
-        centre = share @ x
-        power = float(share @ (x - centre).square().sum(dim=-1))
-    return Space(centre, power**-0.5 if power > 0 else 1.0, unit)
+    world = world or World()
+    x, weight = features.x[0], features.weight
+    share = None if weight is None else weight / weight.sum()
+    whole, (n, dim) = 1.0 if share is not None else len(x), x.shape
+    own = list(_blocks(share_of(n, world.size, world.rank), dim))
+    centre = torch.zeros(dim, dtype=torch.float64, device=x.device)
+    for block in own:
+        part = x[block].double()
+        centre += part.sum(dim=0) if share is None else share[block] @ part
+    centre = world.add(centre) / whole
+    spread = [(x[block].double() - centre).square_().sum(dim=-1) for block in own]
+    squares = torch.cat(spread) if spread else centre.new_zeros(0)
+    mine = slice(own[0].start, own[-1].stop) if own else slice(0, 0)
+    power = squares.sum() if share is None else share[mine] @ squares
+    total = float(world.add(power)) / whole
+    return Space(centre, total**-0.5 if total > 0 else 1.0, unit)

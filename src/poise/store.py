@@ -6,7 +6,8 @@
 
 A folder appears complete or not at all, and is never changed afterwards: the content key in the manifest says what it
 holds. Opening compares names, sizes and headers; `verify` and `check_store` read every byte and find a flipped bit.
-Shards are memory-mapped: one that is cut short by somebody while it is in use ends the process, as with every mapping.
+Large stores stay on disk, memory-mapped: a shard that is cut short by somebody while it is in use ends the process, as
+with every mapping.
 """
 
 import hashlib
@@ -28,10 +29,12 @@ from poise.checks import is_whole
 from poise.errors import InputError, PoiseWarning
 from poise.files import write_atomically
 from poise.manifest import DTYPES, MANIFEST, SHARD_NAME, Manifest, Shard, read_manifest, write_manifest
+from poise.shards import Shards
 from poise.types import ClassCounts, Features
 
 __all__ = ["check_store", "load_features", "save_features"]
 
+IN_MEMORY = 2**30  # bytes up to which a store is read into memory
 REMEDY = "restore it from a copy, or write the features again"
 
 
@@ -70,7 +73,10 @@ def save_features(
 
 
 def load_features(path: str | Path, *, verify: bool = False) -> Features:
-    """The features of a store folder, memory-mapped; those of several shards are joined in memory.
+    """The features of a store folder: of up to 1 GiB in memory, of more on disk, as `poise.shards.Shards`.
+
+    Rows on disk are memory-mapped and read in parts by training and measuring, so that what is used of memory does not
+    depend on their number; pages that were read stay there while nobody else wants the memory.
 
     `verify` also recomputes every checksum and the content key, for which all bytes are read.
 
@@ -204,11 +210,10 @@ def _sha256(path: Path) -> str:
 
 def _assembled(folder: Path, manifest: Manifest) -> Features:
     parts = [_read_shard(folder / shard.file, manifest, shard.rows) for shard in manifest.shards]
-    joined = parts[0]
-    if len(parts) > 1:
-        joined = {name: torch.cat([part[name] for part in parts], dim=1 if name == "x" else 0) for name in joined}
+    rows = Shards([part["x"] for part in parts])
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "x"}
     return Features(
-        joined["x"],
+        rows if sum(shard.bytes for shard in manifest.shards) > IN_MEMORY else rows.joined(),
         joined["y"],
         ClassCounts(torch.tensor(manifest.counts)),
         manifest.seen_by_backbone,

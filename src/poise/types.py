@@ -6,7 +6,7 @@ G heads trained at once, V stored views.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from poise.distributed import World
 from poise.errors import InputError
 from poise.files import write_atomically
 
-__all__ = ["ClassCounts", "Features", "Head", "Prep", "Problem", "Scores", "as_counts"]
+__all__ = ["ClassCounts", "Features", "Head", "Prep", "Problem", "Scores", "as_counts", "row_blocks"]
 
 HEAD_SCHEMA = 1
+ALONE = World()
+READ_NUMBERS = 2**24  # of features that are looked at at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,10 +325,7 @@ class Features:
             raise InputError(
                 f"features have {x.shape[1]} rows and labels {len(y)}; both need the same number, at least 1"
             )
-        bad = ~torch.isfinite(x).all(dim=-1)
-        if bad.any():
-            view, row = bad.nonzero()[0].tolist()
-            raise InputError(f"feature row {row} of view {view} holds NaN or infinity; extract it anew or drop the row")
+        _refuse_not_finite(x)
         names = None if self.class_names is None else tuple(self.class_names)
         if names is not None and len(names) != len(counts):
             raise InputError(f"{len(names)} class names for {len(counts)} classes")
@@ -369,18 +369,41 @@ class Features:
     def key(self) -> str:
         """Content hash (16 hex digits) over values, labels, counts and shape, and over weights if there are any."""
         digest = hashlib.sha256(f"{self.x.dtype}{tuple(self.x.shape)}".encode())
-        for tensor in (self.x, self.y, self.counts.n, *(() if self.weight is None else (self.weight,))):
-            digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        others = (self.y, self.counts.n, *(() if self.weight is None else (self.weight,)))
+        for tensor in (*(part for view in self.x for _, part in row_blocks(view)), *others):
+            digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
+
+
+def row_blocks(view: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Some rows of a view (N, D) after the other, each with the number of the first: for rows that fill the memory."""
+    size = max(1, READ_NUMBERS // view.shape[-1])
+    for first in range(0, len(view), size):
+        yield first, view[first : first + size]
+
+
+def _refuse_not_finite(x: Tensor) -> None:
+    for number, view in enumerate(x):
+        for first, rows in row_blocks(view):
+            bad = ~torch.isfinite(rows).all(dim=-1)
+            if bad.any():
+                row = first + int(bad.nonzero()[0])
+                raise InputError(
+                    f"feature row {row} of view {number} holds NaN or infinity; extract it anew or drop the row"
+                )
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a method is given: training features, the stage-1 head if there is one, unseen rows if there are any."""
+    """What a method is given: training features, the stage-1 head if there is one, unseen rows if there are any.
+
+    `world` are the processes that share the work; each is given the same problem.
+    """
 
     train: Features
     head: Head | None = None
     held_out: Features | None = None
+    world: World = ALONE
 
     def __post_init__(self) -> None:
         classes, dim = len(self.train.counts), self.train.dim

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -215,8 +215,24 @@ def tune(
     metric: Annotated[
         str, typer.Option(help="What decides: balanced_accuracy, accuracy, macro_f1, many, medium, few.")
     ] = ("balanced_accuracy"),
-    budget: Annotated[int, typer.Option(min=1, help="Settings tried.")] = 16,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Settings tried; with --study by all processes together. (default: 16, with --study 64)",
+            show_default=False,
+        ),
+    ] = None,
     random: Annotated[bool, typer.Option("--random", help="Draw the settings at random instead of a grid.")] = False,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            help="Search in a folder that any number of processes share: run the same command in each (needs the extra "
+            "`search`). Settings that a killed process had in hand are tried again.",
+            show_default=False,
+        ),
+    ] = None,
+    together: Annotated[int, typer.Option(min=1, help="With --study: settings trained in one pass.")] = 16,
     unlabelled: Annotated[
         str | None,
         typer.Option(
@@ -239,7 +255,11 @@ def tune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose the settings of one method on held-out rows or by cross-validation; no test split is read."""
+    """Choose the settings of one method on held-out rows or by cross-validation; no test split is read.
+
+    With --study FOLDER the search goes on where it stopped, and the same command in other terminals, or in jobs of a
+    cluster that see the folder, takes part in it. Each stops when --budget settings are tried or being tried.
+    """
     from poise import grids, runs
     from poise.checks import check_one_of
     from poise.errors import InputError
@@ -252,13 +272,20 @@ def tune(
     check_one_of("--metric", metric, METRICS)
     if prior is not None and unlabelled is None:
         raise InputError("--prior chooses together with --unlabelled ROWS; without them, labelled rows choose")
+    if study is not None and (other := _beside_a_study(random=random, unlabelled=unlabelled, out=out)):
+        raise InputError(f"--study draws its own settings, reads labels and writes into its folder; leave out {other}")
     spec = Spec.parse(method)
     from_spec(spec)
     read = load_inputs(
         train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
     )
+    rule = select or ("kfold" if read.problem.held_out is None else "held_out")
+    if study is not None:
+        how = {"select": rule, "metric": metric, "seed": seed, "folds": folds, "groups": read.groups}
+        _studied(read, spec, study, budget or 64, together, how, as_json=as_json, quiet=quiet)
+        return
     folder = runs.prepare(out or Path("runs/tune"))
-    grid = (grids.sample if random else grids.default_grid)(spec, budget, seed=seed)
+    grid = (grids.sample if random else grids.default_grid)(spec, budget or grids.BUDGET, seed=seed)
     if unlabelled is not None:
         matched = _matched(read, grid, unlabelled, prior or "uniform", ignore, seed)
         nats = {str(setting): value for setting, value in matched.divergences.items()}
@@ -278,7 +305,7 @@ def tune(
         best, records = tune(
             grid,
             read.problem,
-            select=select or ("kfold" if read.problem.held_out is None else "held_out"),  # type: ignore[arg-type]
+            select=rule,  # type: ignore[arg-type]
             metric=metric,
             seed=seed,
             groups=read.groups,
@@ -291,6 +318,57 @@ def tune(
         {"best": str(best), "records": [record.to_dict() for record in ordered]},
         [tables.trials(ordered, title=f"{method} on {read.name}"), "", f"best: {best}"],
         written=[runs.write_records(folder, ordered)],
+        remarks=read.assumed,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def _beside_a_study(**given: object) -> str:
+    """The options among these that were given, as words."""
+    return ", ".join(f"--{name}" for name, value in given.items() if value not in (None, False))
+
+
+SHOWN = 16  # trials of a study in the table; all are in its file
+
+
+def _studied(
+    read: "Inputs",
+    spec: "Spec",
+    folder: Path,
+    budget: int,
+    together: int,
+    how: dict[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Work at a study and say where it stands."""
+    from poise.report import tables
+    from poise.studies import study
+
+    with progress_bar("settings of the study", quiet=quiet or as_json) as report:
+        found = study(spec, read.problem, folder, trials=budget, together=together, progress=report, **how)
+    ordered = sorted(found.trials, key=lambda tried: (-tried.value, tried.scores.nll))
+    others = len(ordered) - found.own
+    lines = [f"settings tried: {len(ordered)}, of them {found.own} now and {others} earlier or by other processes"]
+    if found.repeated:
+        lines.append(f"settings taken over from processes that had ended: {found.repeated}")
+    if found.running:
+        lines.append(f"settings that other processes are trying: {found.running}; this is not the last word")
+    lines += ["", f"best: {found.best}" if found.best else "best: not known before the first setting is measured"]
+    title = f"{spec} on {read.name}" + (f", the best {SHOWN}" if len(ordered) > SHOWN else "")
+    table: list[Any] = [tables.trials(ordered[:SHOWN], title=title), ""] if ordered else []
+    answer(
+        {
+            "best": None if found.best is None else str(found.best),
+            "trials": [{"method": tried.method, "value": tried.value, "trial": tried.number} for tried in ordered],
+            "own": found.own,
+            "running": found.running,
+            "repeated": found.repeated,
+        },
+        [*table, *lines],
+        written=[found.written],
         remarks=read.assumed,
         as_json=as_json,
         quiet=quiet,

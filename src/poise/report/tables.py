@@ -6,15 +6,14 @@ as stated beside the tuned one; the CSV has a line for each.
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any, NamedTuple, Protocol
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from poise.plan import Options
-from poise.record import Record
 from poise.spec import Spec
 from poise.types import Scores
 
@@ -115,11 +114,11 @@ def short_name(method: str) -> str:
         steps = Spec.parse(method).steps
     except ValueError:  # "a | b" of a cross-fit, "crt, epoch 3" of the papers' protocol
         return method
-    return "+".join(_short(step) for step in steps)
+    return "+".join(_short(step, PLAN_WORDS) for step in steps)
 
 
-def _short(step: Spec) -> str:
-    own = [f"{key}={value}" for key, value in step.params if key not in PLAN_WORDS]
+def _short(step: Spec, without: Set[str]) -> str:
+    own = [f"{key}={value}" for key, value in step.params if key not in without]
     hidden = ["..."] if len(own) < len(step.params) else []
     return f"{step.name}({','.join([*own, *hidden])})" if step.params else step.name
 
@@ -187,22 +186,45 @@ SCORES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "macro_f1", 
 HEADINGS = ("all", "balanced", "many", "med", "few", "F1", "ECE")
 
 
-def trials(records: Sequence[Record], *, title: str) -> Table:
+class Scored(Protocol):
+    """A record, or anything else that names a method and its scores."""
+
+    @property
+    def method(self) -> str:
+        """Its text."""
+
+    @property
+    def scores(self) -> Scores:
+        """What it reached."""
+
+
+def trials(records: Sequence[Scored], *, title: str) -> Table:
     """The settings of a search, one line each, in the order given."""
-    return _scores_table({short_name(record.method): record.scores for record in records}, title, "setting")
+    names = _told_apart([record.method for record in records])
+    return _scores_table(zip(names, (record.scores for record in records), strict=True), title, "setting")
+
+
+def _told_apart(methods: Sequence[str]) -> list[str]:
+    """Settings of one method with the parameters in which they differ; what all have alike becomes an ellipsis."""
+    chains = [Spec.parse(method).steps for method in methods]
+    if len(chains) < 2 or len({tuple(step.name for step in steps) for steps in chains}) > 1:
+        return [short_name(method) for method in methods]
+    columns = zip(*(tuple(set(step.params) for step in steps) for steps in chains), strict=True)
+    alike = [{key for key, _ in set.intersection(*stated)} for stated in columns]
+    return ["+".join(map(_short, steps, alike)) for steps in chains]
 
 
 def as_given(scores: Scores, *, title: str) -> Table:
     """One line of scores."""
-    return _scores_table({f"{scores.rows} rows": scores}, title, "")
+    return _scores_table([(f"{scores.rows} rows", scores)], title, "")
 
 
-def _scores_table(rows: Mapping[str, Scores], title: str, first: str) -> Table:
+def _scores_table(rows: Iterable[tuple[str, Scores]], title: str, first: str) -> Table:
     table = _table(title)
     table.add_column(first, no_wrap=True, overflow="ellipsis", max_width=40)
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, found in rows.items():
+    for name, found in rows:
         table.add_row(name, *(_percent(getattr(found, score)) for score in SCORES))
     return table
 
