@@ -97,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods/posthoc": VALUES | {"memorised", "methods", "metrics", "solver"},
     "methods/retrain": VALUES | PURE | {"solver"},
     "methods/published": {"spec"},
-    "experiment": VALUES | {"methods", "metrics", "record", "solver"},
+    "experiment": VALUES | {"distributed", "methods", "metrics", "record", "solver"},
     "grids": {"checks", "errors", "methods", "spec"},
     "selection": VALUES | {"experiment", "folds", "grids", "memorised", "methods", "priors"} | {"record", "solver"},
     "journals": {"errors", "randomness"},
@@ -211,7 +211,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
     "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
     | {"inspection", "methods", "protocols"}
-    | {"advice", "comparison", "readers", "report", "runs", "selection", "spec", "studies", "types"},
+    | {"advice", "comparison", "distributed", "readers", "report", "runs", "selection", "spec", "studies", "types"},
 }
 
 

@@ -116,7 +116,8 @@ def _refuse(sentence: str, debug: bool, code: int = 2) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    typer.echo(f"warning: {in_options(str(message))}", err=True)
+    if os.environ.get("RANK", "0") == "0":  # of several processes that torchrun started, one speaks
+        typer.echo(f"warning: {in_options(str(message))}", err=True)
 
 
 def _terminated(number: int, frame: object) -> None:

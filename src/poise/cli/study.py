@@ -1,6 +1,7 @@
 """Verbs that find out: demo, inspect, compare, tune, audit, methods."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,18 @@ from poise.cli.inputs import (
     load_inputs,
     unlabelled,
 )
-from poise.cli.shared import ImageColumn, Json, Out, Quiet, Root, Seed, TextColumn, answer, progress_bar
+from poise.cli.shared import (
+    ImageColumn,
+    Json,
+    Out,
+    Quiet,
+    Root,
+    Seed,
+    TextColumn,
+    answer,
+    progress_bar,
+    refuse_several_processes,
+)
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
@@ -141,9 +153,12 @@ def compare(
     the one that you have (--head; without one, plain cross-entropy is fitted). An oracle head learns from test labels
     and shows what any head could gain. kfold: cross-validation on the training rows; held_out: on rows set aside;
     cross_fit: halves of the test split choose for each other; paper: the best test epoch, for comparison with tables.
+
+    Processes share the training rows when started by torchrun: `torchrun --nproc-per-node 2 -m poise compare ...`.
     """
     from poise import methods, runs
     from poise.checks import check_one_of
+    from poise.distributed import started
     from poise.headroom import oracle_accuracy
     from poise.protocols import compare
     from poise.report import tables
@@ -165,10 +180,11 @@ def compare(
     assert read.test is not None
     folder = runs.prepare(out or Path("runs/compare"))
     chosen = method or [name for name in methods.available() if not (quick and methods.is_trained(name))]
-    with progress_bar("training heads", quiet=quiet or as_json) as report:
+    with started() as world, progress_bar("training heads", quiet=quiet or as_json or not world.first) as report:
+        problem = replace(read.problem, world=world)
         found = compare(
             chosen,
-            read.problem,
+            problem,
             read.test,
             selection=select or ("kfold" if read.problem.held_out is None else "held_out"),  # type: ignore[arg-type]
             seeds=range(seed, seed + seeds),
@@ -180,7 +196,9 @@ def compare(
             data=read.name,
             progress=report,
         )
-        advised = _headroom(read.problem, read.test, found, seed) if headroom else []
+        advised = _headroom(problem, read.test, found, seed) if headroom else []
+    if not world.first:
+        return
     notes = protocol_lines(found.records)
     answer(
         {**found.to_dict(), **({"headroom": advised} if headroom else {})},
@@ -259,9 +277,12 @@ def tune(
 
     With --study FOLDER the search goes on where it stopped, and the same command in other terminals, or in jobs of a
     cluster that see the folder, takes part in it. Each stops when --budget settings are tried or being tried.
+
+    Without it, processes started by torchrun share the training rows: `torchrun --nproc-per-node 2 -m poise tune ...`.
     """
     from poise import grids, runs
     from poise.checks import check_one_of
+    from poise.distributed import started
     from poise.errors import InputError
     from poise.methods import from_spec
     from poise.report import tables
@@ -281,6 +302,7 @@ def tune(
     )
     rule = select or ("kfold" if read.problem.held_out is None else "held_out")
     if study is not None:
+        refuse_several_processes("a study", "start the command itself as often as you like")
         how = {"select": rule, "metric": metric, "seed": seed, "folds": folds, "groups": read.groups}
         _studied(read, spec, study, budget or 64, together, how, as_json=as_json, quiet=quiet)
         return
@@ -301,10 +323,10 @@ def tune(
             quiet=quiet,
         )
         return
-    with progress_bar("training heads", quiet=quiet or as_json) as report:
+    with started() as world, progress_bar("training heads", quiet=quiet or as_json or not world.first) as report:
         best, records = tune(
             grid,
-            read.problem,
+            replace(read.problem, world=world),
             select=rule,  # type: ignore[arg-type]
             metric=metric,
             seed=seed,
@@ -313,6 +335,8 @@ def tune(
             data=read.name,
             progress=report,
         )
+    if not world.first:
+        return
     ordered = sorted(records, key=lambda record: -(getattr(record.scores, metric) or 0.0))
     answer(
         {"best": str(best), "records": [record.to_dict() for record in ordered]},
