@@ -49,7 +49,7 @@ def project_unit_norm(head: Head, radius: Tensor | float = 1.0) -> Head:
 def _at_most(weight: Tensor, radius: Tensor | float) -> Tensor:
     norms = weight.norm(dim=-1, keepdim=True)
     limit = _column(radius, norms)
-    return torch.where(norms > limit, weight * (limit / norms), weight)
+    return weight * torch.where(norms > limit, limit / norms, 1)
 
 
 def _exactly(weight: Tensor, radius: Tensor | float) -> Tensor:

@@ -231,12 +231,32 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     return torch.bmm(a, b, out=out) if a.dtype == out.dtype else out.copy_(torch.bmm(a, b))
 
 
+class _Cut(NamedTuple):
+    """Weights that are updated at a time: those of all classes, or, of a wide head, of some (`classes`).
+
+    `leaves` and `velocities` are views of the family's; `slopes` (G, C', D + 1) is memory.
+    """
+
+    classes: slice | None
+    leaves: Leaves
+    velocities: Leaves
+    slopes: Tensor
+
+
+class _Columns(NamedTuple):
+    """Settings of the update of a leaf, one entry per head, shaped to multiply it; `rates` has a row per step."""
+
+    rates: Tensor
+    decay: Tensor
+    momentum: Tensor
+
+
 @dataclass
 class _Family:
     """Consecutive heads of a block that share loss functions and projection, few enough to stay in the cache.
 
     `state` is stacked over them; all tensors but `frozen` are changed in place, the parts of the block's that are
-    theirs. `logits` and `slopes` (G, C', D + 1) are memory; so many classes C' are updated at a time.
+    theirs. `logits` is memory.
     """
 
     loss: Loss
@@ -245,34 +265,22 @@ class _Family:
     radius: Tensor
     leaves: Leaves
     frozen: Leaves
-    velocity: Leaves
-    rates: Tensor
-    decay: Tensor
-    momentum: Tensor
+    cuts: Sequence[_Cut]
+    columns: Sequence[_Columns]
     logits: Tensor
-    slopes: Tensor
 
     def step(self, batch: _Batch, part: Part, nesterov: bool, at: int) -> None:
         """Step `at` of momentum SGD."""
         logits = batch.logits(part.join(self.leaves, self.frozen), self.logits)
         slope, self.state = gradient(self.loss, logits, batch.y, self.state)
-        classes, most = slope.shape[-1], self.slopes.shape[1]
-        for first in range(0, classes, most):
-            some = slice(first, first + most)
-            slopes = batch.slope_of_rows(slope[..., some], self.slopes[:, : min(most, classes - first)])
-            mine = slice(None) if most == classes else (slice(None), some)  # a part of the head is never cut
-            leaves, velocities = ([tensor[mine] for tensor in own] for own in (self.leaves, self.velocity))
-            self.move(leaves, velocities, part.pull(slopes, tuple(leaves), self.frozen), nesterov, at)
-
-    def move(
-        self, leaves: Sequence[Tensor], velocities: Sequence[Tensor], pulled: Leaves, nesterov: bool, at: int
-    ) -> None:
-        """Momentum SGD on some leaves, whose gradients are `pulled`."""
-        for leaf, velocity, pull in zip(leaves, velocities, pulled, strict=True):
-            decay, momentum, lr = (_like(column, leaf) for column in (self.decay, self.momentum, self.rates[:, at]))
-            pull.addcmul_(leaf, decay)
-            velocity.mul_(momentum).add_(pull)
-            leaf.addcmul_(pull.addcmul_(velocity, momentum) if nesterov else velocity, lr, value=-1)
+        for cut in self.cuts:
+            slopes = batch.slope_of_rows(slope if cut.classes is None else slope[..., cut.classes], cut.slopes)
+            pulled = part.pull(slopes, cut.leaves, self.frozen)
+            for leaf, velocity, pull, column in zip(cut.leaves, cut.velocities, pulled, self.columns, strict=True):
+                pull.addcmul_(leaf, column.decay)
+                velocity.mul_(column.momentum).add_(pull)
+                moved = pull.addcmul_(velocity, column.momentum) if nesterov else velocity
+                leaf.addcmul_(moved, column.rates[at], value=-1)
 
     def project(self, moment: str) -> None:
         """Apply the projection if it is due at this moment."""
@@ -318,6 +326,7 @@ class _Block:
         classes, columns = len(problem.train.counts), problem.train.dim + 1
         fitting = min(CACHED_LOGITS // (batch * classes), CACHED_WEIGHTS // (classes * columns))
         most = min(len(self.recipes), max(1, fitting))
+        # A part of a head is small, and its gradient one sum: only whole heads are cut.
         at_once = min(classes, max(1, CACHED_WEIGHTS // columns)) if self.part.whole and most == 1 else classes
         wide = columns if columns < ALIGNED_FROM else -(-columns // ALIGNED) * ALIGNED
         logits = self.rates.new_empty(most * batch, classes)
@@ -327,7 +336,7 @@ class _Block:
                 recipes = [self.recipes[i] for i in members]
                 radii = [recipe.projection.radius(problem.head) / self.space.factor for recipe in recipes]
                 heads = slice(first, first + len(members))
-                leaves, frozen, velocity = (
+                leaves, frozen, velocities = (
                     tuple(tensor[heads] for tensor in tensors) for tensors in (self.leaves, self.frozen, self.velocity)
                 )
                 family = _Family(
@@ -337,16 +346,19 @@ class _Block:
                     radius=self.column(radii),
                     leaves=leaves,
                     frozen=frozen,
-                    velocity=velocity,
-                    rates=self.rates[heads],
-                    decay=self.decay[heads],
-                    momentum=self.momentum[heads],
+                    cuts=_cuts(leaves, velocities, slopes[: len(members)], classes),
+                    columns=[self.columns_of(leaf, heads) for leaf in leaves],
                     logits=logits,
-                    slopes=slopes[: len(members)],
                 )
                 families.append(family)
                 first += len(members)
         return families
+
+    def columns_of(self, leaf: Tensor, heads: slice) -> _Columns:
+        """The settings of some heads for this leaf (G, ...)."""
+        ones = [1] * (leaf.ndim - 1)
+        decay, momentum = (column[heads].view(-1, *ones) for column in (self.decay, self.momentum))
+        return _Columns(self.rates[heads].T.reshape(-1, len(leaf), *ones), decay, momentum)
 
     def train(self, snapshots: bool, tick: _Ticker, cancelled: Cancelled) -> list[Head]:
         """Run all epochs; one head per recipe, or its path."""
@@ -437,6 +449,18 @@ class _Block:
         return _Batch(x.to(digits), mean.to(digits), self.features.y[rows], own, self.world)
 
 
-def _like(column: Tensor, leaf: Tensor) -> Tensor:
-    """(G,) -> (G, 1, ...) to broadcast against a leaf (G, ...)."""
-    return column.view(-1, *[1] * (leaf.ndim - 1))
+def _cuts(leaves: Leaves, velocities: Leaves, slopes: Tensor, classes: int) -> list[_Cut]:
+    """The leaves in as many cuts as the memory `slopes` (G, C', D + 1) asks for."""
+    most = slopes.shape[1]
+    if most == classes:
+        return [_Cut(None, leaves, velocities, slopes)]
+    parts = [slice(first, min(first + most, classes)) for first in range(0, classes, most)]
+    return [
+        _Cut(
+            part,
+            tuple(leaf[:, part] for leaf in leaves),
+            tuple(velocity[:, part] for velocity in velocities),
+            slopes[:, : part.stop - part.start],
+        )
+        for part in parts
+    ]

@@ -114,12 +114,13 @@ def _losses(log_p: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
 
 def _slope(p: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
     """The gradient, written over the probabilities."""
-    kept = p.new_ones(len(y))
+    minus = p.new_full((1,), -1.0)
     if terms.spread is not None:
-        spread = terms.spread[..., y]
-        p -= spread.unsqueeze(-1)
-        kept = 1 - p.shape[-1] * spread
-    p.scatter_add_(-1, true_of(y, p), -kept.unsqueeze(-1).expand(*p.shape[:-1], 1))
+        spread = terms.spread[..., y].unsqueeze(-1)
+        p -= spread
+        minus = p.shape[-1] * spread - 1
+    at = true_of(y, p)
+    p.scatter_add_(-1, at, minus.expand(at.shape))
     if terms.weight is not None:
         p *= terms.weight[..., y].unsqueeze(-1)
     if terms.scale is not None:
