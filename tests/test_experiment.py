@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from poise import data, methods, testing
+from poise.distributed import World
 from poise.errors import InputError
 from poise.experiment import fit_methods, fit_specs, make_record, measure, measured, remarks_of, sums_of
-from poise.metrics import coefficient_of_variation, evaluate, logits_magnitude
+from poise.metrics import Moments, Tally, coefficient_of_variation, evaluate, logits_magnitude
 from poise.record import Record, Selection
 from poise.spec import Spec
 from poise.types import Features, Problem
@@ -97,12 +98,46 @@ def test_sums_of_parts_say_what_the_whole_says() -> None:
     assert problem.held_out is not None
     assert problem.head is not None
     rows = problem.held_out
-    parts = [sums_of(problem.head, rows.take(torch.arange(len(rows))[slice(*ends)])) for ends in ((0, 7), (7, 40))]
+    both = [rows.take(torch.arange(len(rows))[slice(*ends)]) for ends in ((0, 7), (7, 40))]
+    parts = [sums for part in both for sums in sums_of([problem.head], part)]
     together, whole = measured(parts, rows.counts), measure(problem.head, rows)
     assert torch.equal(together.correct, whole.correct)
     assert together.scores.per_class == whole.scores.per_class
     assert together.scores.nll == pytest.approx(whole.scores.nll, rel=1e-6)
     assert together.loma_variation == pytest.approx(whole.loma_variation, rel=1e-6)
+
+
+def test_processes_that_share_the_rows_add_up_to_one(monkeypatch) -> None:
+    problem = testing.world(held_out=7)
+    assert problem.held_out is not None
+    assert problem.head is not None
+    heads, rows = [problem.head, problem.head.shifted(1.0)], problem.held_out
+    monkeypatch.setattr(World, "add", lambda world, tensor: tensor)  # what each would send
+    whole, shares = sums_of(heads, rows), [sums_of(heads, rows, World(rank, 3)) for rank in range(3)]
+    for i, expected in enumerate(whole):
+        parts = [share[i] for share in shares]
+        assert torch.equal(torch.stack([part.correct for part in parts]).any(dim=0), expected.correct)
+        for kind in ("tally", "moments"):
+            sums = [torch.stack(column).sum(dim=0) for column in zip(*(getattr(p, kind) for p in parts), strict=True)]
+            for found, wanted in zip(sums, getattr(expected, kind), strict=True):
+                assert torch.allclose(found, wanted, rtol=1e-12)
+
+
+def test_more_processes_than_rows_leave_some_without_work() -> None:
+    problem = testing.world(held_out=1)
+    assert problem.held_out is not None
+    assert problem.head is not None
+    sent: list[torch.Tensor] = []
+
+    class Recorder(World):
+        def add(self, tensor: torch.Tensor) -> torch.Tensor:
+            sent.append(tensor)
+            return tensor
+
+    (sums,) = sums_of([problem.head], problem.held_out, Recorder(0, 100))
+    assert not sums.correct.any()
+    assert len(sent) == len(Tally._fields) + len(Moments._fields) + 1
+    assert all(not tensor.any() for tensor in sent)
 
 
 def record_of(text: str, **more) -> Record:

@@ -18,16 +18,18 @@ from poise.metrics import (
     gradient_balance,
     logit_chunks,
     logits_magnitude,
+    logits_of_all,
     magnitude,
     moments,
     regularized_std,
     scores,
     spread,
     tally,
+    tally_and_moments,
     total,
     weight_norms,
 )
-from poise.types import ClassCounts, Features, Head
+from poise.types import ClassCounts, Features, Head, Prep
 
 COUNTS = ClassCounts(torch.tensor([500, 101, 100, 20, 19, 3]))  # two many, two medium, two few
 
@@ -226,6 +228,44 @@ def test_a_head_is_evaluated_in_chunks_as_a_whole(chunk):
     whole = evaluate(head(x[0]), features.y, COUNTS)  # the test-time view alone
     assert numbers(evaluate_head(head, features, chunk=chunk)) == pytest.approx(numbers(whole), rel=1e-12)
     assert sum(len(y) for _, y in logit_chunks(head, features, chunk)) == 50
+
+
+def test_logits_of_many_heads_are_those_of_each_and_every_row_is_read_once(monkeypatch):
+    monkeypatch.setattr("poise.metrics.MOST_LOGITS", 6 * 20)
+    x, _ = batch(rows=50, classes=4)
+    features = Features(torch.stack([x, x + 1]), torch.arange(50) % 6, COUNTS)
+    first = Head(
+        *(torch.randn(*shape, generator=torch.Generator().manual_seed(1)).double() for shape in ((6, 4), (6,)))
+    )
+    unit = Head(first.weight, first.bias, Prep(unit=True))
+    heads = [first, first.shifted(1.0), first.scaled(2.0), unit, first.shifted(torch.arange(6.0))]
+    found = [torch.full((50, 6), torch.nan, dtype=torch.float64) for _ in heads]
+    for i, rows, logits, y in logits_of_all(heads, features):
+        assert len(logits) <= 20
+        assert torch.equal(y, features.y[rows])
+        assert found[i][rows].isnan().all()
+        found[i][rows] = logits
+    for head, logits in zip(heads, found, strict=True):
+        assert torch.allclose(logits, head(x), rtol=1e-14)
+    part = [(rows, len(y)) for i, rows, _, y in logits_of_all(heads, features, range(13, 40)) if i == 0]
+    assert part == [(slice(13, 33), 20), (slice(33, 40), 7)]
+
+
+def test_both_sums_at_once_are_the_two_and_the_logits_stay_as_they_were():
+    logits, y = batch(absent=(2,))
+    before = logits.clone()
+    counted, spread, right = tally_and_moments(logits, y)
+    assert sums_agree(counted, tally(logits, y))
+    assert sums_agree(spread, moments(logits, y))
+    assert torch.equal(right, logits.argmax(dim=-1) == y)
+    assert torch.equal(logits, before)
+
+
+def test_scores_do_not_depend_on_how_many_rows_are_summed_at_a_time(monkeypatch):
+    logits, y = batch()
+    whole = numbers(evaluate(logits, y, COUNTS))
+    monkeypatch.setattr("poise.metrics.MOST_LOGITS", 1)
+    assert numbers(evaluate(logits, y, COUNTS)) == pytest.approx(whole, rel=1e-12)
 
 
 def test_scores_of_a_tally_are_those_of_evaluate():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from poise import data, methods, testing
+from poise.distributed import World
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.experiment import Fitted, Measured, fit_specs, sums_of
 from poise.folds import fold_ids, scorable
@@ -86,11 +87,12 @@ def test_tune_has_no_parameter_through_which_a_test_split_could_enter() -> None:
         "seed",
         "folds",
         "groups",
+        "search",
         "data",
         "progress",
     }
     assert not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in signature.values())
-    assert set(Problem.__dataclass_fields__) == {"train", "head", "held_out"}
+    assert set(Problem.__dataclass_fields__) == {"train", "head", "held_out", "world"}
 
 
 @pytest.mark.parametrize("name", data.DEMO_SETS)
@@ -208,9 +210,9 @@ def fits_of(monkeypatch) -> list[tuple[Features, Features]]:
         fitted.append(problem.train)
         return fit_specs(problem, specs, seed, progress=progress)
 
-    def score(head: Head, rows: Features):
+    def score(heads: list[Head], rows: Features, world: World):
         seen.append((fitted[-1], rows))
-        return sums_of(head, rows)
+        return sums_of(heads, rows, world)
 
     monkeypatch.setattr("poise.selection.fit_specs", fit)
     monkeypatch.setattr("poise.selection.sums_of", score)

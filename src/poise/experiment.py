@@ -11,22 +11,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from poise.distributed import World
 from poise.methods import Chain, Method, from_spec, implied_prior, settings, traits_of
 from poise.metrics import (
     Moments,
     Tally,
     coefficient_of_variation,
-    logit_chunks,
+    logits_of_all,
     magnitude,
-    moments,
     scores,
-    tally,
+    tally_and_moments,
     total,
 )
 from poise.record import Record, Role, Selection, versions
 from poise.solver import Retrain, fit_heads, with_stage1
 from poise.spec import Spec
-from poise.types import ClassCounts, Features, Head, Problem, Scores
+from poise.types import ALONE, ClassCounts, Features, Head, Problem, Scores
 
 __all__ = [
     "Fitted",
@@ -37,6 +37,7 @@ __all__ = [
     "fit_specs",
     "make_record",
     "measure",
+    "measure_all",
     "measured",
     "remarks_of",
     "sums_of",
@@ -106,10 +107,22 @@ def fit_specs(
     return dict(zip(different, fitted, strict=True))
 
 
-def sums_of(head: Head, rows: Features) -> Sums:
-    """The sums over `rows`, read in chunks."""
-    parts = [Sums(tally(z, y), moments(z, y), z.argmax(dim=-1) == y) for z, y in logit_chunks(head, rows)]
-    return _joined(parts)
+def sums_of(heads: Sequence[Head], rows: Features, world: World = ALONE) -> list[Sums]:
+    """The sums of every head over `rows`, which are read once, in chunks.
+
+    Of several processes each reads its share of the rows, and all get the sums over all of them.
+    """
+    first, last = (len(rows) * (world.rank + i) // world.size for i in (0, 1))
+    nothing = rows.y[:0]
+    found = [tally_and_moments(torch.zeros(0, head.classes, device=nothing.device), nothing)[:2] for head in heads]
+    correct = torch.zeros(len(heads), len(rows), dtype=torch.uint8)
+    for i, chunk, logits, y in logits_of_all(heads, rows, range(first, last)):
+        counted, spread, right = tally_and_moments(logits, y)
+        found[i] = (total([found[i][0], counted]), total([found[i][1], spread]))
+        correct[i, chunk] = right.cpu()
+    for tensor in () if world.alone else (*(t for pair in found for sums in pair for t in sums), correct):
+        world.add(tensor)
+    return [Sums(*pair, right.bool()) for pair, right in zip(found, correct, strict=True)]
 
 
 def measured(parts: Sequence[Sums], counts: ClassCounts) -> Measured:
@@ -121,7 +134,12 @@ def measured(parts: Sequence[Sums], counts: ClassCounts) -> Measured:
 
 def measure(head: Head, rows: Features) -> Measured:
     """What `head` does on `rows`, in one pass over them."""
-    return measured([sums_of(head, rows)], rows.counts)
+    return measure_all([head], rows)[0]
+
+
+def measure_all(heads: Sequence[Head], rows: Features, world: World = ALONE) -> list[Measured]:
+    """What every head does on `rows`, in one pass over them that the processes of `world` share."""
+    return [measured([sums], rows.counts) for sums in sums_of(heads, rows, world)]
 
 
 def _joined(parts: Sequence[Sums]) -> Sums:

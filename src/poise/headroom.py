@@ -28,7 +28,7 @@ from poise.errors import InputError
 from poise.folds import fold_ids
 from poise.memorised import refuse_memorised
 from poise.methods import Method, build
-from poise.metrics import evaluate
+from poise.metrics import Tally, logit_chunks, scores, tally, total
 from poise.plan import Plan
 from poise.solver import with_stage1
 from poise.types import ClassCounts, Features, Head, Problem, Scores
@@ -70,10 +70,10 @@ def oracle_scores(problem: Problem, labelled: Features, seed: int = 0) -> Scores
     Raises: as `oracle_head`; InputError for fewer than 2 rows.
     """
     problem = checked(problem, labelled, "an oracle head", seed)
-    logits = torch.empty(len(labelled), len(labelled.counts), dtype=torch.float64)
+    parts = []
     for rest, scored in halves(labelled.y, seed):
-        logits[scored] = enlarged_head(problem, labelled, rest, seed)(labelled.x[0, scored]).double().cpu()
-    return evaluate(logits, labelled.y.cpu(), _on_cpu(problem.train.counts))
+        parts.append(_tally(enlarged_head(problem, labelled, rest, seed), labelled.take(scored)))
+    return scores(total(parts), problem.train.counts)
 
 
 def oracle_accuracy(problem: Problem, labelled: Features, seed: int = 0) -> float:
@@ -119,14 +119,17 @@ def learning_curve(
         problem = checked(problem, labelled, "a learning curve", seed)
     parts = [(draws(rows.y, rest, seed), rest, scored) for rest, scored in halves(rows.y, seed)]
     chosen = _sizes(sizes, rows.y, parts, 1 if only else 0)
-    logits = torch.empty(len(chosen), len(rows), len(rows.counts), dtype=torch.float64)
+    tallies: dict[int, list[Tally]] = {size: [] for size in chosen}
     for place, rest, scored in parts:
-        for i, size in enumerate(chosen):
+        for size in chosen:
             added = rest[place < size]
             head = _alone(rows, added, seed) if only else enlarged_head(problem, rows, added, seed)
-            logits[i, scored] = head(rows.x[0, scored]).double().cpu()
-    counts = _on_cpu(problem.train.counts)
-    return LearningCurve(chosen, tuple(evaluate(z, rows.y.cpu(), counts) for z in logits))
+            tallies[size].append(_tally(head, rows.take(scored)))
+    return LearningCurve(chosen, tuple(scores(total(found), problem.train.counts) for found in tallies.values()))
+
+
+def _tally(head: Head, rows: Features) -> Tally:
+    return total(tally(z, y) for z, y in logit_chunks(head, rows))
 
 
 def _own_rows(problem: Problem) -> Features:
@@ -217,7 +220,3 @@ def _alone(rows: Features, chosen: Tensor, seed: int) -> Head:
     n = torch.bincount(part.y, minlength=len(rows.counts))
     alone = Features(part.x[0], part.y, ClassCounts(n), part.seen_by_backbone, weight=part.weight)
     return recipe(len(part))(Problem(alone), seed)
-
-
-def _on_cpu(counts: ClassCounts) -> ClassCounts:
-    return ClassCounts(counts.n.cpu())

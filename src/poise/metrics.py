@@ -2,10 +2,12 @@
 
 Sums over rows are kept apart from the numbers made of them, so that rows can come in chunks and N x C logits need not
 exist at once: `tally` and `moments` of chunks add up; `scores`, `magnitude` and `spread` read the sums. All sums are
-float64. Inputs are logits, always; no function guesses from the values whether they are probabilities.
+float64, and none is C x C, except what is asked for by that name (`confusion`, `by_source`). Inputs are logits, always;
+no function guesses from the values whether they are probabilities.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -25,17 +27,20 @@ __all__ = [
     "gradient_balance",
     "logit_chunks",
     "logits_magnitude",
+    "logits_of_all",
     "magnitude",
     "moments",
     "regularized_std",
     "scores",
     "spread",
     "tally",
+    "tally_and_moments",
     "total",
     "weight_norms",
 ]
 
 BINS = 15
+MOST_LOGITS = 2**20  # of a chunk of rows, where no other length is asked for: 8 MB in float64, whatever C is
 Reading = Literal["unit", "sample"]
 Population = Literal["true", "rest"]
 Adjust = Callable[[Tensor], Tensor]
@@ -55,24 +60,39 @@ class Tally(NamedTuple):
 
 def tally(logits: Tensor, y: Tensor) -> Tally:
     """The sums for logits (N, C) and labels y (N,)."""
-    classes = logits.shape[-1]
-    log_p = logits.double().log_softmax(dim=-1)
-    top, guess = log_p.max(dim=-1)
-    right = (guess == y).double()
-    sure = top.exp()
+    return _tally(logits.to(torch.float64, copy=True), y)[0]
+
+
+def tally_and_moments(logits: Tensor, y: Tensor) -> "tuple[Tally, Moments, Tensor]":
+    """Both sums for logits (N, C) and labels y (N,), and rows right (N,) bool, from one float64 copy."""
+    z = logits.to(torch.float64, copy=True)
+    counted, right = _tally(z, y)
+    return counted, _moments(z, y), right
+
+
+def _tally(z: Tensor, y: Tensor) -> tuple[Tally, Tensor]:
+    """The sums, and rows right (N,) bool; subtracts the largest of each row of z (N, C) from it."""
+    classes = z.shape[-1]
+    top, guess = z.max(dim=-1, keepdim=True)
+    guess = guess.squeeze(-1)
+    own = z.sub_(top)[torch.arange(len(y), device=y.device), y]
+    log_sum = z.exp().sum(dim=-1).log()
+    right = guess == y
+    sure = (-log_sum).exp()
     # Bins are open on the left and closed on the right, so that a confidence of exactly 1 has a bin.
     bins = (sure * BINS).ceil().long().clamp(1, BINS) - 1
-    per_bin = torch.zeros(3, BINS, dtype=torch.float64, device=logits.device)
-    per_bin = per_bin.index_add(1, bins, torch.stack([torch.ones_like(sure), right, sure]))
-    return Tally(
+    per_bin = torch.zeros(3, BINS, dtype=torch.float64, device=z.device)
+    per_bin = per_bin.index_add(1, bins, torch.stack([torch.ones_like(sure), right.double(), sure]))
+    counted = Tally(
         rows=torch.bincount(y, minlength=classes).double(),
-        hits=torch.bincount(y, weights=right, minlength=classes),
+        hits=torch.bincount(y, weights=right.double(), minlength=classes),
         guesses=torch.bincount(guess, minlength=classes).double(),
-        nll=-log_p[torch.arange(len(y), device=y.device), y].sum(),
+        nll=(log_sum - own).sum(),
         size=per_bin[0],
         right=per_bin[1],
         sure=per_bin[2],
     )
+    return counted, right
 
 
 def scores(sums: Tally, counts: ClassCounts | Tensor, *, many: int = 100, few: int = 20) -> Scores:
@@ -129,11 +149,15 @@ def evaluate(
     logits = logits if adjust is None else adjust(logits)
     if not torch.isfinite(logits).all():
         raise InputError(f"row {int((~torch.isfinite(logits)).any(-1).nonzero()[0])} of the logits is not finite")
-    return scores(tally(logits, y), counts, many=many, few=few)
+    size = max(1, MOST_LOGITS // len(counts))
+    parts = (slice(start, start + size) for start in range(0, len(y), size))
+    return scores(total(tally(logits[part], y[part]) for part in parts), counts, many=many, few=few)
 
 
-def evaluate_head(head: Head, features: Features, *, chunk: int = 8192, many: int = 100, few: int = 20) -> Scores:
-    """Scores of one head on the test-time view of `features`, `chunk` rows at a time.
+def evaluate_head(
+    head: Head, features: Features, *, chunk: int | None = None, many: int = 100, few: int = 20
+) -> Scores:
+    """Scores of one head on the test-time view of `features`, `chunk` rows at a time (by default `MOST_LOGITS` / C).
 
     Raises: InputError for a stack of heads, such as a path: index it first.
     """
@@ -144,10 +168,40 @@ def evaluate_head(head: Head, features: Features, *, chunk: int = 8192, many: in
     )
 
 
-def logit_chunks(head: Head, features: Features, chunk: int = 8192) -> Iterator[tuple[Tensor, Tensor]]:
-    """(logits (..., n, C), y (n,)) of consecutive rows of the test-time view."""
-    for start in range(0, len(features), chunk):
-        yield head(features.x[0, start : start + chunk]), features.y[start : start + chunk]
+def logit_chunks(head: Head, features: Features, chunk: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """(logits (..., n, C), y (n,)) of consecutive rows of the test-time view; n is `chunk`, or keeps them small."""
+    size = chunk or max(1, MOST_LOGITS // head.bias.numel())
+    view = features.x[0]
+    for start in range(0, len(features), size):
+        yield head(view[start : start + size]), features.y[start : start + size]
+
+
+def logits_of_all(
+    heads: Sequence[Head], features: Features, among: range | None = None
+) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
+    """(number of the head, rows, logits (n, C), y (n,)) of chunks of the test-time view: every row is read once.
+
+    `among` consecutive rows only, if it is given.
+
+    Heads that share a weight tensor and a `prep`, such as all strengths of logit adjustment, share a matrix product.
+    """
+    size = max(1, MOST_LOGITS // max((len(head.bias) for head in heads), default=1))
+    view = features.x[0]
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, head in enumerate(heads):
+        alike.setdefault((id(head.weight), id(head.prep)), []).append(i)
+    among = range(len(features)) if among is None else among
+    for start in among[::size]:
+        rows = slice(start, min(start + size, among.stop))
+        x, y = view[rows], features.y[rows]
+        for members in alike.values():
+            first = heads[members[0]]
+            if len(members) == 1:
+                yield members[0], rows, first(x), y
+                continue
+            product = replace(first, bias=torch.zeros_like(first.bias))(x)
+            for i in members:
+                yield i, rows, product + heads[i].bias, y
 
 
 def confusion(logits: Tensor, y: Tensor) -> Tensor:
@@ -179,21 +233,27 @@ class Moments(NamedTuple):
 
 def moments(logits: Tensor, y: Tensor) -> Moments:
     """The sums for logits (N, C) and labels y (N,)."""
-    classes = logits.shape[-1]
-    z = logits.double()
-    z = z - z.mean(dim=-1, keepdim=True)
-    own = z[torch.arange(len(y), device=y.device), y]
+    return _moments(logits.to(torch.float64, copy=True), y)
+
+
+def _moments(z: Tensor, y: Tensor) -> Moments:
+    """The sums; z (N, C) is overwritten. What was added to a whole row does not matter."""
+    rows, classes = z.shape
+    z -= z.mean(dim=-1, keepdim=True)
+    own = z[torch.arange(rows, device=y.device), y]
+    unit_sum = z.sum(dim=0)
+    z.square_()
     n = torch.bincount(y, minlength=classes).double()
     true_sum, true_square, row_square = (
-        torch.bincount(y, weights=w, minlength=classes) for w in (own, own.square(), z.square().sum(dim=-1))
+        torch.bincount(y, weights=w, minlength=classes) for w in (own, own.square(), z.sum(dim=-1))
     )
     return Moments(
         true_n=n,
         true_sum=true_sum,
         true_square=true_square,
-        other_n=len(y) - n,
-        other_sum=z.sum(dim=0) - true_sum,
-        other_square=z.square().sum(dim=0) - true_square,
+        other_n=rows - n,
+        other_sum=unit_sum - true_sum,
+        other_square=z.sum(dim=0) - true_square,
         rest_n=n * (classes - 1),
         rest_sum=-true_sum,  # the logits of a centred row sum to 0
         rest_square=row_square - true_square,
@@ -205,11 +265,12 @@ Sums = TypeVar("Sums", Tally, Moments)
 
 def total(parts: Iterable[Sums]) -> Sums:
     """The sums over all chunks. Raises: InputError if there is none."""
-    items = list(parts)
-    if not items:
+    found: Sums | None = None
+    for part in parts:  # added one by one: chunks are many where classes are
+        found = part if found is None else type(part)(*(a + b for a, b in zip(found, part, strict=True)))
+    if found is None:
         raise InputError("there is no row to measure")
-    columns = (torch.stack(column).sum(dim=0) for column in zip(*items, strict=True))
-    return type(items[0])(*columns)
+    return found
 
 
 def magnitude(sums: Moments, reading: Reading = "unit") -> Tensor:

@@ -6,29 +6,29 @@ with one half of it for the other (a last resort), or, by name and without a ver
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.checks import check_one_of, is_whole
 from poise.comparison import Comparison, Standing
+from poise.elimination import Rung, Search, as_search
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
-from poise.experiment import Fitted, Measured, Progress, fit_specs, make_record, measure, measured, remarks_of
+from poise.experiment import Fitted, Measured, Progress, fit_specs, make_record, measure_all, measured, remarks_of
 from poise.folds import fold_ids
 from poise.grids import BUDGET, default_grid
 from poise.methods import from_spec, traits_of
 from poise.methods.published import published
 from poise.record import Role, Selection
-from poise.selection import FOLDS, Judgement, Rule, as_specs, judge, pick
+from poise.selection import FOLDS, Judgement, Rule, as_specs, judge_grids, pick
 from poise.solver import Retrain, fit_heads
 from poise.spec import Spec
 from poise.statistics import check_rounds, simultaneous_intervals
-from poise.types import Features, Problem, classes_in
+from poise.types import Features, Problem, classes_in, row_blocks
 from poise.wording import some
 
 __all__ = ["NULLS", "Oracle", "Protocol", "compare", "recommend"]
@@ -51,6 +51,8 @@ def compare(
     budget: int = BUDGET,
     groups: Tensor | Sequence[object] | None = None,
     folds: int = FOLDS,
+    search: str | Sequence[Rung] = "full",
+    recipes: bool = True,
     oracle: Oracle | None = None,
     strict: bool = False,
     data: str = "features",
@@ -63,12 +65,17 @@ def compare(
     `specs` are methods or their texts; the baseline and the `nulls`, tau-norm and logit adjustment, are added.
     What a spec states is held, what it leaves open is tuned over at most `budget` settings (`grids.default_grid`).
     Beside every tuned row stands one of role "recipe": the spec as stated, or the first published recipe of a method
-    that is given by its name alone; recipes never enter tied set, recommendation or verdict.
+    that is given by its name alone; recipes never enter tied set, recommendation or verdict. `recipes` False leaves
+    them out.
 
     `selection`: "held_out" and "kfold" as in `tune`; "cross_fit" chooses on one half of the test split and scores on
     the other, in turn: a last resort for benchmarks without other labelled rows; "paper" is the papers' own protocol,
     the best test epoch of every recipe and the best test setting of every closed form, test logits averaged over the
     stored views (exactly so for heads without unit norm): for comparison with published tables, without a verdict.
+
+    `search`: "full" fits every setting in full. "halving" and "sketch" (or your own `elimination.Rung`s) look at all
+    trained settings in a cheaper way first, alike for every method, and fit the better ones of each in full; "paper"
+    tunes nothing that is trained.
 
     `seeds` train the final heads; settings are chosen with the first. `groups` (N,) of training rows stay together in
     K folds. `oracle` estimates what a head could gain at all (`headroom.oracle_accuracy`). With `strict`, test rows
@@ -89,16 +96,27 @@ def compare(
     remarks = (*remarks, *_uncovered(problem.train, test))
     if strict and (shared := _shared(problem.train, test)):
         raise InputError(f"{shared[0]}; remove them from one of the two")
-    plan = _Plan(families, tuple(n for n in wanted if n in families), problem, test, chosen_seeds, data, progress)
+    plan = _Plan(
+        families=families,
+        nulls=tuple(n for n in wanted if n in families),
+        problem=problem,
+        test=test,
+        seeds=chosen_seeds,
+        data=data,
+        budget=budget,
+        search=as_search(search),
+        recipes=recipes,
+        progress=progress,
+    )
     with remarks_of() as warned:
         recommended: Standing | None = None
         null: Standing | None = None
         if selection == "paper":
-            standings = _paper(plan, budget)
+            standings = _paper(plan)
         elif selection == "cross_fit":
-            standings, recommended, null = _cross_fit(plan, budget)
+            standings, recommended, null = _cross_fit(plan)
         else:
-            standings, recommended, null = _selected(plan, budget, selection, folds, groups)
+            standings, recommended, null = _selected(plan, selection, folds, groups)
         ceiling = None if oracle is None or selection == "paper" else oracle(problem, test, chosen_seeds[0])
     remarks = (*remarks, *_shared(problem.train, test), *warned)
     _warn_all(remarks)
@@ -149,21 +167,21 @@ def _possible(families: Iterable[Spec], problem: Problem, selection: str) -> tup
 
 def _shared(train: Features, test: Features) -> list[str]:
     """A remark if rows of the test split are training rows, bit for bit."""
-    rows, others = (_row_bytes(split) for split in (train, test))
-    both, _, first = np.intersect1d(rows, others, return_indices=True)
-    if len(both) == 0:
+    known = set(_digests(train))
+    repeats = [i for i, digest in enumerate(_digests(test)) if digest in known]
+    if not repeats:
         return []
-    repeats = int(np.isin(others, both).sum())
     return [
-        f"{repeats} of {len(test)} test rows are training rows too (the first: test row {int(first.min())}); what is "
+        f"{len(repeats)} of {len(test)} test rows are training rows too (the first: test row {repeats[0]}); what is "
         "measured on them is no evidence"
     ]
 
 
-def _row_bytes(features: Features) -> NDArray[np.void]:
-    """(N,) the bytes of each row of the test-time view in float32, as one value."""
-    x = features.x[0].float().contiguous().cpu().numpy() + 0.0  # -0.0 becomes 0.0
-    return x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
+def _digests(features: Features) -> Iterator[bytes]:
+    """A digest of each row of the test-time view in float32, read in blocks."""
+    for _, rows in row_blocks(features.x[0]):
+        for row in rows.float().contiguous().cpu().numpy() + 0.0:  # -0.0 becomes 0.0
+            yield blake2b(row, digest_size=16).digest()
 
 
 def _uncovered(train: Features, test: Features) -> list[str]:
@@ -191,28 +209,31 @@ class _Plan(NamedTuple):
     test: Features
     seeds: tuple[int, ...]
     data: str
+    budget: int
+    search: Search
+    recipes: bool
     progress: Progress | None
 
 
 Outcome = tuple[tuple[Standing, ...], Standing, Standing]
 
 
-def _selected(plan: _Plan, budget: int, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Outcome:
+def _selected(plan: _Plan, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Outcome:
     """Choose on held-out rows or folds, then fit chosen settings and recipes for every seed and read the test split."""
     first = None
     if plan.problem.head is None:
-        first = _first(plan, budget, rule, folds, groups)
+        first = _first(plan, rule, folds, groups)
         head = from_spec(first)(plan.problem, plan.seeds[0])
         plan = plan._replace(problem=replace(plan.problem, head=head))
         warnings.warn(f"there was no stage-1 head: {first} was fitted, its settings chosen like all", PoiseWarning, 2)
-    grids = {family: default_grid(family, budget) for family in plan.families}
+    grids = {family: default_grid(family, plan.budget) for family in plan.families}
     recipes = _recipes(plan)
-    tried = [spec for grid in grids.values() for spec in grid]
-    # The recipes are fitted in the same pass as the search; where a head of this pass serves, it is not fitted again.
-    extra = [spec for spec in recipes.values() if rule == "held_out"]
-    judgement = judge(
-        [*tried, *extra],
+    judgement = judge_grids(
+        grids.values(),
         plan.problem,
+        search=plan.search,
+        # The recipes are fitted in the same pass; where a head of this pass serves, it is not fitted again.
+        extra=[spec for spec in recipes.values() if rule == "held_out"],
         select=rule,
         seed=plan.seeds[0],
         folds=folds,
@@ -224,19 +245,29 @@ def _selected(plan: _Plan, budget: int, rule: Rule, folds: int, groups: Tensor |
     chosen = {family: pick(judgement, grid) for family, grid in grids.items()}
     wanted = [*(spec for spec, _ in chosen.values()), *recipes.values()]
     by_seed = {seed: _heads(plan, wanted, seed, judgement) for seed in plan.seeds}
+    on_test = {seed: _measured(plan, heads) for seed, heads in by_seed.items()}
     standings = [
-        *(_standing(plan, family, spec, by_seed, selection) for family, (spec, selection) in chosen.items()),
-        *(_standing(plan, family, spec, by_seed, None) for family, spec in recipes.items()),
+        *(_standing(plan, family, spec, on_test, selection) for family, (spec, selection) in chosen.items()),
+        *(_standing(plan, family, spec, on_test, None) for family, spec in recipes.items()),
     ]
     null, best = recommend(judgement, plan.nulls, {family: spec for family, (spec, _) in chosen.items()})
     row = {standing.family: standing for standing in standings if standing.role != "recipe"}
     return tuple(standings), row[best], row[null]
 
 
-def _first(plan: _Plan, budget: int, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Spec:
+def _first(plan: _Plan, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Spec:
     """Plain cross-entropy with the settings that the rule chooses."""
-    grid, seed = default_grid(FIRST, budget), plan.seeds[0]
-    judgement = judge(grid, plan.problem, select=rule, seed=seed, folds=folds, groups=groups, progress=plan.progress)
+    grid = default_grid(FIRST, plan.budget)
+    judgement = judge_grids(
+        [grid],
+        plan.problem,
+        search=plan.search,
+        select=rule,
+        seed=plan.seeds[0],
+        folds=folds,
+        groups=groups,
+        progress=plan.progress,
+    )
     _warn_all(judgement.remarks)
     return pick(judgement, grid)[0]
 
@@ -249,7 +280,7 @@ def _warn_all(remarks: Iterable[str]) -> None:
 def _recipes(plan: _Plan) -> dict[Spec, Spec]:
     """What runs as stated beside each tuned family."""
     found = {}
-    for family in plan.families:
+    for family in plan.families if plan.recipes else ():
         if family == BASELINE:
             continue
         rows = published(family.name) if not family.params and family.then is None else ()
@@ -271,11 +302,18 @@ def _heads(plan: _Plan, specs: Sequence[Spec], seed: int, judgement: Judgement) 
     return {**ready, **(fit_specs(plan.problem, missing, seed, progress=plan.progress) if missing else {})}
 
 
-def _standing(
-    plan: _Plan, family: Spec, spec: Spec, heads: dict[int, dict[Spec, Fitted]], selection: Selection | None
-) -> Standing:
-    measured = {seed: measure(found[spec].head, plan.test) for seed, found in heads.items()}
-    seconds = {seed: found[spec].seconds for seed, found in heads.items()}
+Tries = dict[Any, tuple[Measured, float]]
+
+
+def _measured(plan: _Plan, heads: Mapping[Any, Fitted]) -> Tries:
+    """What every head does on the test split, read once, and the seconds that it took to fit."""
+    found = measure_all([head for head, _ in heads.values()], plan.test, plan.problem.world)
+    return {name: (result, heads[name].seconds) for name, result in zip(heads, found, strict=True)}
+
+
+def _standing(plan: _Plan, family: Spec, spec: Spec, tries: dict[int, Tries], selection: Selection | None) -> Standing:
+    measured = {seed: found[spec][0] for seed, found in tries.items()}
+    seconds = {seed: found[spec][1] for seed, found in tries.items()}
     return _recorded(plan, family, spec, measured, seconds, selection)
 
 
@@ -331,14 +369,14 @@ def recommend(judgement: Judgement, nulls: Sequence[Spec], chosen: dict[Spec, Sp
     return null, max(better, key=score, default=null)
 
 
-def _cross_fit(plan: _Plan, budget: int) -> Outcome:
+def _cross_fit(plan: _Plan) -> Outcome:
     """Choose on one half of the test split, score on the other, and the other way round."""
     halves = fold_ids(plan.test.y, 2, seed=plan.seeds[0])
     rows = [(halves == half).nonzero().flatten() for half in (0, 1)]
     runs = []
     for scored, choosing in (rows, rows[::-1]):
         problem = replace(plan.problem, held_out=plan.test.take(choosing))
-        runs.append(_selected(plan._replace(problem=problem, test=plan.test.take(scored)), budget, "held_out", 2, None))
+        runs.append(_selected(plan._replace(problem=problem, test=plan.test.take(scored)), "held_out", 2, None))
     back = torch.cat(rows).argsort()
     first, second = runs
     joined = tuple(_joined(plan, a, b, back) for a, b in zip(first[0], second[0], strict=True))
@@ -373,6 +411,7 @@ def _joined(plan: _Plan, a: Standing, b: Standing, back: Tensor) -> Standing:
         score=sum(scores) / len(scores),
         chosen=(a.method, b.method),
         edges=tuple(dict.fromkeys(edges)),
+        early=sum(half.selection.early for half in (a, b) if half.selection is not None),
     )
     method = a.method if a.method == b.method else f"{a.method} / {b.method}"
     role: Role = a.role if a.role == b.role else "tuned"
@@ -384,26 +423,21 @@ def _ordered(result: Measured, back: Tensor) -> Measured:
     return result._replace(sums=result.sums._replace(correct=result.correct[back]))
 
 
-def _paper(plan: _Plan, budget: int) -> tuple[Standing, ...]:
+def _paper(plan: _Plan) -> tuple[Standing, ...]:
     """The best test epoch of every recipe and the best test setting of every closed form; by accuracy, as they did."""
     averaged = replace(plan.test, x=plan.test.x.mean(dim=0))
     shared = plan._replace(test=averaged)
-    recipes = _recipes(plan)
+    recipes = _recipes(plan._replace(recipes=True))
     rows = []
     for family in plan.families:
         spec = recipes.get(family, family)
         method = from_spec(spec)
         by_seed = {
-            seed: _path(shared, method, seed)
-            if isinstance(method, Retrain)
-            else _settings(shared, family, seed, budget)
+            seed: _path(shared, method, seed) if isinstance(method, Retrain) else _settings(shared, family, seed)
             for seed in plan.seeds
         }
         rows.append(_best_on_test(shared, family, spec, by_seed))
     return tuple(rows)
-
-
-Tries = dict[str, tuple[Measured, float]]
 
 
 def _path(plan: _Plan, method: Retrain, seed: int) -> Tries:
@@ -411,14 +445,15 @@ def _path(plan: _Plan, method: Retrain, seed: int) -> Tries:
     begun = time.perf_counter()
     path = fit_heads(plan.problem, [method], seed, snapshots=True, progress=plan.progress)[0]
     seconds = time.perf_counter() - begun
-    return {f"epoch {e}": (measure(path[e], plan.test), seconds) for e in range(min(1, len(path) - 1), len(path))}
+    epochs = range(min(1, len(path) - 1), len(path))
+    return _measured(plan, {f"epoch {e}": Fitted(path[e], seconds) for e in epochs})
 
 
-def _settings(plan: _Plan, family: Spec, seed: int, budget: int) -> Tries:
+def _settings(plan: _Plan, family: Spec, seed: int) -> Tries:
     """Every setting of a closed form on the test split."""
-    grid = [family] if family == BASELINE else default_grid(family, budget)
+    grid = [family] if family == BASELINE else default_grid(family, plan.budget)
     heads = fit_specs(plan.problem, grid, seed, progress=plan.progress)
-    return {str(spec): (measure(head, plan.test), seconds) for spec, (head, seconds) in heads.items()}
+    return _measured(plan, {str(spec): fitted for spec, fitted in heads.items()})
 
 
 def _best_on_test(plan: _Plan, family: Spec, spec: Spec, by_seed: dict[int, Tries]) -> Standing:

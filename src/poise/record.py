@@ -20,7 +20,8 @@ class Selection:
     `rule`: held_out, kfold, marginal, cross_fit, or paper (the papers' own: the best value on the test split itself).
     `rows` labelled rows with the content hash `key` were used, for `configurations` settings compared by `metric`;
     the chosen ones reached `score` there. `chosen` has one text, or one per test half for cross_fit. `edges` names the
-    parameters whose best value is the last one tried.
+    parameters whose best value is the last one tried. `early` of the settings were left out after a short look, as the
+    `rungs` of the search say; all others were fitted and judged in full.
     """
 
     rule: str
@@ -31,9 +32,12 @@ class Selection:
     score: float
     chosen: tuple[str, ...]
     edges: tuple[str, ...] = ()
+    early: int = 0
+    rungs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.rule} ({self.rows} rows, {self.configurations} settings)"
+        early = f", {self.early} left out early" if self.early else ""
+        return f"{self.rule} ({self.rows} rows, {self.configurations} settings{early})"
 
 
 @dataclass(frozen=True, kw_only=True)

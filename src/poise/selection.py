@@ -3,19 +3,34 @@
 Held-out rows that the backbone never saw, K folds of training rows that it never saw either, or the predicted marginal
 on rows without labels. All settings of all methods are fitted in one pass per fold and judged on the same rows, so the
 choices are paired. Rows that trained the representation are refused: on memorised rows every setting looks perfect.
+A search may look at all settings in a cheaper way first and go on with the better ones (`poise.elimination`).
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from poise.checks import check_one_of
+from poise.elimination import Rung, as_search
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
-from poise.experiment import Measured, Progress, Sums, fit_specs, make_record, measure, measured, remarks_of, sums_of
+from poise.experiment import (
+    Measured,
+    Progress,
+    Sums,
+    fit_specs,
+    make_record,
+    measure_all,
+    measured,
+    remarks_of,
+    sums_of,
+)
 from poise.folds import fold_ids, scorable
 from poise.grids import edges
 from poise.memorised import MEMORISED_ACCURACY, refuse_memorised
@@ -28,6 +43,7 @@ from poise.types import ClassCounts, Features, Head, Problem, as_values, classes
 
 __all__ = [
     "METRICS",
+    "Early",
     "Judgement",
     "Matched",
     "Rule",
@@ -35,6 +51,7 @@ __all__ = [
     "Tuned",
     "as_specs",
     "judge",
+    "judge_grids",
     "match_marginal",
     "pick",
     "tune",
@@ -53,13 +70,25 @@ class Trial(NamedTuple):
     head: Head | None = None
 
 
+class Early(NamedTuple):
+    """A setting that was left out after a look: what ran in its place, and how that did."""
+
+    ran: Spec
+    trial: Trial
+    rung: str
+
+
 class Judgement(NamedTuple):
-    """All settings on the same rows: `rows` are those that counted; `remarks` the warnings of the fits."""
+    """All settings on the same rows: `rows` are those that counted; `remarks` the warnings of the fits.
+
+    `trials` were fitted in full; `early` holds those that a search left out before.
+    """
 
     rule: str
     rows: Features
     trials: dict[Spec, Trial]
     remarks: tuple[str, ...] = ()
+    early: Mapping[Spec, Early] = MappingProxyType({})
 
 
 class Tuned(NamedTuple):
@@ -78,6 +107,7 @@ def tune(
     seed: int = 0,
     folds: int = FOLDS,
     groups: Tensor | Sequence[object] | None = None,
+    search: str | Sequence[Rung] = "full",
     data: str = "features",
     progress: Progress | None = None,
 ) -> Tuned:
@@ -89,18 +119,38 @@ def tune(
     balanced accuracy over the classes present by default; ties go to the lower NLL, then to the spec that states less.
     A best value at the end of its range is warned of (PoiseWarning) and named in the record.
 
+    `search` says which settings are fitted in full: "full" for all; "halving" and "sketch" (or your own
+    `elimination.Rung`s) for the better ones of a cheaper look at every trained setting. The record of a setting that
+    was left out is that of the look, under the name of what ran.
+
     Raises: MemorisedRowsError for rows that trained the representation; InputError for an empty grid, a rule without
-    its rows, or a metric that does not exist.
+    its rows, or a metric or search that does not exist.
     """
     specs = as_specs(grid)
     check_one_of("metric", metric, METRICS)
-    judgement = judge(specs, problem, select=select, seed=seed, folds=folds, groups=groups, progress=progress)
+    grids = [tuple(alike) for _, alike in groupby(sorted(specs, key=_steps), key=_steps)]
+    judgement = judge_grids(
+        grids,
+        problem,
+        search=search,
+        metric=metric,
+        select=select,
+        seed=seed,
+        folds=folds,
+        groups=groups,
+        progress=progress,
+    )
     for remark in judgement.remarks:
         warnings.warn(remark, PoiseWarning, stacklevel=2)
     best, selection = pick(judgement, specs, metric)
     for edge in selection.edges:
         warnings.warn(f"the best of the grid, {best}, lies at its edge: try values beyond {edge}", PoiseWarning, 2)
     return Tuned(best, records_of(judgement, specs, {best: selection}, problem, seed, data))
+
+
+def _steps(spec: Spec) -> tuple[str, ...]:
+    """The names of the steps: settings of the same ones compete in a search."""
+    return tuple(step.name for step in spec.steps)
 
 
 class Matched(NamedTuple):
@@ -158,21 +208,25 @@ def records_of(
     data: str,
 ) -> list[Record]:
     """A record of role "trial" for every spec; the chosen ones say how they were chosen."""
-    return [
-        make_record(
-            spec,
-            judgement.trials[spec].measured,
+    records = []
+    for spec in specs:
+        early = judgement.early.get(spec)
+        trial = judgement.trials[spec] if early is None else early.trial
+        left_out = () if early is None else (f"{spec} was left out of the search: not among {early.rung}",)
+        record = make_record(
+            spec if early is None else early.ran,
+            trial.measured,
             role="trial",
             data=data,
             train=problem.train,
             rows=judgement.rows,
             seed=seed,
-            seconds=judgement.trials[spec].seconds,
+            seconds=trial.seconds,
             selection=chosen.get(spec),
-            remarks=judgement.remarks,
+            remarks=(*judgement.remarks, *left_out),
         )
-        for spec in specs
-    ]
+        records.append(record)
+    return records
 
 
 def pick(judgement: Judgement, specs: Sequence[Spec], metric: str = "balanced_accuracy") -> tuple[Spec, Selection]:
@@ -180,30 +234,79 @@ def pick(judgement: Judgement, specs: Sequence[Spec], metric: str = "balanced_ac
 
     Raises: InputError where the metric has no value: no row of such a class.
     """
-
-    def value(spec: Spec) -> float:
-        found = getattr(judgement.trials[spec].measured.scores, metric)
-        if found is None:
-            raise InputError(f"the rows to select on hold no class for the metric {metric!r}; choose balanced_accuracy")
-        return float(found)
-
-    def order(spec: Spec) -> tuple[float, float, int, str]:
-        stated = sum(len(step.params) for step in spec.steps)
-        return (-value(spec), judgement.trials[spec].measured.scores.nll, stated, str(spec))
-
-    best = min(specs, key=order)
+    best = _ranked({spec: judgement.trials[spec] for spec in specs if spec not in judgement.early}, metric)[0]
     rows = judgement.rows
+    early = [judgement.early[spec] for spec in specs if spec in judgement.early]
     selection = Selection(
         rule=judgement.rule,
         rows=len(rows),
         key=rows.key,
         metric=metric,
         configurations=len(specs),
-        score=value(best),
+        score=_value(judgement.trials[best], metric),
         chosen=(str(best),),
         edges=edges(specs, best),
+        early=len(early),
+        rungs=tuple(dict.fromkeys(left_out.rung for left_out in early)),
     )
     return best, selection
+
+
+def _ranked(trials: Mapping[Spec, Trial], metric: str) -> list[Spec]:
+    """The specs in the order of the metric, the best first; ties as `tune` says."""
+
+    def order(spec: Spec) -> tuple[float, float, int, str]:
+        stated = sum(len(step.params) for step in spec.steps)
+        return (-_value(trials[spec], metric), trials[spec].measured.scores.nll, stated, str(spec))
+
+    return sorted(trials, key=order)
+
+
+def _value(trial: Trial, metric: str) -> float:
+    found = getattr(trial.measured.scores, metric)
+    if found is None:
+        raise InputError(f"the rows to select on hold no class for the metric {metric!r}; choose balanced_accuracy")
+    return float(found)
+
+
+def judge_grids(
+    grids: Iterable[Sequence[Spec]],
+    problem: Problem,
+    *,
+    search: str | Sequence[Rung] = "full",
+    metric: str = "balanced_accuracy",
+    extra: Sequence[Spec] = (),
+    select: Rule = "held_out",
+    seed: int = 0,
+    folds: int = FOLDS,
+    groups: Tensor | Sequence[object] | None = None,
+    first: Spec | None = None,
+    progress: Progress | None = None,
+) -> Judgement:
+    """`judge` for the grids of several methods, each narrowed by the rungs of `search` before.
+
+    Every grid keeps the same share, in the order of the metric; `extra` specs are always judged in full. Warnings of a
+    look are dropped: they are about settings that nobody asked for.
+
+    Raises: as `tune`.
+    """
+    rungs, left = as_search(search), [tuple(grid) for grid in grids]
+    run = partial(judge, select=select, seed=seed, folds=folds, groups=groups, first=first)
+    early: dict[Spec, Early] = {}
+    for number, rung in enumerate(rungs):
+        looks = [rung.looks(grid) for grid in left]
+        wanted = tuple(dict.fromkeys(ran for look in looks for ran in look.values()))
+        if not wanted:
+            continue
+        found = run(wanted, rung.problem(problem), progress=_shifted(progress, number, len(rungs) + 1)).trials
+        for i, look in enumerate(looks):
+            order = _ranked({spec: found[ran] for spec, ran in look.items()}, metric)
+            out = set(order[rung.kept(len(order)) :])
+            early |= {spec: Early(look[spec], found[look[spec]]._replace(head=None), str(rung)) for spec in out}
+            left[i] = tuple(spec for spec in left[i] if spec not in out)
+    tried = tuple(dict.fromkeys([spec for grid in left for spec in grid] + list(extra)))
+    judgement = run(tried, problem, progress=_shifted(progress, len(rungs), len(rungs) + 1))
+    return judgement._replace(early={spec: each for spec, each in early.items() if spec not in judgement.trials})
 
 
 def judge(
@@ -259,7 +362,10 @@ def _judge_held_out(specs: Sequence[Spec], problem: Problem, seed: int, progress
         assert problem.head is not None
         refuse_memorised(rows, problem.head, trained_on=problem.train, purpose="selection")
         fitted = fit_specs(problem, specs, seed, progress=progress)
-    trials = {spec: Trial(measure(head, rows), seconds, head) for spec, (head, seconds) in fitted.items()}
+    found = measure_all([head for head, _ in fitted.values()], rows, problem.world)
+    trials = {
+        spec: Trial(result, fit.seconds, fit.head) for (spec, fit), result in zip(fitted.items(), found, strict=True)
+    }
     return Judgement("held_out", rows, trials, tuple(remarks))
 
 
@@ -283,9 +389,11 @@ def _judge_folds(
             part = replace(problem, train=subset(train, inside), head=None)
             part = part if first is None else replace(part, head=from_spec(first)(part, seed))
             tick = _shifted(progress, fold, folds)
-            for spec, fitted in fit_specs(part, specs, seed, progress=tick).items():
-                sums[spec].append(sums_of(fitted.head, train.take(order[-1])))
-                seconds[spec] += fitted.seconds
+            fitted = fit_specs(part, specs, seed, progress=tick)
+            found = sums_of([head for head, _ in fitted.values()], train.take(order[-1]), problem.world)
+            for (spec, fit), part_sums in zip(fitted.items(), found, strict=True):
+                sums[spec].append(part_sums)
+                seconds[spec] += fit.seconds
         rows = train.take(torch.cat(order))
         trials = {spec: Trial(measured(parts, train.counts), seconds[spec]) for spec, parts in sums.items()}
         _warn_if_memorised(train, trials)

@@ -24,6 +24,7 @@ Over = Literal["images", "classes"]
 
 # Resamples of so few classes are too alike to tell how far estimates stray; Student's quantile bounds the width below.
 FEW_CLASSES = 10
+CACHED = 2**16  # numbers of resampled values at a time: half a megabyte
 
 
 class Interval(NamedTuple):
@@ -130,6 +131,7 @@ def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int,
     means, variance = torch.zeros(methods, dtype=torch.float64), torch.zeros(methods, dtype=torch.float64)
     drawn, drawn_variance = (torch.zeros(rounds, methods, dtype=torch.float64) for _ in range(2))
     spread = torch.zeros(methods, dtype=torch.float64)  # mean variance of a row, for a row without company
+    block = max(1, CACHED // methods)  # with all pairs of methods it is memory that costs
     strata = _strata(labels, sizes)
     for chosen, share in strata:
         rows, size = values[:, chosen], len(chosen)
@@ -140,10 +142,15 @@ def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int,
         unbiased = weight**2 / (size - 1)
         variance += rows.var(dim=1, correction=0) * unbiased
         spread += rows.var(dim=1) / len(strata)
-        deviation, within = _draw(*_kinds(rows), rounds, rng)
-        drawn += deviation * weight
-        drawn_variance += within * unbiased
-    studentised = _studentise(drawn, drawn_variance.sqrt(), variance.sqrt() / 2)
+        shares, deviations = _weights(*_kinds(rows), rounds, rng)
+        squares = deviations.square()
+        for first in range(0, rounds, block):
+            some = slice(first, first + block)
+            deviation = shares[some] @ deviations
+            drawn[some].add_(deviation, alpha=weight)
+            drawn_variance[some].addmm_(shares[some], squares, alpha=unbiased)
+            drawn_variance[some].addcmul_(deviation, deviation, value=-unbiased)
+    studentised = _studentise(drawn, drawn_variance.clamp_min_(0).sqrt(), variance.sqrt() / 2)
     alone = sum(len(chosen) == 1 for chosen, _ in strata)
     return means, (variance + alone * spread / classes**2).sqrt(), studentised
 
@@ -165,19 +172,26 @@ def _kinds(rows: Tensor) -> tuple[Tensor, Tensor]:
 
     Rows that every method treats alike are drawn together, since drawing is what costs.
     """
-    _, first, times = np.unique(rows.numpy(), axis=1, return_index=True, return_counts=True)
+    columns = np.ascontiguousarray(rows.numpy().T) + 0.0  # -0.0 and 0.0 are one value with two byte patterns
+    alike = columns.view(np.dtype((np.void, columns.itemsize * columns.shape[1]))).ravel()
+    _, first, times = np.unique(alike, return_index=True, return_counts=True)
     order = np.argsort(first)
     return rows[:, first[order]], torch.from_numpy(times[order])
 
 
 def _draw(values: Tensor, times: Tensor, rounds: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Deviations of the mean and variances (rounds, M) of resamples; column k of `values` (M, K) is `times[k]` rows."""
+    shares, deviations = _weights(values, times, rounds, rng)
+    means = shares @ deviations
+    return means, (shares @ deviations.square() - means.square()).clamp_min(0)
+
+
+def _weights(values: Tensor, times: Tensor, rounds: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Shares (rounds, K) of the kinds in resamples, and the deviations (K, M) of their values from the mean."""
     share = times.double() / times.sum()
     size = int(times.sum())
-    weights = torch.from_numpy(rng.multinomial(size, share.numpy(), size=rounds) / size)
-    deviations = values - (values @ share).unsqueeze(1)
-    means = weights @ deviations.T
-    return means, (weights @ deviations.square().T - means.square()).clamp_min(0)
+    drawn = torch.from_numpy(rng.multinomial(size, share.numpy(), size=rounds) / size)
+    return drawn, (values - (values @ share).unsqueeze(1)).T
 
 
 def _studentise(deviation: Tensor, error: Tensor, least: Tensor) -> Tensor:

@@ -1,7 +1,12 @@
-"""Heads computed from the training features in closed form: nearest class mean and linear discriminant."""
+"""Heads computed from the training features in closed form: nearest class mean and linear discriminant.
 
-from functools import partial
-from typing import Literal
+What all settings of a method share (class means, the covariance) is computed once per training split, in blocks of
+rows, and kept as long as the features are.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,28 +15,66 @@ from poise.errors import InputError
 from poise.methods.method import Method
 from poise.types import Features, Head, Prep, Problem
 
-__all__ = ["class_means", "lda", "ncm"]
+__all__ = ["class_means", "lda", "ncm", "train_means"]
 
 Transform = Literal["cl2n", "l2n", "raw"]
 Distance = Literal["l2", "dot", "cos"]
+BLOCK = 2**23  # numbers in float64 that are read at a time: 64 MB
+Value = TypeVar("Value")
 
 
-def class_means(x: Tensor, features: Features) -> Tensor:
+def _once(function: Callable[..., Value]) -> Callable[..., Value]:
+    """The function of features and more, whose values are kept by these features, as a cached property is."""
+
+    @wraps(function)
+    def remembered(features: Features, *more: Any) -> Value:
+        found: dict[Any, Value] = vars(features).setdefault(function.__name__, {})
+        if more not in found:
+            found[more] = function(features, *more)
+        return found[more]
+
+    return remembered
+
+
+def class_means(x: Tensor, features: Features, prep: Prep | None = None) -> Tensor:
     """(C, D) float64 means of rows x (N, D) by the labels of `features`; for an empty class, the mean of all rows.
 
-    Weighted where `features` are; a class whose rows all have weight 0 is empty.
+    Weighted where `features` are; a class whose rows all have weight 0 is empty. `prep` acts on the rows first.
     """
     classes, weight = len(features.counts), features.weight
     n = torch.bincount(features.y, weights=weight, minlength=classes).double()
-    rows = x.double() if weight is None else x.double() * weight.unsqueeze(-1)
-    sums = torch.zeros(classes, x.shape[1], dtype=torch.float64, device=x.device).index_add(0, features.y, rows)
+    sums = torch.zeros(classes, x.shape[1], dtype=torch.float64, device=x.device)
+    for part, rows in _blocks(x):
+        rows = rows if prep is None else prep(rows)
+        sums.index_add_(0, features.y[part], rows if weight is None else rows * weight[part].unsqueeze(-1))
     means = sums / torch.where(n > 0, n, 1.0).unsqueeze(-1)
-    return torch.where((n > 0).unsqueeze(-1), means, _mean(x.double(), weight))
+    return torch.where((n > 0).unsqueeze(-1), means, sums.sum(dim=0) / n.sum())
 
 
-def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
-    """(D,) mean of rows x (N, D)."""
-    return x.mean(dim=0) if weight is None else weight @ x / weight.sum()
+def _blocks(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """(rows, float64 values (n, D)) of a view (N, D) that may be larger than memory."""
+    size = max(1, BLOCK // x.shape[1])
+    for start in range(0, x.shape[0], size):
+        yield slice(start, start + size), x[start : start + size].double()
+
+
+@_once
+def train_means(features: Features) -> Tensor:
+    """`class_means` of the test-time view."""
+    return class_means(features.x[0], features)
+
+
+@_once
+def _transformed(features: Features, transform: Transform) -> tuple[Prep | None, Tensor]:
+    """The preparation of rows that a transform is, and the class means (C, D) of prepared rows."""
+    if transform == "raw":
+        return None, train_means(features)
+    centre = None
+    if transform == "cl2n":
+        n = torch.bincount(features.y, weights=features.weight, minlength=len(features.counts)).double()
+        centre = n @ train_means(features) / n.sum()
+    prep = Prep(centre, unit=True)
+    return prep, class_means(features.x[0], features, prep)
 
 
 def ncm(*, transform: Transform = "cl2n", distance: Distance = "l2") -> Method:
@@ -54,16 +97,14 @@ def ncm(*, transform: Transform = "cl2n", distance: Distance = "l2") -> Method:
 
 def _ncm(problem: Problem, seed: int = 0, *, transform: Transform, distance: Distance) -> Head:
     train = problem.train
-    x = train.x[0].double()
-    prep = Prep(_mean(x, train.weight) if transform == "cl2n" else None, unit=transform != "raw")
-    means = class_means(prep(x), train)
+    prep, means = _transformed(train, transform)
     norms = means.norm(dim=-1, keepdim=True)
     weight, bias = {
         "l2": (2 * means, -norms.squeeze(-1).square()),
         "dot": (means, torch.zeros_like(norms.squeeze(-1))),
         "cos": (means / norms.clamp_min(torch.finfo(norms.dtype).tiny), torch.zeros_like(norms.squeeze(-1))),
     }[distance]
-    return Head(weight, bias, None if transform == "raw" else prep).to(train.dtype)
+    return Head(weight, bias, prep).to(train.dtype)
 
 
 def lda(
@@ -84,40 +125,55 @@ def lda(
     return partial(_lda, shrinkage=shrinkage, prior=prior)
 
 
+class Within(NamedTuple):
+    """Class means (C, D); covariance (D, D) of rows around them, weighted; and what says how sure it is.
+
+    `rows` is the sum of the weights, `square` and `fourth` the means of |x|^2 of the rows and of |x - mu|^4.
+    """
+
+    means: Tensor
+    covariance: Tensor
+    rows: float
+    square: float
+    fourth: float
+
+
+@_once
+def _within(features: Features) -> Within:
+    means = train_means(features)
+    weight, dim = features.weight, features.dim
+    covariance = torch.zeros(dim, dim, dtype=torch.float64, device=means.device)
+    sums = torch.zeros(3, dtype=torch.float64, device=means.device)
+    for part, x in _blocks(features.x[0]):
+        w = x.new_ones(len(x)) if weight is None else weight[part]
+        centred = x - means[features.y[part]]
+        covariance.addmm_(centred.T, centred if weight is None else centred * w.unsqueeze(-1))
+        lengths = centred.square().sum(dim=-1)
+        sums += torch.stack([w.sum(), w @ x.square().sum(dim=-1), w @ lengths.square()])
+    rows, square, fourth = sums.tolist()
+    return Within(means, covariance / rows, rows, square / rows, fourth / rows)
+
+
 def _lda(problem: Problem, seed: int = 0, *, shrinkage: float | str, prior: str) -> Head:
     train = problem.train
-    x = train.x[0].double()
-    means = class_means(x, train)
-    within = x - means[train.y]
-    weight = train.weight
-    rows = len(x) if weight is None else weight.sum()
-    covariance = within.T @ (within if weight is None else within * weight.unsqueeze(-1)) / rows
+    found = _within(train)
+    means, covariance = found.means, found.covariance
     level = covariance.trace() / train.dim
-    if not level > torch.finfo(x.dtype).eps * x.square().mean():  # what rounding alone leaves
+    if not level > torch.finfo(torch.float64).eps * found.square / train.dim:  # what rounding alone leaves
         raise InputError("lda needs rows that differ within their classes; every class here is a single point")
-    a = _ledoit_wolf(within, weight) if isinstance(shrinkage, str) else float(shrinkage)
-    shrunk = (1 - a) * covariance + a * level * torch.eye(train.dim, dtype=x.dtype, device=x.device)
+    a = _ledoit_wolf(found) if isinstance(shrinkage, str) else float(shrinkage)
+    shrunk = (1 - a) * covariance + a * level * torch.eye(train.dim, dtype=covariance.dtype, device=covariance.device)
     weight = torch.linalg.solve(shrunk, means.T).T
     bias = -(weight * means).sum(dim=-1) / 2
     return Head(weight, bias + train.counts.prior.log().to(bias) if prior == "train" else bias).to(train.dtype)
 
 
-def _ledoit_wolf(within: Tensor, weight: Tensor | None) -> float:
-    from sklearn.covariance import ledoit_wolf_shrinkage
+def _ledoit_wolf(found: Within) -> float:
+    """The shrinkage of Ledoit and Wolf (2004) for rows centred by class; at least 1e-6.
 
-    if weight is None:
-        found = float(ledoit_wolf_shrinkage(within.cpu().numpy(), assume_centered=True))
-    else:
-        found = _weighted_ledoit_wolf(within, weight)
-    # Exactly 0 would leave a singular covariance unrepaired when there are fewer rows than features.
-    return max(found, 1e-6)
-
-
-def _weighted_ledoit_wolf(within: Tensor, weight: Tensor) -> float:
-    """The formula of Ledoit and Wolf (2004) on rows that count `weight` times: what repeating them would give."""
-    rows, dim = weight.sum(), within.shape[1]
-    covariance = within.T @ (within * weight.unsqueeze(-1)) / rows
-    scatter = covariance.square().sum()
-    distance = scatter - covariance.trace().square() / dim
-    noise = (weight @ within.square().sum(dim=-1).square() / rows - scatter) / rows
-    return float((noise.clamp(max=distance) / distance).clamp_min(0)) if distance > 0 else 0.0
+    Exactly 0 would leave a singular covariance unrepaired when there are fewer rows than features.
+    """
+    scatter = found.covariance.square().sum()
+    distance = scatter - found.covariance.trace().square() / len(found.covariance)
+    noise = (found.fourth - scatter) / found.rows
+    return max(float((noise.clamp(max=distance) / distance).clamp_min(0)), 1e-6) if distance > 0 else 1e-6

@@ -12,7 +12,7 @@ from torch import Tensor
 from poise.checks import check_number, check_one_of
 from poise.errors import InputError
 from poise.memorised import refuse_memorised
-from poise.methods.closed_form import class_means
+from poise.methods.closed_form import train_means
 from poise.methods.method import Method
 from poise.metrics import logit_chunks
 from poise.solver import with_stage1
@@ -104,7 +104,7 @@ def unlearn(*, t: float = 1.0) -> Method:
 def _unlearn(problem: Problem, seed: int = 0, *, t: float) -> Head:
     head = _stage1_head(problem, seed).folded()
     prior = problem.train.counts.prior.to(problem.train.x.device)
-    pull = prior.unsqueeze(-1) * class_means(problem.train.x[0], problem.train)
+    pull = prior.unsqueeze(-1) * train_means(problem.train)
     return Head(head.weight - (t * pull).to(head.weight), head.bias - (t * prior).to(head.bias))
 
 
