@@ -208,39 +208,56 @@ class _Batch(NamedTuple):
     own: Tensor | None
     world: World
 
-    def logits(self, rows: Tensor, out: Tensor) -> Tensor:
-        """(G, B, C) of heads with these rows (G, C, D + 1), in the memory `out`."""
+    def logits(self, rows: Tensor, memory: "_Memory") -> Tensor:
+        """(G, B, C) of heads with these rows (G, C, D + 1)."""
         heads, x = len(rows), self.x
-        rows = rows if rows.dtype == x.dtype else rows.to(x.dtype)
-        logits = out[: heads * len(self.y)].view(heads, len(self.y), -1)
+        rows = rows if memory.narrow is None else memory.narrow[:heads].copy_(rows)
+        logits = memory.logits[: heads * len(self.y)].view(heads, len(self.y), -1)
+        if self.own is None and memory.narrow is None:
+            return torch.bmm(x.expand(heads, *x.shape), rows.mT, out=logits)
+        own = torch.bmm(x.expand(heads, *x.shape), rows.mT)
         if self.own is None:
-            return _product(x.expand(heads, *x.shape), rows.mT, logits)
+            return logits.copy_(own)
         logits.zero_()
-        logits[:, self.own] = torch.bmm(x.expand(heads, *x.shape), rows.mT).to(logits.dtype)
+        logits[:, self.own] = own.to(logits.dtype)
         return self.world.add(logits)
 
-    def slope_of_rows(self, slope: Tensor, out: Tensor) -> Tensor:
-        """(G, C', D + 1) gradient of the mean loss by rows of heads, from that by their logits (G, B, C')."""
+    def slope_of_rows(self, slope: Tensor, cut: "_Cut") -> Tensor:
+        """(G, C', D + 1) gradient of the mean loss by rows of heads, from that by their logits (G, B, C)."""
+        slope = slope if cut.classes is None else slope[..., cut.classes]
         slope = slope if self.own is None else slope[:, self.own]
-        slope = slope if slope.dtype == self.mean.dtype else slope.to(self.mean.dtype)
-        return self.world.add(_product(slope.mT, self.mean.expand(len(slope), *self.mean.shape), out))
+        mean = self.mean.expand(len(slope), *self.mean.shape)
+        if cut.narrow is None:
+            torch.bmm(slope.mT, mean, out=cut.slopes)
+        else:
+            cut.slopes.copy_(torch.bmm(slope.to(mean.dtype).mT, mean, out=cut.narrow))
+        return self.world.add(cut.slopes)
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    """The batched matrix product, in the memory `out`, which may have more digits."""
-    return torch.bmm(a, b, out=out) if a.dtype == out.dtype else out.copy_(torch.bmm(a, b))
+class _Memory(NamedTuple):
+    """What the families of a block compute in, one after the other.
+
+    `logits` (G B, C) and `slopes` (G, C', D + 1), which says how many classes C' are updated at a time; where products
+    have fewer digits, `narrow` (G, C, D + 1) and `narrow_slopes` (G, C', D + 1) are of their type.
+    """
+
+    logits: Tensor
+    slopes: Tensor
+    narrow: Tensor | None = None
+    narrow_slopes: Tensor | None = None
 
 
 class _Cut(NamedTuple):
     """Weights that are updated at a time: those of all classes, or, of a wide head, of some (`classes`).
 
-    `leaves` and `velocities` are views of the family's; `slopes` (G, C', D + 1) is memory.
+    `leaves` and `velocities` are views of the family's; `slopes` and `narrow` (G, C', D + 1) are memory.
     """
 
     classes: slice | None
     leaves: Leaves
     velocities: Leaves
     slopes: Tensor
+    narrow: Tensor | None
 
 
 class _Columns(NamedTuple):
@@ -256,7 +273,7 @@ class _Family:
     """Consecutive heads of a block that share loss functions and projection, few enough to stay in the cache.
 
     `state` is stacked over them; all tensors but `frozen` are changed in place, the parts of the block's that are
-    theirs. `logits` is memory.
+    theirs.
     """
 
     loss: Loss
@@ -267,15 +284,14 @@ class _Family:
     frozen: Leaves
     cuts: Sequence[_Cut]
     columns: Sequence[_Columns]
-    logits: Tensor
+    memory: _Memory
 
     def step(self, batch: _Batch, part: Part, nesterov: bool, at: int) -> None:
         """Step `at` of momentum SGD."""
-        logits = batch.logits(part.join(self.leaves, self.frozen), self.logits)
+        logits = batch.logits(part.join(self.leaves, self.frozen), self.memory)
         slope, self.state = gradient(self.loss, logits, batch.y, self.state)
         for cut in self.cuts:
-            slopes = batch.slope_of_rows(slope if cut.classes is None else slope[..., cut.classes], cut.slopes)
-            pulled = part.pull(slopes, cut.leaves, self.frozen)
+            pulled = part.pull(batch.slope_of_rows(slope, cut), cut.leaves, self.frozen)
             for leaf, velocity, pull, column in zip(cut.leaves, cut.velocities, pulled, self.columns, strict=True):
                 pull.addcmul_(leaf, column.decay)
                 velocity.mul_(column.momentum).add_(pull)
@@ -297,6 +313,7 @@ class _Block:
         first = recipes[0]
         self.part, self.sampler, self.plan = first.part, first.sampler, first.plan
         self.dtype = problem.train.dtype
+        self.digits = torch.bfloat16 if self.plan.matmul == "bfloat16" else self.dtype
         self.space = space_of(problem.train, self.plan.scale_features, self.part.unit_features, self.world)
         weight = problem.train.weight
         self.weight = None if weight is None else (weight / weight.mean()).to(self.dtype).unsqueeze(-1)
@@ -322,15 +339,8 @@ class _Block:
 
     def make_families(self, problem: Problem) -> list[_Family]:
         """The families of this block, whose heads stand side by side."""
-        families, first, batch = [], 0, min(self.plan.batch_size, len(problem.train))
-        classes, columns = len(problem.train.counts), problem.train.dim + 1
-        fitting = min(CACHED_LOGITS // (batch * classes), CACHED_WEIGHTS // (classes * columns))
-        most = min(len(self.recipes), max(1, fitting))
-        # A part of a head is small, and its gradient one sum: only whole heads are cut.
-        at_once = min(classes, max(1, CACHED_WEIGHTS // columns)) if self.part.whole and most == 1 else classes
-        wide = columns if columns < ALIGNED_FROM else -(-columns // ALIGNED) * ALIGNED
-        logits = self.rates.new_empty(most * batch, classes)
-        slopes = self.rates.new_empty(most, at_once, wide)[..., :columns]
+        families, first, memory = [], 0, self.memory()
+        most = len(memory.slopes)
         for group in _grouped(range(len(self.recipes)), lambda i: _family_key(self.recipes[i])):
             for members in (group[i : i + most] for i in range(0, len(group), most)):
                 recipes = [self.recipes[i] for i in members]
@@ -346,13 +356,29 @@ class _Block:
                     radius=self.column(radii),
                     leaves=leaves,
                     frozen=frozen,
-                    cuts=_cuts(leaves, velocities, slopes[: len(members)], classes),
+                    cuts=_cuts(leaves, velocities, memory),
                     columns=[self.columns_of(leaf, heads) for leaf in leaves],
-                    logits=logits,
+                    memory=memory,
                 )
                 families.append(family)
                 first += len(members)
         return families
+
+    def memory(self) -> _Memory:
+        """Memory for as many heads, and classes of them, as stay in the processor's cache."""
+        classes, columns = len(self.features.counts), self.features.dim + 1
+        batch = min(self.plan.batch_size, len(self.features))
+        fitting = min(CACHED_LOGITS // (batch * classes), CACHED_WEIGHTS // (classes * columns))
+        most = min(len(self.recipes), max(1, fitting))
+        # A part of a head is small, and its gradient one sum: only whole heads are cut.
+        at_once = min(classes, max(1, CACHED_WEIGHTS // columns)) if self.part.whole and most == 1 else classes
+        wide = columns if columns < ALIGNED_FROM else -(-columns // ALIGNED) * ALIGNED
+        logits = self.rates.new_empty(most * batch, classes)
+        slopes = self.rates.new_empty(most, at_once, wide)[..., :columns]
+        if self.digits == self.dtype:
+            return _Memory(logits, slopes)
+        narrow = self.rates.new_empty(most, classes, columns, dtype=self.digits)
+        return _Memory(logits, slopes, narrow, torch.empty_like(slopes, dtype=self.digits))
 
     def columns_of(self, leaf: Tensor, heads: slice) -> _Columns:
         """The settings of some heads for this leaf (G, ...)."""
@@ -445,15 +471,15 @@ class _Block:
         # The batch average, and the row weights, taken where they are cheapest.
         heft = 1.0 if self.weight is None else self.weight[rows if own is None else rows[own]]
         mean = x * (heft / len(rows))
-        digits = torch.bfloat16 if self.plan.matmul == "bfloat16" else self.dtype
-        return _Batch(x.to(digits), mean.to(digits), self.features.y[rows], own, self.world)
+        return _Batch(x.to(self.digits), mean.to(self.digits), self.features.y[rows], own, self.world)
 
 
-def _cuts(leaves: Leaves, velocities: Leaves, slopes: Tensor, classes: int) -> list[_Cut]:
-    """The leaves in as many cuts as the memory `slopes` (G, C', D + 1) asks for."""
-    most = slopes.shape[1]
+def _cuts(leaves: Leaves, velocities: Leaves, memory: _Memory) -> list[_Cut]:
+    """The leaves (G, C, ...) in as many cuts as the memory asks for."""
+    heads, (_, most, _), classes = len(leaves[0]), memory.slopes.shape, memory.logits.shape[-1]
+    slopes, narrow = memory.slopes[:heads], None if memory.narrow_slopes is None else memory.narrow_slopes[:heads]
     if most == classes:
-        return [_Cut(None, leaves, velocities, slopes)]
+        return [_Cut(None, leaves, velocities, slopes, narrow)]
     parts = [slice(first, min(first + most, classes)) for first in range(0, classes, most)]
     return [
         _Cut(
@@ -461,6 +487,7 @@ def _cuts(leaves: Leaves, velocities: Leaves, slopes: Tensor, classes: int) -> l
             tuple(leaf[:, part] for leaf in leaves),
             tuple(velocity[:, part] for velocity in velocities),
             slopes[:, : part.stop - part.start],
+            None if narrow is None else narrow[:, : part.stop - part.start],
         )
         for part in parts
     ]
