@@ -18,9 +18,7 @@ A time is the median over repeats, a ratio the median over repeats of the ratio 
 import argparse
 import json
 import os
-import platform
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +26,8 @@ from typing import Any, NamedTuple
 # As the command line does: threads that spin while they wait disturb each other on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 import torch
+from measuring import machine, ratio, timed
 from torch import Tensor
 
 from poise import Problem, Retrain, Spec, fit_heads
@@ -217,13 +215,6 @@ def ordinary_step(layer: torch.nn.Linear, optimiser: torch.optim.SGD, x: Tensor,
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def timed(run: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
-
-
 class Setting(NamedTuple):
     """What is measured."""
 
@@ -265,33 +256,7 @@ def repeat(setting: Setting) -> tuple[dict[str, float], dict[str, int]]:
     return seconds, {"pass": heads, "limit": heads, "one_by_one": alone, "plain": few, "loader": few}
 
 
-def ratio(repeats: Sequence[dict[str, float]], what: str, to: str) -> float:
-    """Median over repeats of the ratio within a repeat."""
-    return statistics.median(seconds[what] / seconds[to] for seconds in repeats)
-
-
 # --- reporting --------------------------------------------------------------------------------------------------------
-
-
-def machine() -> dict[str, Any]:
-    """What the times depend on."""
-    return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-    }
-
-
-def cpu_model() -> str:
-    """The model that the system names, or the architecture."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def table(repeats: Sequence[dict[str, float]], measured: dict[str, int], heads: int) -> str:
