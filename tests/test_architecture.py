@@ -223,7 +223,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"readers", "runs", "sources"},
     "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "pipeline", "project"}
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
-    "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "grids", "headroom"}
+    "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "elimination", "grids", "headroom"}
     | {"inspection", "methods", "protocols"}
     | {"advice", "comparison", "distributed", "readers", "report", "runs", "selection", "spec", "studies", "types"},
 }

@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     from poise.types import Features, Problem
 
 GLYPHS = "demo:glyphs"
+Search = Annotated[
+    str,
+    typer.Option(
+        help="full: every setting is trained in full. halving: only the best sixth after 0.3 of the epochs, half the "
+        "work. sketch: for large rows, looks at the settings on 128 principal axes first."
+    ),
+]
 Inspected = Annotated[
     str,
     typer.Argument(
@@ -136,6 +143,10 @@ def compare(
         bool, typer.Option("--strict", help="Refuse a test split that shares rows with the training rows.")
     ] = False,
     budget: Annotated[int, typer.Option(min=1, help="Settings tried per method.")] = 16,
+    search: Search = "full",
+    recipes: Annotated[
+        bool, typer.Option("--recipes/--no-recipes", help="Run each method also as its source states it.")
+    ] = True,
     folds: Annotated[int, typer.Option(min=2, help="Folds of cross-validation.")] = 5,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the final heads.")] = 1,
     seed: Seed = 0,
@@ -159,12 +170,14 @@ def compare(
     from poise import methods, runs
     from poise.checks import check_one_of
     from poise.distributed import started
+    from poise.elimination import SEARCHES
     from poise.headroom import oracle_accuracy
     from poise.protocols import compare
     from poise.report import tables
     from poise.report.protocol import protocol_lines
 
     check_one_of("--select", select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
+    check_one_of("--search", search, SEARCHES)
     read = load_inputs(
         train,
         test=test,
@@ -191,6 +204,8 @@ def compare(
             budget=budget,
             groups=read.groups,
             folds=folds,
+            search=search,
+            recipes=recipes,
             oracle=oracle_accuracy if oracle else None,
             strict=strict,
             data=read.name,
@@ -241,6 +256,7 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    search: Search = "full",
     random: Annotated[bool, typer.Option("--random", help="Draw the settings at random instead of a grid.")] = False,
     study: Annotated[
         Path | None,
@@ -283,6 +299,7 @@ def tune(
     from poise import grids, runs
     from poise.checks import check_one_of
     from poise.distributed import started
+    from poise.elimination import SEARCHES
     from poise.errors import InputError
     from poise.methods import from_spec
     from poise.report import tables
@@ -290,10 +307,13 @@ def tune(
     from poise.spec import Spec
 
     check_one_of("--select", select or "kfold", ("held_out", "kfold"))
+    check_one_of("--search", search, SEARCHES)
     check_one_of("--metric", metric, METRICS)
     if prior is not None and unlabelled is None:
         raise InputError("--prior chooses together with --unlabelled ROWS; without them, labelled rows choose")
-    if study is not None and (other := _beside_a_study(random=random, unlabelled=unlabelled, out=out)):
+    if study is not None and (
+        other := _beside_a_study(random=random, unlabelled=unlabelled, out=out, search=search != "full")
+    ):
         raise InputError(f"--study draws its own settings, reads labels and writes into its folder; leave out {other}")
     spec = Spec.parse(method)
     from_spec(spec)
@@ -332,6 +352,7 @@ def tune(
             seed=seed,
             groups=read.groups,
             folds=folds,
+            search=search,
             data=read.name,
             progress=report,
         )
