@@ -196,22 +196,33 @@ def path_of_theirs(rows: Rows, cv: Any, tolerance: float, dtype: torch.dtype) ->
 PATHS: dict[str, Callable[[Rows, Any, float, torch.dtype], Heads]] = {"poise": path_of_ours, "sklearn": path_of_theirs}
 
 
-def values(side: str, rows: Rows, cv: Any, tolerance: float, dtype: torch.dtype) -> list[float]:
-    """Objectives of the first fold. Poise scales a fold by itself, so each side has its own rows and optimum."""
+def gaps(side: str, rows: Rows, cv: Any) -> Callable[[float, torch.dtype], float]:
+    """Tolerance and dtype -> the largest gap on the first fold.
+
+    Poise scales a fold by itself and scikit-learn gets the scale of all rows, so each side has its own optimum; it is
+    searched for with penalties that mean the same in the scale of the fold.
+    """
     train = torch.from_numpy(cv[0][0])
-    part = rows.part(train, own_scale=side == "poise")
-    heads = PATHS[side](rows, cv[:1], tolerance, dtype)[0]
-    return [part.objective(head, 1 / (len(train) * c)) for head, c in zip(heads, PATH, strict=True)]
+    part, alone = (rows.part(train, own_scale=own) for own in (side == "poise", True))
+    decays = [1 / (len(train) * c) for c in PATH]
+    same = (alone.space.factor / part.space.factor) ** 2
+    exact = fit_path(alone.features, cross_entropy(), [decay * same for decay in decays], tolerance=1e-7)
+    best = [part.objective(part.space.enter(each.head), decay) for each, decay in zip(exact, decays, strict=True)]
+
+    def gap(tolerance: float, dtype: torch.dtype) -> float:
+        heads = PATHS[side](rows, cv[:1], tolerance, dtype)[0]
+        found = [part.objective(head, decay) for head, decay in zip(heads, decays, strict=True)]
+        return max(value / low - 1 for value, low in zip(found, best, strict=True))
+
+    return gap
 
 
 def path(rows: Rows, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
     """All penalties and folds: seconds of both sides at equal gap, and the ratio."""
     cv, tolerance = folds(rows.y), {}
     for side in PATHS:
-        best = values(side, rows, cv, 1e-7, torch.float64)
-        tolerance[side] = loosest(
-            lambda t, s=side, b=best: max(v / low - 1 for v, low in zip(values(s, rows, cv, t, dtype), b, strict=True))
-        )
+        gap = gaps(side, rows, cv)
+        tolerance[side] = loosest(lambda t, gap=gap: gap(t, dtype))
     seconds: dict[str, list[float]] = {side: [] for side in PATHS}
     for _ in range(repeats):
         for side, run in PATHS.items():

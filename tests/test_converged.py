@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from sklearn.linear_model import LogisticRegression
 
 from poise import losses
 from poise.converged import converged, fit_converged, fit_path
+from poise.distributed import World
 from poise.errors import InputError, PoiseWarning
 from poise.metrics import evaluate_head
 from poise.space import space_of
 from poise.testing import world
 from poise.types import ClassCounts, Features, Problem
+from stage1_child import launched
 
 CONVEX = {
     "cross_entropy": losses.cross_entropy(),
@@ -92,6 +95,96 @@ def test_blocks_of_rows_add_up(monkeypatch):
     monkeypatch.setattr("poise.converged.LEAST_ROWS", 10)
     blocks = fit_path(features, losses.vs(), [1e-2], tolerance=1e-9)[0].head
     torch.testing.assert_close(blocks.weight, whole.weight, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONVEX)
+def test_beginning_on_some_of_the_rows_does_not_move_the_optimum(name, monkeypatch):
+    features = train(views=3)
+    whole = fit_path(features, CONVEX[name], [1e-2], tolerance=1e-9)[0]
+    monkeypatch.setattr("poise.converged.SMALL", 0)
+    monkeypatch.setattr("poise.converged.SAMPLED", 30)
+    begun = fit_path(features, CONVEX[name], [1e-2], tolerance=1e-9)[0]
+    torch.testing.assert_close(begun.head.weight, whole.head.weight, rtol=0, atol=1e-6)
+    assert not torch.equal(begun.head.weight, whole.head.weight)  # the beginning took place
+
+
+def test_penalties_at_any_distance_are_fitted_to_their_optimum():
+    features, decays = train(), [1e-1, 9e-2, 8.9e-2, 1e-3, 9.99e-4, 1e-5]
+    for decay, found in zip(decays, fit_path(features, losses.cross_entropy(), decays, tolerance=1e-8), strict=True):
+        assert found.gradient <= 1e-8
+        assert float(objective(features, found.head, losses.cross_entropy(), decay)[1].abs().max()) < 3e-8
+
+
+class Shards(torch.Tensor):
+    """Features (V, N, D) as a store larger than memory gives them: of a view (N, D), rows are read by slice or index.
+
+    Anything else that needs the numbers fails.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            if func.__name__ == "__get__" or func in (torch.Tensor.__len__, torch.Tensor.size, torch.Tensor.dim):
+                return func(*args, **(kwargs or {}))
+            assert func is torch.Tensor.__getitem__, f"{func.__name__} reads all rows"
+            found = func(*args)
+            if args[0].ndim == 3:
+                assert isinstance(args[1], int | slice)
+                return found.as_subclass(cls)
+            assert args[1].numel() if isinstance(args[1], torch.Tensor) else args[1].stop - args[1].start <= 10
+            return found
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_rows_are_read_a_few_at_a_time(views, dtype, monkeypatch):
+    features = train(views=views, dtype=torch.float32)
+    features = replace(features, x=features.x.to(dtype))
+    monkeypatch.setattr("poise.converged.SMALL", 0)
+    monkeypatch.setattr("poise.converged.SAMPLED", 30)
+    monkeypatch.setattr("poise.converged.BLOCK", 1)
+    monkeypatch.setattr("poise.converged.LEAST_ROWS", 10)
+    monkeypatch.setattr("poise.space.BLOCK", 10 * features.dim)
+    plain = fit_path(features, losses.cross_entropy(), [1e-2])[0]
+    object.__setattr__(features, "x", features.x.as_subclass(Shards))
+    read = fit_path(features, losses.cross_entropy(), [1e-2])[0]
+    assert torch.equal(read.head.weight, plain.head.weight)
+    assert read.value == plain.value
+
+
+@pytest.mark.parametrize("given", [torch.float16, torch.float32, torch.float64])
+def test_float32_and_float64_agree_on_features_of_any_type(given):
+    features = replace(train(dtype=torch.float32), weight=torch.linspace(0, 2, 72))
+    features = replace(features, x=(features.x + 5).to(given))
+    path = [
+        fit_path(features, losses.balanced_softmax(), [1e-2], tolerance=1e-5, dtype=dtype)[0]
+        for dtype in (torch.float32, torch.float64)
+    ]
+    assert path[0].value == pytest.approx(path[1].value, rel=1e-5)
+    rows = [scaled(features, found.head)[1] for found in path]
+    torch.testing.assert_close(*rows, rtol=0, atol=2e-2 if given == torch.float16 else 2e-3)
+
+
+def fits(world: World, folder: Path) -> None:
+    """The path of two processes against that of one: views, weights, and a class without rows."""
+    features = train(views=3)
+    features = Features(features.x, features.y, ClassCounts(torch.tensor([40, 20, 9, 3, 0])))
+    weights = torch.linspace(0, 2, len(features), dtype=torch.float64)
+    for given in (features, replace(features, weight=weights)):
+        alone = fit_path(given, losses.vs(), [1e-1, 1e-2], tolerance=1e-8)
+        shared = fit_path(given, losses.vs(), [1e-1, 1e-2], tolerance=1e-8, world=world)
+        for one, other in zip(alone, shared, strict=True):
+            torch.testing.assert_close(other.head.weight, one.head.weight, rtol=0, atol=1e-5)
+            torch.testing.assert_close(other.head.bias, one.head.bias, rtol=0, atol=1e-5)
+            assert other.value == pytest.approx(one.value, rel=1e-10)
+    (folder / str(world.rank)).write_text(repr([found.head.weight.tolist() for found in shared]))
+
+
+def test_two_processes_find_what_one_does(tmp_path):
+    folder = tmp_path / "found"
+    folder.mkdir()
+    assert launched(fits, folder, ranks=2) == [0, 0]
+    assert (folder / "0").read_text() == (folder / "1").read_text()
 
 
 def test_float32_finds_the_optimum_to_its_digits():

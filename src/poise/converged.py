@@ -2,16 +2,17 @@
 
 The search is limited-memory BFGS on all rows. Its first guess at the curvature is that of a softmax over rows whose
 features have their principal axes: one number per class and axis, from the classes' shares and the axes' variances, and
-later from the probabilities themselves. Rows are read in blocks whose logits stay in the processor's cache, first in
-float32 and, where more digits are asked for, to the end in float64.
+later from the probabilities themselves. It begins on some of the rows and goes on with all, in float32 and, where more
+digits are asked for, to the end in float64. Rows stay where they are, in memory or in a store larger than that, and are
+read in blocks whose logits stay in the processor's cache.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +20,13 @@ from torch import Tensor
 
 from poise import losses
 from poise.checks import check_one_of, check_positive, is_whole
+from poise.distributed import World
 from poise.errors import InputError, PoiseWarning
 from poise.losses import Loss
 from poise.losses.softmax import SoftmaxTerms, adjusted, softmax_both, softmax_losses
 from poise.methods import Method
 from poise.minimise import Curvature, Minimum, lbfgs
-from poise.space import Space, space_of
+from poise.space import Space, share_of, space_of
 from poise.types import ClassCounts, Features, Head, Problem
 
 __all__ = ["Converged", "converged", "fit_converged", "fit_path"]
@@ -86,17 +88,19 @@ def fit_path(
     tolerance: float = 1e-6,
     max_steps: int = 2000,
     dtype: torch.dtype = torch.float64,
+    world: World | None = None,
 ) -> list[Converged]:
     """The heads that minimise (weighted) mean loss + weight_decay / 2 |W|^2, one per weight decay, in their order.
 
     W are the weights on features scaled as in training (`Plan.scale_features`: centred, mean squared norm 1); the
     intercept is not penalised. With scikit-learn's LogisticRegression on such features, C = 1 / (N weight_decay). All
-    training views are used at once. Each search begins where the one before ended, the strongest penalty first, the
-    first one at `start`; that saves steps and does not move an optimum. A search stops when no entry of the gradient
-    exceeds `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding stop it before; rounding is felt below
-    1e-7, and below 1e-5 with float32 as the `dtype` of loss and gradient, which is used as well where the tolerance
-    lets it. A class without rows of positive weight would drift to minus infinity: unless the loss smooths labels, it
-    is left out, with weight 0 and a bias that gives it the odds of about one row among all.
+    training views are used at once. The strongest penalty comes first, beginning at `start`; each later search begins
+    where the optima before it point to, which saves steps and does not move an optimum. A search stops when no entry of
+    the gradient exceeds `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding stop it before; rounding is
+    felt below 1e-7, and below 1e-5 with float32 as the `dtype` of loss and gradient, which is used as well where the
+    tolerance lets it. A class without rows of positive weight would drift to minus infinity: unless the loss smooths
+    labels, it is left out, with weight 0 and a bias that gives it the odds of about one row among all. Each process of
+    the `world` computes a share of the rows; all return what one would find, up to the order of additions.
 
     Raises: InputError for a loss outside the convex softmax family (cross-entropy, balanced softmax, class-balanced
     weights, vector scaling, label smoothing), or a weight decay or tolerance that is not positive.
@@ -107,34 +111,40 @@ def fit_path(
     if not is_whole(max_steps) or max_steps < 1:
         raise InputError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
     terms = _check_convex(loss, features.counts)
-    space = space_of(features, scale=True, unit=False)
+    world = world or World()
     kept = _kept(features, terms)
     inner = type(terms)(*(None if term is None else term[kept] for term in terms))
-    exact = dtype != torch.float32 and tolerance < ROUGH
-    stages = [_Rows.of(features, space, kept, inner, d) for d in (torch.float32, *([dtype] if exact else []))]
-    rows = stages[-1]
-    at = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64) if start is None else space.enter(start)
-    at, found = at[kept], {}
-    guess = _Guess.of(rows)
-    with _crew(rows.x.numel() * len(at)) as crew:
+    found: dict[float, Converged] = {}
+    with _crew(math.prod(features.training_views.shape) * len(kept) // world.size) as crew:
+        space = space_of(features, scale=True, unit=False, world=world)
+        rows = _Rows.of(features, space, kept, inner)
+        at = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64) if start is None else space.enter(start)
+        search = _Search(rows, _Guess.of(rows), dtype, tolerance, max_steps, crew, world)
+        known: list[tuple[float, Tensor]] = []
         for decay in sorted(set(weight_decays), reverse=True):
-            minimum = _search(stages, guess, crew, decay, at, tolerance, max_steps)
-            at = minimum.x
-            found[decay] = Converged(_head(features, space, kept, rows, at), *_facts(minimum))
+            minimum = search.minimum(decay, _ahead(known, math.log(decay)) if known else at[kept])
+            known.append((math.log(decay), minimum.x))
+            head = _head(features, kept, rows, minimum.x, world)
+            found[decay] = Converged(head, minimum.steepest, minimum.value, minimum.evaluations)
     return [found[decay] for decay in weight_decays]
 
 
-def _facts(minimum: Minimum) -> tuple[float, float, int]:
-    return minimum.steepest, minimum.value, minimum.evaluations
+def _ahead(known: Sequence[tuple[float, Tensor]], place: float) -> Tensor:
+    """Where the optimum at a place of the path may lie: on the parabola through the last three, if they are near."""
+    for points in (known[-3:], known[-2:]):
+        shares = [math.prod((place - v) / (u - v) for v, _ in points if v != u) for u, _ in points]
+        if sum(map(abs, shares)) <= FARTHEST:
+            return torch.stack([share * x for share, (_, x) in zip(shares, points, strict=True)]).sum(dim=0)
+    return known[-1][1]
 
 
-def _head(features: Features, space: Space, kept: Tensor, rows: "_Rows", found: Tensor) -> Head:
+def _head(features: Features, kept: Tensor, rows: "_Rows", found: Tensor, world: World) -> Head:
     """The head on the features as they are, classes that were left out among the others."""
     whole = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64)
     whole[kept] = found
     if not kept.all():
-        whole[~kept, -1] = rows.mean_log_sum(found) - features.counts.clamped.sum().log()
-    return space.leave(whole).to(features.dtype)
+        whole[~kept, -1] = rows.mean_log_sum(found, world) - features.counts.clamped.sum().log()
+    return rows.space.leave(whole).to(features.dtype)
 
 
 def _check_convex(loss: Loss, counts: ClassCounts) -> SoftmaxTerms:
@@ -158,8 +168,6 @@ def _kept(features: Features, terms: SoftmaxTerms) -> Tensor:
 
 SMALL = 5 * 10**6  # multiplications below which a second thread costs more than it does
 BLOCK = 2**17  # logits that are computed at a time: they stay in the cache of a core
-
-
 LEAST_ROWS = 512  # of a block, so that adding up its gradient is little beside computing it
 
 
@@ -169,12 +177,12 @@ class _Crew(NamedTuple):
     threads: int
     pool: ThreadPoolExecutor
 
-    def map(self, work: Callable[[slice], tuple[float, Tensor]], rows: int) -> Iterable[tuple[float, Tensor]]:
-        """The work on every share of so many rows, in order."""
+    def map(self, work: Callable[[slice], tuple[float, Tensor]], rows: slice) -> Iterable[tuple[float, Tensor]]:
+        """The work on every share of some rows, in order."""
         if self.threads == 1:
-            return [work(slice(0, rows))]
-        edges = [rows * i // self.threads for i in range(self.threads + 1)]
-        return self.pool.map(work, (slice(*pair) for pair in pairwise(edges)))
+            return [work(rows)]
+        shares = [share_of(rows.stop - rows.start, self.threads, i) for i in range(self.threads)]
+        return self.pool.map(work, (slice(rows.start + s.start, rows.start + s.stop) for s in shares))
 
 
 @contextmanager
@@ -191,117 +199,171 @@ def _crew(multiplications: int) -> Iterator[_Crew]:
 
 
 class _Rows(NamedTuple):
-    """Rows `x` (N, D + 1) with labels `y` (N,), by `share` (N,) of sum 1, and the terms of their loss."""
+    """Rows where they lie: `views` (V, N, D) of features with labels `y` (N,), each by `share` (N,) of sum 1 / V.
 
-    x: Tensor
+    They are centred and converted block by block, which costs little beside their products: there is no second copy.
+    """
+
+    views: Tensor
     y: Tensor
     share: Tensor
     terms: SoftmaxTerms
     classes: int
+    space: Space
 
     @classmethod
-    def of(cls, features: Features, space: Space, kept: Tensor, terms: SoftmaxTerms, dtype: torch.dtype) -> "_Rows":
+    def of(cls, features: Features, space: Space, kept: Tensor, terms: SoftmaxTerms) -> "_Rows":
         """The rows of positive weight of all training views, classes numbered among the kept."""
-        views, weight = features.training_views, features.weight
-        here = slice(None) if weight is None else weight > 0
-        share = torch.ones(len(features), dtype=torch.float64) if weight is None else weight[here].double()
-        x = torch.cat([space.rows(view[here], dtype) for view in views])
-        share = share.repeat(len(views))
-        y = (kept.cumsum(0) - 1)[features.y[here]].repeat(len(views))
-        return cls(x, y, share / share.sum(), terms, int(kept.sum())).to(dtype)
+        views, y, weight = features.training_views, (kept.cumsum(0) - 1)[features.y], features.weight
+        share = torch.ones(len(y), dtype=torch.float64) if weight is None else weight.double()
+        rows = cls(views, y, share / (share.sum() * len(views)), terms, int(kept.sum()), space)
+        return rows if share.all() else rows.take(share.nonzero().flatten())
 
-    def to(self, dtype: torch.dtype) -> "_Rows":
-        """The same rows in less or more digits."""
-        terms = type(self.terms)(*(None if term is None else term.to(dtype) for term in self.terms))
-        return self._replace(x=self.x.to(dtype), terms=terms)
+    @property
+    def multiplications(self) -> int:
+        """How many one product of all rows with a head takes."""
+        return math.prod(self.views.shape) * self.classes
+
+    def take(self, which: Tensor) -> "_Rows":
+        """Some rows, copied."""
+        views = torch.stack([self.views[i][which] for i in range(len(self.views))])
+        share = self.share[which]
+        return self._replace(views=views, y=self.y[which], share=share / (share.sum() * len(views)))
 
     def sample(self, rows: int) -> "_Rows":
-        """About so many of the rows, evenly spread."""
-        every = slice(None, None, max(1, len(self.y) // rows))
-        share = self.share[every]
-        return self._replace(x=self.x[every], y=self.y[every], share=share / share.sum())
+        """About so many of the rows, every k-th of each class in turn; all of them if there are no more."""
+        step = self.views.shape[0] * self.views.shape[1] // rows
+        if step < 2:
+            return self
+        by_class = self.y.argsort(stable=True)
+        return self.take(by_class[step // 2 :: step].sort().values)
 
-    def logits(self, head: Tensor, among: slice = slice(None)) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks of some rows and their logits (B, C), each in the same memory."""
-        first, last, _ = among.indices(len(self.y))
-        size = max(LEAST_ROWS, BLOCK // len(head))
-        memory = self.x.new_empty(min(size, last - first), len(head))
-        weight = head.to(self.x).T
-        for begin in range(first, last, size):
-            block = slice(begin, min(begin + size, last))
-            yield block, torch.mm(self.x[block], weight, out=memory[: block.stop - begin])
+    def points(self) -> Tensor:
+        """(V N, D + 1) the rows in float32."""
+        return torch.cat([self.space.rows(self.views[i], torch.float32) for i in range(len(self.views))])
 
-    def loss(self, head: Tensor, among: slice) -> tuple[float, Tensor]:
+    def logits(self, head: Tensor, among: slice, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Blocks of some rows of each view, their centred features (B, D) and logits (B, C), in the same memory."""
+        size = min(max(LEAST_ROWS, BLOCK // len(head)), among.stop - among.start)
+        weight, bias = (head[:, :-1] * self.space.factor).to(dtype).T, head[:, -1].to(dtype)
+        points, logits = weight.new_empty(size, len(weight)), weight.new_empty(size, len(head))
+        centre = self.space.centre
+        assert centre is not None
+        centre = centre.to(torch.promote_types(dtype, self.views.dtype))
+        for view in (self.views[i] for i in range(len(self.views))):
+            for begin in range(among.start, among.stop, max(size, 1)):
+                block = slice(begin, min(begin + size, among.stop))
+                n = block.stop - begin
+                x = torch.sub(view[block], centre, out=points[:n])
+                yield block, x, torch.addmm(bias, x, weight, out=logits[:n])
+
+    def loss(self, head: Tensor, among: slice, dtype: torch.dtype) -> tuple[float, Tensor]:
         """Part of the mean loss, and of its gradient (C, D + 1) in float64, that some rows contribute."""
-        value, pull = 0.0, torch.zeros_like(head)
-        for block, logits in self.logits(head, among):
-            each, slope = softmax_both(logits, self.y[block], self.terms)
+        terms = type(self.terms)(*(None if term is None else term.to(dtype) for term in self.terms))
+        value, pull, pulled = (
+            0.0,
+            head[:, :-1].new_zeros(head[:, :-1].shape, dtype=dtype),
+            torch.zeros_like(head[:, -1]),
+        )
+        for block, x, logits in self.logits(head, among, dtype):
+            each, slope = softmax_both(logits, self.y[block], terms)
             share = self.share[block]
             value += float(share @ each.double())
-            pull += slope.mul_(share.to(slope).unsqueeze(-1)).T @ self.x[block]
-        return value, pull
+            slope.mul_(share.to(dtype).unsqueeze(-1))
+            pull.addmm_(slope.T, x)
+            pulled += slope.sum(dim=0)
+        return value, torch.cat([pull.double().mul_(self.space.factor), pulled.unsqueeze(-1)], dim=-1)
 
-    def objective(self, head: Tensor, weight_decay: float, crew: "_Crew") -> tuple[float, Tensor]:
-        """Value, and gradient (C, D + 1) in float64, at the rows `head` (C, D + 1)."""
-        pull = weight_decay * head
-        pull[:, -1] = 0  # the intercept is free
-        value = weight_decay / 2 * float(head[:, :-1].square().sum())
-        for some, pulled in crew.map(lambda among: self.loss(head, among), len(self.y)):
-            value += some
+    def objective(
+        self, head: Tensor, weight_decay: float, dtype: torch.dtype, crew: _Crew, world: World
+    ) -> tuple[float, Tensor]:
+        """Value, and gradient (C, D + 1) in float64, at the rows `head` (C, D + 1), over all processes."""
+        sums = torch.zeros(head.numel() + 1, dtype=torch.float64)
+        pull = sums[:-1].view_as(head)
+        for some, pulled in crew.map(lambda among: self.loss(head, among, dtype), self.own(world)):
+            sums[-1] += some
             pull += pulled
-        return value, pull
+        world.add(sums)
+        pull[:, :-1].add_(head[:, :-1], alpha=weight_decay)  # the intercept is free
+        return float(sums[-1]) + weight_decay / 2 * float(head[:, :-1].square().sum()), pull
+
+    def own(self, world: World) -> slice:
+        """The rows of this process."""
+        return share_of(len(self.y), world.size, world.rank)
 
     def class_curvature(self) -> Tensor:
         """(C,) second derivatives of the mean loss by the intercepts where every row gets the classes' shares."""
+        share = self.share * len(self.views)
         spread = torch.zeros(len(self.y)) if self.terms.spread is None else self.terms.spread[self.y]
-        heft = self.share if self.terms.weight is None else self.share * self.terms.weight[self.y]
+        heft = share if self.terms.weight is None else share * self.terms.weight[self.y]
         mass = torch.bincount(self.y, heft * (1 - self.classes * spread), minlength=self.classes)
         mass += (heft * spread).sum()
         curved = mass * (1 - mass / mass.sum())
         return curved if self.terms.scale is None else curved * self.terms.scale.double().square()
 
-    def mean_log_sum(self, head: Tensor) -> float:
+    def mean_log_sum(self, head: Tensor, world: World) -> float:
         """The mean over the rows of the logarithm of the sum of exponentials."""
-        return sum(float(self.share[block] @ z.logsumexp(dim=-1).double()) for block, z in self.logits(head))
+        blocks = self.logits(head, self.own(world), torch.float64)
+        mine = sum(float(self.share[block] @ logits.logsumexp(dim=-1)) for block, _, logits in blocks)
+        return float(world.add(torch.tensor(mine, dtype=torch.float64)))
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
 
-SAMPLED = 8192  # rows from which axes and probabilities are estimated, more where features have more dimensions
+SAMPLED = 4096  # rows from which axes and probabilities are estimated, more where features have more dimensions
 LEAST = 0.1  # share of the first guess below which later ones do not fall: far from the optimum probabilities mislead
 RENEWED = (15, 40, 100)  # steps after which the guess is renewed
 CAUTIOUS = 0.1  # length of the first step: the guess, which knows no coupling of classes, is too bold; half the steps
 ROUGH = 3e-5  # gradient to which float32 is trusted
+FEW = 8192  # rows on which a search begins, but no more than a quarter of all, and no less than an eighth
+FARTHEST = 10.0  # sum of the shares of points in an extrapolation, whatever their sign: 7 for three at equal distances
+BEGUN = 1e-4, 40  # gradient and steps to which it goes there, before it takes all rows
+
+
+class _Stage(NamedTuple):
+    """A part of a search: on which rows, in which digits, to which gradient, with how many steps at most."""
+
+    rows: _Rows
+    dtype: torch.dtype
+    tolerance: float
+    max_steps: int
 
 
 class _Guess(NamedTuple):
     """A guess at the second derivatives: diagonal for each class on the principal `axes` (D, D) of the features.
 
-    `sample` are some of the rows, `squares` (S, D + 1) their squared coordinates there with a one for the intercept,
-    and `first` (C, D + 1) the guess for the penalty 0, from shares of classes and variances of axes.
+    It comes from a sample of the rows: `points` (S, D + 1), `y` (S,) and `share` (S,), terms of the loss in float32;
+    `squares` (S, D + 1) are squared coordinates on the axes with a one for the intercept, and `first` (C, D + 1) is the
+    guess for the penalty 0, from shares of classes and variances of axes.
     """
 
     axes: Tensor
-    sample: _Rows
+    points: Tensor
+    y: Tensor
+    share: Tensor
+    terms: SoftmaxTerms
     squares: Tensor
     first: Tensor
 
     @classmethod
     def of(cls, rows: _Rows) -> "_Guess":
         """From some of the rows; which ones moves no optimum."""
-        sample = rows.sample(max(SAMPLED, 4 * rows.x.shape[1])).to(torch.float32)
-        x, share = sample.x[:, :-1], sample.share.float().unsqueeze(-1)
+        sample = rows.sample(max(SAMPLED, 4 * rows.views.shape[2]))
+        points, views = sample.points(), len(sample.views)
+        x, share = points[:, :-1], sample.share.repeat(views).float().unsqueeze(-1)
         variances, axes = torch.linalg.eigh((x.T @ (share * x)).double())
         squares = torch.cat([(x @ axes.float()).square_(), torch.ones_like(share)], dim=-1)
         spread = torch.cat([variances.clamp_min(0), torch.ones(1, dtype=torch.float64)])
-        return cls(axes, sample, squares, rows.class_curvature().clamp_min(1e-12).unsqueeze(-1) * spread)
+        first = rows.class_curvature().clamp_min(1e-12).unsqueeze(-1) * spread
+        terms = type(rows.terms)(*(None if term is None else term.float() for term in rows.terms))
+        return cls(axes, points, sample.y.repeat(views), share, terms, squares, first)
 
     def at(self, head: Tensor) -> Tensor:
         """(C, D + 1) the guess from the probabilities that a head gives to the sample."""
-        x, y, terms, share = self.sample.x, self.sample.y, self.sample.terms, self.sample.share.float()
-        p = adjusted(x @ head.float().T, y, terms).softmax(dim=-1)
-        heft = share if terms.weight is None else share * terms.weight[y]
-        found = (p.addcmul(p, p, value=-1).mul_(heft.unsqueeze(-1)).T @ self.squares).double()
+        terms = self.terms
+        p = adjusted(self.points @ head.float().T, self.y, terms).softmax(dim=-1)
+        heft = self.share if terms.weight is None else self.share * terms.weight[self.y].unsqueeze(-1)
+        found = (p.addcmul(p, p, value=-1).mul_(heft).T @ self.squares).double()
         found = found if terms.scale is None else found * terms.scale.double().square().unsqueeze(-1)
         return torch.maximum(found, LEAST * self.first)
 
@@ -317,35 +379,58 @@ class _Guess(NamedTuple):
         return divided
 
 
-def _search(
-    rows: Sequence[_Rows], guess: _Guess, crew: _Crew, weight_decay: float, at: Tensor, tolerance: float, max_steps: int
-) -> Minimum:
-    """The optimum, searched with the first rows until they give no more digits, then with the next."""
-    near = bool(at.any())
-    curvature = Curvature(guess.inverse(guess.at(at) if near else guess.first, weight_decay))
+class _Search(NamedTuple):
+    """What the searches for all penalties have in common."""
 
-    def renew(step: int, x: Tensor) -> None:
-        if step in RENEWED:
-            curvature.inverse = guess.inverse(guess.at(x), weight_decay)
+    rows: _Rows
+    guess: _Guess
+    dtype: torch.dtype
+    tolerance: float
+    max_steps: int
+    crew: _Crew
+    world: World
 
-    taken = evaluations = 0
-    for these in rows:
-        last = these is rows[-1]
-        minimum, steps = lbfgs(
-            lambda head, these=these: these.objective(head, weight_decay, crew),  # type: ignore[misc]
-            at,
-            curvature,
-            tolerance=tolerance if last else max(tolerance, ROUGH),
-            max_steps=max_steps - taken,
-            first=CAUTIOUS,
-            at_step=renew,
-        )
-        at, taken, evaluations = minimum.x, taken + steps, evaluations + minimum.evaluations
-    if minimum.steepest > tolerance:
-        warnings.warn(
-            f"the fit stopped after {taken} steps at a gradient of {minimum.steepest:.1e}, above the tolerance "
-            f"{tolerance:g}; raise max_steps={max_steps} or weight_decay={weight_decay:g}",
-            PoiseWarning,
-            stacklevel=4,
-        )
-    return minimum._replace(evaluations=evaluations)
+    def stages(self, begin: bool) -> Iterator[_Stage]:
+        """Some of the rows to begin with, then all, in float32 as far as it goes."""
+        everything = self.rows.views.shape[0] * self.rows.views.shape[1]
+        if begin and self.rows.multiplications >= SMALL:
+            some = self.rows.sample(max(min(FEW, everything // 4), everything // 8))
+            yield _Stage(some, torch.float32, max(self.tolerance, BEGUN[0]), BEGUN[1])
+        exact = self.dtype != torch.float32 and self.tolerance < ROUGH
+        yield _Stage(self.rows, torch.float32, ROUGH if exact else self.tolerance, self.max_steps)
+        if exact:
+            yield _Stage(self.rows, self.dtype, self.tolerance, self.max_steps)
+
+    def minimum(self, weight_decay: float, at: Tensor) -> Minimum:
+        """The optimum for a penalty, searched from a point on; the evaluations are those on all rows."""
+        near = bool(at.any())
+        curvature = Curvature(self.guess.inverse(self.guess.at(at) if near else self.guess.first, weight_decay))
+
+        def renew(step: int, x: Tensor) -> None:
+            if step in RENEWED:
+                curvature.inverse = self.guess.inverse(self.guess.at(x), weight_decay)
+
+        taken = evaluations = 0
+        for rows, dtype, tolerance, max_steps in self.stages(begin=not near):
+            found, steps = lbfgs(
+                partial(rows.objective, weight_decay=weight_decay, dtype=dtype, crew=self.crew, world=self.world),
+                at,
+                curvature,
+                tolerance=tolerance,
+                max_steps=max_steps - taken,
+                first=CAUTIOUS,
+                at_step=renew,
+            )
+            at = found.x
+            if rows is self.rows:
+                taken, evaluations = taken + steps, evaluations + found.evaluations
+            else:
+                curvature.inverse = self.guess.inverse(self.guess.at(at), weight_decay)
+        if found.steepest > self.tolerance:
+            warnings.warn(
+                f"the fit stopped after {taken} steps at a gradient of {found.steepest:.1e}, above the tolerance "
+                f"{self.tolerance:g}; raise max_steps={self.max_steps} or weight_decay={weight_decay:g}",
+                PoiseWarning,
+                stacklevel=4,
+            )
+        return found._replace(evaluations=evaluations)

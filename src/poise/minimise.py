@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["Curvature", "Function", "Minimum", "lbfgs"]
 
-MEMORY = 10  # pairs of steps and changes of slope that the curvature is estimated from
+MEMORY = 20  # pairs of steps and changes of slope that the curvature is estimated from
 HALVINGS = 40
 
 Function = Callable[[Tensor], tuple[float, Tensor]]
