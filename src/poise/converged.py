@@ -9,9 +9,7 @@ read in blocks whose logits stay in the processor's cache.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.checks import check_one_of, check_positive, is_whole
+from poise.crew import Crew, crew
 from poise.distributed import World
 from poise.errors import InputError, PoiseWarning
 from poise.losses import Loss
@@ -115,11 +114,12 @@ def fit_path(
     kept = _kept(features, terms)
     inner = type(terms)(*(None if term is None else term[kept] for term in terms))
     found: dict[float, Converged] = {}
-    with _crew(math.prod(features.training_views.shape) * len(kept) // world.size) as crew:
+    small = math.prod(features.training_views.shape) * len(kept) // world.size < SMALL
+    with crew(1 if small else torch.get_num_threads()) as workers:
         space = space_of(features, scale=True, unit=False, world=world)
         rows = _Rows.of(features, space, kept, inner)
         at = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64) if start is None else space.enter(start)
-        search = _Search(rows, _Guess.of(rows), dtype, tolerance, max_steps, crew, world)
+        search = _Search(rows, _Guess.of(rows), dtype, tolerance, max_steps, workers, world)
         known: list[tuple[float, Tensor]] = []
         for decay in sorted(set(weight_decays), reverse=True):
             minimum = search.minimum(decay, _ahead(known, math.log(decay)) if known else at[kept])
@@ -171,31 +171,12 @@ BLOCK = 2**17  # logits that are computed at a time: they stay in the cache of a
 LEAST_ROWS = 512  # of a block, so that adding up its gradient is little beside computing it
 
 
-class _Crew(NamedTuple):
-    """Threads that each take a share of the rows: for blocks this small, more than threads that share an operation."""
-
-    threads: int
-    pool: ThreadPoolExecutor
-
-    def map(self, work: Callable[[slice], tuple[float, Tensor]], rows: slice) -> Iterable[tuple[float, Tensor]]:
-        """The work on every share of some rows, in order."""
-        if self.threads == 1:
-            return [work(rows)]
-        shares = [share_of(rows.stop - rows.start, self.threads, i) for i in range(self.threads)]
-        return self.pool.map(work, (slice(rows.start + s.start, rows.start + s.stop) for s in shares))
-
-
-@contextmanager
-def _crew(multiplications: int) -> Iterator[_Crew]:
-    """As many threads as torch uses, one of them if the work is small; within, no operation is shared among threads."""
-    threads = torch.get_num_threads()
-    busy = 1 if multiplications < SMALL else threads
-    with ThreadPoolExecutor(busy, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        torch.set_num_threads(1)
-        try:
-            yield _Crew(busy, pool)
-        finally:
-            torch.set_num_threads(threads)
+def _shares(rows: slice, parts: int) -> list[slice]:
+    """Some rows cut into parts."""
+    return [
+        slice(rows.start + share.start, rows.start + share.stop)
+        for share in (share_of(rows.stop - rows.start, parts, part) for part in range(parts))
+    ]
 
 
 class _Rows(NamedTuple):
@@ -275,12 +256,14 @@ class _Rows(NamedTuple):
         return value, torch.cat([pull.double().mul_(self.space.factor), pulled.unsqueeze(-1)], dim=-1)
 
     def objective(
-        self, head: Tensor, weight_decay: float, dtype: torch.dtype, crew: _Crew, world: World
+        self, head: Tensor, weight_decay: float, dtype: torch.dtype, workers: Crew, world: World
     ) -> tuple[float, Tensor]:
         """Value, and gradient (C, D + 1) in float64, at the rows `head` (C, D + 1), over all processes."""
         sums = torch.zeros(head.numel() + 1, dtype=torch.float64)
         pull = sums[:-1].view_as(head)
-        for some, pulled in crew.map(lambda among: self.loss(head, among, dtype), self.own(world)):
+        for some, pulled in workers.map(
+            lambda among: self.loss(head, among, dtype), _shares(self.own(world), workers.threads)
+        ):
             sums[-1] += some
             pull += pulled
         world.add(sums)
@@ -387,7 +370,7 @@ class _Search(NamedTuple):
     dtype: torch.dtype
     tolerance: float
     max_steps: int
-    crew: _Crew
+    workers: Crew
     world: World
 
     def stages(self, begin: bool) -> Iterator[_Stage]:
@@ -413,7 +396,7 @@ class _Search(NamedTuple):
         taken = evaluations = 0
         for rows, dtype, tolerance, max_steps in self.stages(begin=not near):
             found, steps = lbfgs(
-                partial(rows.objective, weight_decay=weight_decay, dtype=dtype, crew=self.crew, world=self.world),
+                partial(rows.objective, weight_decay=weight_decay, dtype=dtype, workers=self.workers, world=self.world),
                 at,
                 curvature,
                 tolerance=tolerance,

@@ -12,8 +12,9 @@ process takes the same step. Each owns consecutive rows, which are those of some
 
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from poise.checks import is_whole
 from poise.constraints import Projection, free
+from poise.crew import ALONE, Crew, crew
 from poise.distributed import World
 from poise.errors import CancelledError, InputError, PoiseWarning
 from poise.losses import Loss, cross_entropy, gradient, stack_states
@@ -44,6 +46,7 @@ MOST_NUMBERS = 2**25
 # Of these, so many logits and so many weights at a time go through loss and update, to stay in the processor's cache.
 CACHED_LOGITS = 2**19
 CACHED_WEIGHTS = 2**18
+LARGE_STEP = 2**23  # multiplications of a step from which on threads that share an operation are worth being woken
 # Training rows are scaled once and kept if they have at most so many numbers, else whenever they are read (256 MB).
 KEPT_NUMBERS = 2**26
 READ_NUMBERS = 2**22  # of rows that are read at a time
@@ -153,6 +156,11 @@ def _never() -> bool:
     return False
 
 
+def _refuse_if(cancelled: Cancelled, epoch: int, epochs: int) -> None:
+    if cancelled():
+        raise CancelledError(f"cancelled in epoch {epoch + 1} of {epochs}; no head was returned")
+
+
 class _Ticker:
     """Counts finished epochs times heads and reports them."""
 
@@ -171,7 +179,13 @@ def _blocks(recipes: Sequence[Retrain], classes: int, dim: int) -> Iterable[list
         most = max(1, MOST_NUMBERS // (classes * max(recipes[group[0]].plan.batch_size, dim + 1)))
         for first in range(0, len(group), most):
             together = group[first : first + most]
-            yield [i for family in _grouped(together, lambda i: _family_key(recipes[i])) for i in family]
+            families = _grouped(together, lambda i: _family_key(recipes[i]))
+            yield [
+                i
+                for family in families
+                for part in _grouped(family, lambda i: _projection_key(recipes[i]))
+                for i in part
+            ]
 
 
 def _grouped(items: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
@@ -189,75 +203,78 @@ def _pass_key(recipe: Retrain) -> Hashable:
 
 
 def _family_key(recipe: Retrain) -> Hashable:
-    """What must agree for losses and projections to be computed in one call."""
+    """What must agree for losses to be computed in one call."""
+    loss = recipe.loss
     # Which terms of the state are None depends on the parameters only, so any counts show it.
-    state = recipe.loss.init(ClassCounts(torch.tensor([2, 1])))
-    shape = tuple(term is None for term in state)
-    return (*recipe.loss[1:], shape, recipe.projection.apply, recipe.projection.every)
+    shape = () if loss.filled else tuple(term is None for term in loss.init(ClassCounts(torch.tensor([2, 1]))))
+    return (*loss[1:], shape)
+
+
+def _projection_key(recipe: Retrain) -> Hashable:
+    """What must agree for weights to be projected in one call."""
+    return (recipe.projection.apply, recipe.projection.every)
 
 
 class _Batch(NamedTuple):
-    """Rows `x` (b, D + 1) of a batch with labels `y` (B,), and `mean` (b, D + 1), which is x by the share of each row.
+    """Rows `x` (b, D + 1) of a batch with labels `y` (B,), each of which counts by its `heft`, a number or (B, 1).
 
-    `own` (b,) tells which rows of the batch these are: those of this process; None if they are all.
+    `own` (b,) tells which rows of the batch are in x: those of this process; None if they are all.
     """
 
     x: Tensor
-    mean: Tensor
     y: Tensor
+    heft: Tensor | float
     own: Tensor | None
     world: World
 
-    def logits(self, rows: Tensor, memory: "_Memory") -> Tensor:
-        """(G, B, C) of heads with these rows (G, C, D + 1)."""
-        heads, x = len(rows), self.x
-        rows = rows if memory.narrow is None else memory.narrow[:heads].copy_(rows)
-        logits = memory.logits[: heads * len(self.y)].view(heads, len(self.y), -1)
-        if self.own is None and memory.narrow is None:
-            return torch.bmm(x.expand(heads, *x.shape), rows.mT, out=logits)
-        own = torch.bmm(x.expand(heads, *x.shape), rows.mT)
-        if self.own is None:
-            return logits.copy_(own)
-        logits.zero_()
-        logits[:, self.own] = own.to(logits.dtype)
-        return self.world.add(logits)
-
-    def slope_of_rows(self, slope: Tensor, cut: "_Cut") -> Tensor:
-        """(G, C', D + 1) gradient of the mean loss by rows of heads, from that by their logits (G, B, C)."""
-        slope = slope if cut.classes is None else slope[..., cut.classes]
-        slope = slope if self.own is None else slope[:, self.own]
-        mean = self.mean.expand(len(slope), *self.mean.shape)
-        if cut.narrow is None:
-            torch.bmm(slope.mT, mean, out=cut.slopes)
+    def logits(self, rows: Tensor, share: "_Share", out: Tensor) -> None:
+        """Write the logits (G, b, C') of heads with these rows (G, C', D + 1) into `out` (G, B, C')."""
+        x = self.x.expand(len(rows), *self.x.shape)
+        if share.narrow is not None:
+            rows = share.narrow[:, : rows.shape[1]].copy_(rows)
+        if self.own is None and share.narrow is None and out.is_contiguous():
+            torch.bmm(x, rows.mT, out=out)
+        elif self.own is None:
+            out.copy_(torch.bmm(x, rows.mT))
         else:
-            cut.slopes.copy_(torch.bmm(slope.to(mean.dtype).mT, mean, out=cut.narrow))
-        return self.world.add(cut.slopes)
+            out[:, self.own] = torch.bmm(x, rows.mT).to(out.dtype)
 
-
-class _Memory(NamedTuple):
-    """What the families of a block compute in, one after the other.
-
-    `logits` (G B, C) and `slopes` (G, C', D + 1), which says how many classes C' are updated at a time; where products
-    have fewer digits, `narrow` (G, C, D + 1) and `narrow_slopes` (G, C', D + 1) are of their type.
-    """
-
-    logits: Tensor
-    slopes: Tensor
-    narrow: Tensor | None = None
-    narrow_slopes: Tensor | None = None
+    def slope_of_rows(self, slope: Tensor, share: "_Share") -> Tensor:
+        """(G, C', D + 1) gradient of the loss by rows of heads, from that by their logits (G, b, C')."""
+        x = self.x.expand(len(slope), *self.x.shape)
+        found = share.slopes[:, : slope.shape[-1]]
+        if share.narrow is None:
+            torch.bmm(slope.mT, x, out=found)
+        else:
+            found.copy_(torch.bmm(slope.mT, x, out=share.narrow[:, : slope.shape[-1]]))
+        return self.world.add(found)
 
 
 class _Cut(NamedTuple):
-    """Weights that are updated at a time: those of all classes, or, of a wide head, of some (`classes`).
+    """Weights that are updated at a time: those of some `classes` of a wide head, else all; views of the family's."""
 
-    `leaves` and `velocities` are views of the family's; `slopes` and `narrow` (G, C', D + 1) are memory.
-    """
-
-    classes: slice | None
+    classes: slice
     leaves: Leaves
     velocities: Leaves
+
+
+class _Share(NamedTuple):
+    """What one thread does of a step of a family: its cuts, one after the other in the same memory.
+
+    `slopes` (G, C', D + 1) is for gradients, and `narrow`, where products have fewer digits, of their type and size.
+    """
+
+    cuts: Sequence[_Cut]
     slopes: Tensor
     narrow: Tensor | None
+
+
+class _Projected(NamedTuple):
+    """Heads of a family that share a projection, each with its own radius (G',)."""
+
+    heads: slice
+    projection: Projection
+    radius: Tensor
 
 
 class _Columns(NamedTuple):
@@ -270,39 +287,68 @@ class _Columns(NamedTuple):
 
 @dataclass
 class _Family:
-    """Consecutive heads of a block that share loss functions and projection, few enough to stay in the cache.
+    """Consecutive heads of a block that share loss functions, few enough to stay in the cache.
 
     `state` is stacked over them; all tensors but `frozen` are changed in place, the parts of the block's that are
-    theirs.
+    theirs. `logits` (G B, C) is memory.
     """
 
     loss: Loss
     state: Any
-    projection: Projection
-    radius: Tensor
+    projected: Sequence[_Projected]
     leaves: Leaves
     frozen: Leaves
-    cuts: Sequence[_Cut]
+    shares: Sequence[_Share]
     columns: Sequence[_Columns]
-    memory: _Memory
+    logits: Tensor
 
-    def step(self, batch: _Batch, part: Part, nesterov: bool, at: int) -> None:
+    def run(
+        self, batches: Sequence[_Batch], first: int, recipe: Retrain, ask: Callable[[], None], workers: Crew
+    ) -> None:
+        """The steps from number `first` on, one per batch; each begins by asking whether to go on."""
+        for at, batch in enumerate(batches, first):
+            ask()
+            self.step(batch, recipe.part, recipe.plan.nesterov, at, workers)
+            self.project("step")
+
+    def step(self, batch: _Batch, part: Part, nesterov: bool, at: int, workers: Crew) -> None:
         """Step `at` of momentum SGD."""
-        logits = batch.logits(part.join(self.leaves, self.frozen), self.memory)
-        slope, self.state = gradient(self.loss, logits, batch.y, self.state)
-        for cut in self.cuts:
-            pulled = part.pull(batch.slope_of_rows(slope, cut), cut.leaves, self.frozen)
-            for leaf, velocity, pull, column in zip(cut.leaves, cut.velocities, pulled, self.columns, strict=True):
-                pull.addcmul_(leaf, column.decay)
-                velocity.mul_(column.momentum).add_(pull)
-                moved = pull.addcmul_(velocity, column.momentum) if nesterov else velocity
-                leaf.addcmul_(moved, column.rates[at], value=-1)
+        slope = self.slope(batch, part, workers)
+
+        def move(share: _Share) -> None:
+            for cut in share.cuts:
+                pulled = part.pull(batch.slope_of_rows(slope[..., cut.classes], share), cut.leaves, self.frozen)
+                for leaf, velocity, pull, column in zip(cut.leaves, cut.velocities, pulled, self.columns, strict=True):
+                    pull.addcmul_(leaf, column.decay)
+                    velocity.mul_(column.momentum).add_(pull)
+                    moved = pull.addcmul_(velocity, column.momentum) if nesterov else velocity
+                    leaf.addcmul_(moved, column.rates[at], value=-1)
+
+        workers.map(move, self.shares)
+
+    def slope(self, batch: _Batch, part: Part, workers: Crew) -> Tensor:
+        """(G, b, C) gradient of the mean loss by the logits of rows that are here; the state of the loss goes on."""
+        heads, rows = len(self.columns[0].decay), len(batch.y)
+        logits = self.logits[: heads * rows].view(heads, rows, -1)
+        if batch.own is not None:
+            logits.zero_()
+
+        def fill(share: _Share) -> None:
+            for cut in share.cuts:
+                rows_of = cut.leaves[0] if part.whole else part.join(self.leaves, self.frozen)
+                batch.logits(rows_of, share, logits[..., cut.classes])
+
+        workers.map(fill, self.shares)
+        slope, self.state = gradient(self.loss, batch.world.add(logits), batch.y, self.state)
+        slope = torch.mul(slope, batch.heft, out=logits)
+        return (slope if batch.own is None else slope[:, batch.own]).to(batch.x.dtype)
 
     def project(self, moment: str) -> None:
-        """Apply the projection if it is due at this moment."""
-        if self.projection.every == moment:
-            weight = self.leaves[0][..., :-1]
-            weight.copy_(self.projection.apply(weight, self.radius))
+        """Apply the projections that are due at this moment."""
+        for heads, projection, radius in self.projected:
+            if projection.every == moment:
+                weight = self.leaves[0][heads, ..., :-1]
+                weight.copy_(projection.apply(weight, radius))
 
 
 class _Block:
@@ -313,11 +359,16 @@ class _Block:
         first = recipes[0]
         self.part, self.sampler, self.plan = first.part, first.sampler, first.plan
         self.dtype = problem.train.dtype
+        self.batch_rows = min(self.plan.batch_size, len(problem.train))
+        # Processes that share rows must add in one order, and a GPU is busy with one thread.
+        self.threads = torch.get_num_threads() if self.world.alone and not problem.train.x.is_cuda else 1
         self.digits = torch.bfloat16 if self.plan.matmul == "bfloat16" else self.dtype
         self.space = space_of(problem.train, self.plan.scale_features, self.part.unit_features, self.world)
         weight = problem.train.weight
         self.weight = None if weight is None else (weight / weight.mean()).to(self.dtype).unsqueeze(-1)
         self.steps = self.plan.steps(len(problem.train))
+        batches = max(1, READ_NUMBERS // (self.batch_rows * (problem.train.dim + 1)))
+        self.read_rows = self.batch_rows * min(batches, self.steps)
         self.rates = self.column([learning_rates(r.plan, self.steps).flatten().tolist() for r in recipes])
         self.decay = self.column([r.plan.weight_decay for r in recipes])
         self.momentum = self.column([r.plan.momentum for r in recipes])
@@ -339,46 +390,71 @@ class _Block:
 
     def make_families(self, problem: Problem) -> list[_Family]:
         """The families of this block, whose heads stand side by side."""
-        families, first, memory = [], 0, self.memory()
-        most = len(memory.slopes)
-        for group in _grouped(range(len(self.recipes)), lambda i: _family_key(self.recipes[i])):
-            for members in (group[i : i + most] for i in range(0, len(group), most)):
-                recipes = [self.recipes[i] for i in members]
-                radii = [recipe.projection.radius(problem.head) / self.space.factor for recipe in recipes]
-                heads = slice(first, first + len(members))
-                leaves, frozen, velocities = (
-                    tuple(tensor[heads] for tensor in tensors) for tensors in (self.leaves, self.frozen, self.velocity)
-                )
-                family = _Family(
-                    loss=recipes[0].loss,
-                    state=stack_states([recipe.loss.init(problem.train.counts) for recipe in recipes], self.rates),
-                    projection=recipes[0].projection,
-                    radius=self.column(radii),
-                    leaves=leaves,
-                    frozen=frozen,
-                    cuts=_cuts(leaves, velocities, memory),
-                    columns=[self.columns_of(leaf, heads) for leaf in leaves],
-                    memory=memory,
-                )
-                families.append(family)
-                first += len(members)
+        groups = _grouped(range(len(self.recipes)), lambda i: _family_key(self.recipes[i]))
+        most = self.together()
+        parts = [group[i : i + most] for group in groups for i in range(0, len(group), most)]
+        families, first = [], 0
+        for members in parts:
+            recipes = [self.recipes[i] for i in members]
+            heads = slice(first, first + len(members))
+            leaves, frozen, velocities = (
+                tuple(tensor[heads] for tensor in tensors) for tensors in (self.leaves, self.frozen, self.velocity)
+            )
+            family = _Family(
+                loss=recipes[0].loss,
+                state=self.states([recipe.loss for recipe in recipes]),
+                projected=self.projections(recipes, problem.head),
+                leaves=leaves,
+                frozen=frozen,
+                shares=self.shares(leaves, velocities, self.threads if len(parts) == 1 else 1),
+                columns=[self.columns_of(leaf, heads) for leaf in leaves],
+                logits=self.rates.new_empty(len(members) * self.batch_rows, len(problem.train.counts)),
+            )
+            families.append(family)
+            first += len(members)
         return families
 
-    def memory(self) -> _Memory:
-        """Memory for as many heads, and classes of them, as stay in the processor's cache."""
+    def states(self, losses: Sequence[Loss]) -> Any:
+        """The first states of losses of a family, stacked."""
+        counts, filled = self.features.counts, losses[0].filled
+        full = None if filled is None else (lambda state: filled(state, counts))
+        return stack_states([loss.init(counts) for loss in losses], self.rates, full)
+
+    def projections(self, recipes: Sequence[Retrain], head: Head | None) -> list[_Projected]:
+        """The projections of a family, whose heads are sorted by them."""
+        found, first = [], 0
+        for group in _grouped(range(len(recipes)), lambda i: _projection_key(recipes[i])):
+            radius = self.column([recipes[i].projection.radius(head) / self.space.factor for i in group])
+            found.append(_Projected(slice(first, first + len(group)), recipes[group[0]].projection, radius))
+            first += len(group)
+        return found
+
+    def together(self) -> int:
+        """How many heads of a family stay in the processor's cache; fewer, if that gives every thread a family."""
         classes, columns = len(self.features.counts), self.features.dim + 1
-        batch = min(self.plan.batch_size, len(self.features))
-        fitting = min(CACHED_LOGITS // (batch * classes), CACHED_WEIGHTS // (classes * columns))
-        most = min(len(self.recipes), max(1, fitting))
+        fitting = min(CACHED_LOGITS // (self.batch_rows * classes), CACHED_WEIGHTS // (classes * columns))
+        return max(1, min(fitting, -(-len(self.recipes) // self.threads)))
+
+    def shares(self, leaves: Leaves, velocities: Leaves, threads: int) -> list[_Share]:
+        """The work of a family on its leaves (G, C, ...), for so many threads."""
+        heads, classes, columns = len(leaves[0]), len(self.features.counts), self.features.dim + 1
         # A part of a head is small, and its gradient one sum: only whole heads are cut.
-        at_once = min(classes, max(1, CACHED_WEIGHTS // columns)) if self.part.whole and most == 1 else classes
+        size = min(classes, max(1, CACHED_WEIGHTS // columns)) if self.part.whole and heads == 1 else classes
+        if size == classes:
+            cuts = [_Cut(slice(None), leaves, velocities)]
+        else:
+            parts = (slice(first, min(first + size, classes)) for first in range(0, classes, size))
+            cuts = [_Cut(part, (leaves[0][:, part],), (velocities[0][:, part],)) for part in parts]
         wide = columns if columns < ALIGNED_FROM else -(-columns // ALIGNED) * ALIGNED
-        logits = self.rates.new_empty(most * batch, classes)
-        slopes = self.rates.new_empty(most, at_once, wide)[..., :columns]
-        if self.digits == self.dtype:
-            return _Memory(logits, slopes)
-        narrow = self.rates.new_empty(most, classes, columns, dtype=self.digits)
-        return _Memory(logits, slopes, narrow, torch.empty_like(slopes, dtype=self.digits))
+        few = self.digits != self.dtype
+        return [
+            _Share(
+                cuts[thread::threads],
+                self.rates.new_empty(heads, size, wide)[..., :columns],
+                self.rates.new_empty(heads, size, wide, dtype=self.digits)[..., :columns] if few else None,
+            )
+            for thread in range(min(threads, len(cuts)))
+        ]
 
     def columns_of(self, leaf: Tensor, heads: slice) -> _Columns:
         """The settings of some heads for this leaf (G, ...)."""
@@ -391,7 +467,8 @@ class _Block:
         alive = torch.ones(len(self.recipes), dtype=torch.bool)
         path = [self.rows().clone()]
         for epoch in range(self.plan.epochs):
-            self.epoch(epoch, cancelled)
+            with self.workers() as workers:
+                self.epoch(epoch, partial(_refuse_if, cancelled, epoch, self.plan.epochs), workers)
             rows, before = self.rows(), path[-1]
             finite = torch.isfinite(rows).flatten(1).all(dim=1).cpu()
             self.report_lost(alive & ~finite, epoch)
@@ -423,31 +500,48 @@ class _Block:
         views = self.features.training_views
         if views.numel() > KEPT_NUMBERS:
             return None
-        return [self.space.rows(view, self.dtype) for view in views]
+        return [self.space.rows(view, self.dtype).to(self.digits) for view in views]
 
     def read(self, view: int, rows: Tensor) -> Tensor:
-        """(n, D + 1) some rows of a training view, as they are trained on."""
-        if self.kept is not None:
-            return self.kept[view][rows]
-        return self.space.rows(self.features.training_views[view][rows], self.dtype)
+        """(n, D + 1) some rows of a training view, as they are trained on, in memory that the next ones take."""
+        if self.kept is None:
+            return self.space.rows(self.features.training_views[view][rows], self.dtype).to(self.digits)
+        return torch.index_select(self.kept[view], 0, rows, out=self.read_memory[: len(rows)])
 
-    def epoch(self, epoch: int, cancelled: Cancelled) -> None:
-        """One epoch of steps."""
-        plan = self.plan
+    @cached_property
+    def read_memory(self) -> Tensor:
+        """Memory for the rows that are read at a time."""
+        return self.rates.new_empty(self.read_rows, self.features.dim + 1, dtype=self.digits)
+
+    @contextmanager
+    def workers(self) -> Iterator[Crew]:
+        """A thread for each family, or for each share of the only one; else torch's own, where that pays."""
+        pieces = max(len(self.families), len(self.families[0].shares))
+        multiplications = self.batch_rows * len(self.features.counts) * self.features.dim
+        if self.threads == 1 or (pieces == 1 and multiplications >= LARGE_STEP):
+            yield ALONE
+            return
+        with crew(min(pieces, self.threads)) as found:
+            yield found
+
+    def epoch(self, epoch: int, ask: Callable[[], None], workers: Crew) -> None:
+        """One epoch of steps; families run through some batches each, since none needs another."""
+        first = epoch * self.steps
         for family in self.families:
             if family.loss.epoch is not None:
-                family.state = family.loss.epoch(family.state, epoch, plan.epochs)
-        for step, batch in enumerate(self.batches(epoch), epoch * self.steps):
-            if cancelled():
-                raise CancelledError(f"cancelled in epoch {epoch + 1} of {plan.epochs}; no head was returned")
-            for family in self.families:
-                family.step(batch, self.part, plan.nesterov, step)
-                family.project("step")
+                family.state = family.loss.epoch(family.state, epoch, self.plan.epochs)
+        for batches in self.read_batches(epoch):
+            run = partial(_Family.run, batches=batches, first=first, recipe=self.recipes[0], ask=ask)
+            if len(self.families) == 1:
+                run(self.families[0], workers=workers)
+            else:
+                workers.map(partial(run, workers=ALONE), self.families)
+            first += len(batches)
         for family in self.families:
             family.project("epoch")
 
-    def batches(self, epoch: int) -> Iterator[_Batch]:
-        """The batches of an epoch, in order."""
+    def read_batches(self, epoch: int) -> Iterator[list[_Batch]]:
+        """The batches of an epoch in order, some at a time."""
         features, size = self.features, self.plan.batch_size
         order = self.sampler(features.y, features.counts, epoch, self.plan.epochs, self.seed)
         if isinstance(features.x, Shards):
@@ -455,39 +549,18 @@ class _Block:
             order = windowed(order, len(features), max(1, BLOCK_NUMBERS // features.dim), window, epoch, self.seed)
         order = order[: self.steps * size].to(features.y.device)
         view = epoch % len(features.training_views)
-        some = max(1, READ_NUMBERS // (size * (features.dim + 1))) * size
-        for read in torch.split(order, some):
+        for read in torch.split(order, self.read_rows):
             mine = None if self.world.alone else self.world.owns(read, len(features))
-            x, taken = self.read(view, read if mine is None else read[mine]), 0
+            x, taken, batches = self.read(view, read if mine is None else read[mine]), 0, []
             for first in range(0, len(read), size):
                 rows = read[first : first + size]
                 own = None if mine is None else mine[first : first + size].nonzero().flatten()
                 here = len(rows if own is None else own)
-                yield self.batch(x[taken : taken + here], rows, own)
+                batches.append(self.batch(x[taken : taken + here], rows, own))
                 taken += here
+            yield batches
 
     def batch(self, x: Tensor, rows: Tensor, own: Tensor | None) -> _Batch:
         """The batch of these rows (B,), of which `x` (b, D + 1) are here."""
-        # The batch average, and the row weights, taken where they are cheapest.
-        heft = 1.0 if self.weight is None else self.weight[rows if own is None else rows[own]]
-        mean = x * (heft / len(rows))
-        return _Batch(x.to(self.digits), mean.to(self.digits), self.features.y[rows], own, self.world)
-
-
-def _cuts(leaves: Leaves, velocities: Leaves, memory: _Memory) -> list[_Cut]:
-    """The leaves (G, C, ...) in as many cuts as the memory asks for."""
-    heads, (_, most, _), classes = len(leaves[0]), memory.slopes.shape, memory.logits.shape[-1]
-    slopes, narrow = memory.slopes[:heads], None if memory.narrow_slopes is None else memory.narrow_slopes[:heads]
-    if most == classes:
-        return [_Cut(None, leaves, velocities, slopes, narrow)]
-    parts = [slice(first, min(first + most, classes)) for first in range(0, classes, most)]
-    return [
-        _Cut(
-            part,
-            tuple(leaf[:, part] for leaf in leaves),
-            tuple(velocity[:, part] for velocity in velocities),
-            slopes[:, : part.stop - part.start],
-            None if narrow is None else narrow[:, : part.stop - part.start],
-        )
-        for part in parts
-    ]
+        heft = 1 / len(rows) if self.weight is None else self.weight[rows] / len(rows)
+        return _Batch(x, self.features.y[rows], heft, own, self.world)

@@ -56,7 +56,11 @@ def focal(*, gamma: float = 2.0, weigh: Callable[[ClassCounts], Tensor] | None =
     Raises: InputError if gamma is negative.
     """
     check_inside("gamma", gamma, 0, float("inf"), "focal loss uses 0.5 to 5")
-    return Loss(partial(_focal, gamma=gamma, weigh=weigh), focal_losses, focal_gradient)
+    return Loss(partial(_focal, gamma=gamma, weigh=weigh), focal_losses, focal_gradient, filled=_filled)
+
+
+def _filled(terms: FocalTerms, counts: ClassCounts) -> FocalTerms:
+    return terms if terms.weight is not None else terms._replace(weight=torch.ones_like(counts.prior))
 
 
 def _focal(counts: ClassCounts, *, gamma: float, weigh: Callable[[ClassCounts], Tensor] | None) -> FocalTerms:

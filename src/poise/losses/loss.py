@@ -26,13 +26,16 @@ Step = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 class Loss(NamedTuple):
     """A loss. `grad` has the signature of `apply` and returns d loss / d logits; without it autograd is used.
 
-    `apply` leaves the logits as they are; `grad` may write over them, which saves the memory of a batch.
+    `apply` leaves the logits as they are; `grad` may write over them, which saves the memory of a batch. Terms of a
+    state may be None where they would do nothing; `filled` gives the same state with all terms, so that heads which
+    leave out different ones are computed in one call.
     """
 
     init: Callable[[ClassCounts], Any]
     apply: Step
     grad: Step | None = None
     epoch: Callable[[Any, int, int], Any] | None = None  # (state, epoch from 0, epochs) -> state of that epoch
+    filled: Callable[[Any, ClassCounts], Any] | None = None
 
 
 def gradient(loss: Loss, logits: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -54,12 +57,18 @@ def gradient(loss: Loss, logits: Tensor, y: Tensor, state: Any) -> tuple[Tensor,
     return slope, after
 
 
-def stack_states(states: Sequence[Any], like: Tensor) -> Any:
+def stack_states(states: Sequence[Any], like: Tensor, filled: Callable[[Any], Any] | None = None) -> Any:
     """States of one family as one, every term stacked along a new leading dimension, in the dtype of `like`.
 
-    Raises: InputError if a term is None in some states only.
+    Terms that are None in some states only are taken from `filled`, which writes them out.
+
+    Raises: InputError if there is none.
     """
     columns = list(zip(*states, strict=True))
+    if filled is not None:
+        whole = zip(*(filled(state) for state in states), strict=True)
+        mixed = [len({term is None for term in terms}) > 1 for terms in columns]
+        columns = [full if some else terms for terms, full, some in zip(columns, whole, mixed, strict=True)]
     if any(len({term is None for term in terms}) > 1 for terms in columns):
         raise InputError("states of one family have the same terms; a term is None in some of these only")
     return _with_terms(states[0], [None if terms[0] is None else torch.stack(terms).to(like) for terms in columns])

@@ -133,8 +133,16 @@ def _deferred(terms: SoftmaxTerms, epoch: int, epochs: int) -> SoftmaxTerms:
     return terms._replace(weight=terms.later) if due else terms
 
 
+def _filled(terms: SoftmaxTerms, counts: ClassCounts) -> SoftmaxTerms:
+    """The same terms, written out: adding 0 and multiplying by 1 changes no bit."""
+    one, zero = torch.ones_like(counts.prior), torch.zeros_like(counts.prior)
+    weight = one if terms.weight is None else terms.weight
+    neutral = SoftmaxTerms(scale=one, shift=zero, margin=zero, spread=zero, weight=weight, later=weight)
+    return SoftmaxTerms(*(n if term is None else term for term, n in zip(terms, neutral, strict=True)))
+
+
 def _softmax(init: Callable[[ClassCounts], SoftmaxTerms]) -> Loss:
-    return Loss(init, softmax_losses, softmax_gradient, _deferred)
+    return Loss(init, softmax_losses, softmax_gradient, _deferred, _filled)
 
 
 def cross_entropy() -> Loss:
