@@ -451,7 +451,7 @@ class _Block:
             _Share(
                 cuts[thread::threads],
                 self.rates.new_empty(heads, size, wide)[..., :columns],
-                self.rates.new_empty(heads, size, wide, dtype=self.digits)[..., :columns] if few else None,
+                self.rates.new_empty(heads, size, columns, dtype=self.digits) if few else None,
             )
             for thread in range(min(threads, len(cuts)))
         ]
