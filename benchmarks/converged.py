@@ -267,8 +267,10 @@ def main() -> None:
         ]
         for row in result["path"]:
             print(f"path {row['dtype']}: {row['seconds']}, ratio {row['ratio']:.1f}", flush=True)
-    if not given.quick and given.only is None:
-        write_atomically(Path("benchmarks/results/converged.json"), json.dumps(result, indent=1) + "\n")
+    if not given.quick:
+        path_of_results = Path("benchmarks/results/converged.json")
+        before = json.loads(path_of_results.read_text()) if given.only and path_of_results.exists() else {}
+        write_atomically(path_of_results, json.dumps(before | result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ experiments/results/elimination.md.
 """
 
 import argparse
+import json
 import os
 import statistics
 import warnings
@@ -149,7 +150,8 @@ def main() -> None:
     chosen = [given.only] if given.only else list(makers)
     found = {name: measured(makers[name](given), given.repeats) for name in chosen}
     print(described(facts, load()))
-    write({"machine": facts, "load_after": load(), "epochs": given.epochs, **found}, given)
+    before = json.loads(given.out.read_text()) if given.only and given.out.exists() else {}
+    write({**before, "machine": facts, "load_after": load(), "epochs": given.epochs, **found}, given)
 
 
 if __name__ == "__main__":
