@@ -20,6 +20,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from measuring import machine, ratio, timed
 from torch import Tensor
 
 from poise import Problem, Retrain, Spec, fit_heads
+from poise.crew import crew
 from poise.data import DEMO_SETS, load_demo
 from poise.files import write_atomically
 from poise.methods import defaults, from_spec
@@ -105,7 +107,7 @@ class Sizes(NamedTuple):
     columns: int
 
 
-Step = Callable[[Tensor], None]
+Epoch = Callable[[Sequence[Tensor]], None]  # one step per batch (B, columns)
 
 
 def momentum(weight: Tensor, velocity: Tensor, slope: Tensor, lr: Tensor) -> None:
@@ -114,61 +116,93 @@ def momentum(weight: Tensor, velocity: Tensor, slope: Tensor, lr: Tensor) -> Non
     weight.addcmul_(velocity, lr, value=-1)
 
 
-def one_product(sizes: Sizes) -> Step:
+def one_product(sizes: Sizes) -> Epoch:
     """All heads as the columns of one matrix product: logits (B, G C)."""
     g, c, d = sizes
     weight, lr = torch.randn(g * c, d) * 0.1, torch.full((g * c, 1), 1e-3)
     velocity, slope = torch.zeros_like(weight), torch.empty_like(weight)
 
-    def step(x: Tensor) -> None:
-        logits = x @ weight.T
-        p = torch.softmax(logits.view(len(x), g, c), dim=-1)
-        torch.mm(p.view(len(x), g * c).T, x, out=slope)
-        momentum(weight, velocity, slope, lr)
+    def epoch(batches: Sequence[Tensor]) -> None:
+        for x in batches:
+            logits = x @ weight.T
+            p = torch.softmax(logits.view(len(x), g, c), dim=-1)
+            torch.mm(p.view(len(x), g * c).T, x, out=slope)
+            momentum(weight, velocity, slope, lr)
 
-    return step
-
-
-def batched(sizes: Sizes, together: int) -> Step:
-    """A batched matrix product over `together` heads at a time: logits (G, B, C)."""
-    g, c, d = sizes
-    weight, lr = torch.randn(g, c, d) * 0.1, torch.full((g, 1, 1), 1e-3)
-    velocity, slope = torch.zeros_like(weight), torch.empty_like(weight)
-
-    def step(x: Tensor) -> None:
-        for w, v, s, rate in zip(*(t.split(together) for t in (weight, velocity, slope, lr)), strict=True):
-            rows = x.expand(len(w), *x.shape)
-            p = torch.softmax(torch.bmm(rows, w.mT), dim=-1)
-            torch.bmm(p.mT, rows, out=s)
-            momentum(w, v, s, rate)
-
-    return step
+    return epoch
 
 
-LIMITS: dict[str, Callable[[Sizes], Step]] = {
+class Part:
+    """Some heads by themselves: a batched product, logits (G, B, C), in memory of their own."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        g, c, d = sizes
+        self.weight, self.lr = torch.randn(g, c, d) * 0.1, torch.full((g, 1, 1), 1e-3)
+        self.velocity, self.slope = torch.zeros_like(self.weight), torch.empty_like(self.weight)
+        self.logits = torch.empty(0)
+
+    def step(self, x: Tensor) -> None:
+        """Products, softmax, momentum."""
+        rows = x.expand(len(self.weight), *x.shape)
+        shape = (len(self.weight), len(x), self.weight.shape[1])
+        self.logits = self.logits if self.logits.shape == shape else torch.empty(shape)
+        torch.bmm(rows, self.weight.mT, out=self.logits)
+        p = torch.softmax(self.logits, dim=-1, out=self.logits)
+        torch.bmm(p.mT, rows, out=self.slope)
+        momentum(self.weight, self.velocity, self.slope, self.lr)
+
+
+def parts(sizes: Sizes, together: int) -> list[Part]:
+    """All heads, so many in a part."""
+    return [Part(sizes._replace(heads=min(together, sizes.heads - at))) for at in range(0, sizes.heads, together)]
+
+
+def batched(sizes: Sizes, together: int) -> Epoch:
+    """So many heads at a time; operations are shared among threads."""
+    all_parts = parts(sizes, together)
+
+    def epoch(batches: Sequence[Tensor]) -> None:
+        for x in batches:
+            for part in all_parts:
+                part.step(x)
+
+    return epoch
+
+
+def threaded(sizes: Sizes, together: int) -> Epoch:
+    """So many heads at a time, which go through all batches on one thread."""
+    all_parts = parts(sizes, together)
+
+    def epoch(batches: Sequence[Tensor]) -> None:
+        with crew(torch.get_num_threads()) as workers:
+            workers.map(lambda part: [part.step(x) for x in batches], all_parts)
+
+    return epoch
+
+
+LIMITS: dict[str, Callable[[Sizes], Epoch]] = {
     "one matrix product": one_product,
     "batched product": lambda sizes: batched(sizes, sizes.heads),
-    "batched product, 32 heads at a time": lambda sizes: batched(sizes, 32),
-    "batched product, 16 heads at a time": lambda sizes: batched(sizes, 16),
-    "batched product, 8 heads at a time": lambda sizes: batched(sizes, 8),
+    **{f"batched product, {n} heads at a time": partial(batched, together=n) for n in (8, 16, 32)},
+    **{
+        f"batched product, {n} heads at a time on a thread of their own": partial(threaded, together=n)
+        for n in (8, 16, 32)
+    },
 }
 
 
-def limit_forms(sizes: Sizes, x: Tensor, steps: int) -> dict[str, float]:
-    """Seconds of one step in every form: the best of three runs of `steps` steps each."""
-    seconds = {}
-    for name, make in LIMITS.items():
-        step = make(sizes)
-        seconds[name] = min(timed(lambda step=step: [step(x) for _ in range(steps)]) for _ in range(3)) / steps
-    return seconds
+def limit_forms(sizes: Sizes, batches: Sequence[Tensor]) -> dict[str, float]:
+    """Seconds of the batches in every form: the best of three runs, the forms taking turns."""
+    made = {name: make(sizes) for name, make in LIMITS.items()}
+    runs = [{name: timed(lambda epoch=epoch: epoch(batches)) for name, epoch in made.items()} for _ in range(3)]
+    return {name: min(seconds[name] for seconds in runs) for name in made}
 
 
 def run_limit(form: str, sizes: Sizes, x: Tensor, epochs: int, batch: int) -> None:
     """As many steps as the pass takes, the short batch at the end of an epoch included."""
-    step = LIMITS[form](sizes)
+    epoch = LIMITS[form](sizes)
     for _ in range(epochs):
-        for rows in x.split(batch):
-            step(rows)
+        epoch(x.split(batch))
 
 
 # --- what one might write instead -------------------------------------------------------------------------------------
@@ -311,7 +345,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     problem = load_demo(args.set).problem
     sizes = Sizes(args.heads, len(problem.train.counts), problem.train.dim + 1)
-    forms = limit_forms(sizes, torch.randn(args.batch, sizes.columns), 3 if args.quick else 30)
+    forms = limit_forms(sizes, torch.randn(args.batch * (3 if args.quick else 80), sizes.columns).split(args.batch))
     form = min(forms, key=forms.__getitem__)
     few = 1 if args.quick else 4
     for train in (plain_head, loader_head):
@@ -333,7 +367,7 @@ def main() -> None:
             "mix": [str(spec) for spec in MIX],
         },
         "limit_form": form,
-        "limit_step_seconds": forms,
+        "limit_forms_seconds": forms,
         "measured": runs[-1][1],
         "repeats": [seconds for seconds, _ in runs],
     }

@@ -51,7 +51,7 @@ def converged(*, loss: str = "cross_entropy", weight_decay: float = 1e-4, **para
 
 
 def _converged(problem: Problem, seed: int = 0, *, loss: Loss, weight_decay: float) -> Head:
-    return fit_converged(problem.train, loss, weight_decay=weight_decay)
+    return fit_path(problem.train, loss, [weight_decay], world=problem.world)[0].head
 
 
 class Converged(NamedTuple):

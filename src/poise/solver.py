@@ -46,7 +46,7 @@ MOST_NUMBERS = 2**25
 # Of these, so many logits and so many weights at a time go through loss and update, to stay in the processor's cache.
 CACHED_LOGITS = 2**19
 CACHED_WEIGHTS = 2**18
-LARGE_STEP = 2**23  # multiplications of a step from which on threads that share an operation are worth being woken
+LARGE_STEP = 2**23  # multiplications of a product, for all heads of a step, from which on more threads than one pay
 # Training rows are scaled once and kept if they have at most so many numbers, else whenever they are read (256 MB).
 KEPT_NUMBERS = 2**26
 READ_NUMBERS = 2**22  # of rows that are read at a time
@@ -361,7 +361,10 @@ class _Block:
         self.dtype = problem.train.dtype
         self.batch_rows = min(self.plan.batch_size, len(problem.train))
         # Processes that share rows must add in one order, and a GPU is busy with one thread.
-        self.threads = torch.get_num_threads() if self.world.alone and not problem.train.x.is_cuda else 1
+        self.own_threads = self.world.alone and not problem.train.x.is_cuda
+        self.multiplications = self.batch_rows * len(problem.train.counts) * problem.train.dim
+        pays = self.own_threads and self.multiplications * len(recipes) >= LARGE_STEP
+        self.threads = torch.get_num_threads() if pays else 1
         self.digits = torch.bfloat16 if self.plan.matmul == "bfloat16" else self.dtype
         self.space = space_of(problem.train, self.plan.scale_features, self.part.unit_features, self.world)
         weight = problem.train.weight
@@ -517,8 +520,7 @@ class _Block:
     def workers(self) -> Iterator[Crew]:
         """A thread for each family, or for each share of the only one; else torch's own, where that pays."""
         pieces = max(len(self.families), len(self.families[0].shares))
-        multiplications = self.batch_rows * len(self.features.counts) * self.features.dim
-        if self.threads == 1 or (pieces == 1 and multiplications >= LARGE_STEP):
+        if not self.own_threads or (pieces == 1 and self.multiplications >= LARGE_STEP):
             yield ALONE
             return
         with crew(min(pieces, self.threads)) as found:
