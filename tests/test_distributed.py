@@ -77,6 +77,20 @@ def test_normalisation_over_two_processes_is_that_of_the_whole_batch(tmp_path: P
     assert launched(normalises, tmp_path, ranks=2) == [0, 0]
 
 
+def adds_strided(world: World, folder: Path) -> None:
+    """Sums of tensors whose numbers do not lie one after the other."""
+    memory = torch.arange(24.0).view(2, 3, 4) * (world.rank + 1)
+    for tensor in (memory[..., :3], memory[:, 1:].mT, memory[:, ::2]):
+        expected, before = tensor * 3 / (world.rank + 1), memory.clone()
+        torch.testing.assert_close(world.add(tensor), expected)
+        tensor.copy_(expected / 3 * (world.rank + 1))
+        torch.testing.assert_close(memory, before)  # and nothing beside them is touched
+
+
+def test_strided_tensors_are_added_too(tmp_path: Path) -> None:
+    assert launched(adds_strided, tmp_path, ranks=2) == [0, 0]
+
+
 def leaves_early(world: World, folder: Path) -> None:
     if world.rank != 1:
         world.wait()

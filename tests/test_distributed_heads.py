@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from poise import solver
 from poise.distributed import World
 from poise.losses import gala
 from poise.methods import build
@@ -18,6 +19,7 @@ from poise.types import Problem
 from stage1_child import launched
 
 KILLED = -signal.SIGKILL
+LIMITS = solver.ALIGNED_FROM, solver.CACHED_WEIGHTS
 NAMES = ("crt", "gala", "lws", "cosine", "los", "weight_balancing", "marc", "class_balanced")
 
 
@@ -40,6 +42,7 @@ CASES = {
     "a fresh stage-1 head": lambda: (problem(head=False), recipes()),
     "batches smaller than the processes": lambda: (problem(), recipes(batch=1, epochs=1)[:2]),
     "one batch of all rows": lambda: (problem(), recipes(batch=1000)),
+    "wide heads, cut by classes": lambda: (problem(), recipes()),
     "statistics of rows in their order": lambda: (problem(), [Retrain(loss=gala(accumulate="sum"))]),
 }
 
@@ -48,6 +51,8 @@ def fits(world: World, folder: Path) -> None:
     """All cases by the processes of the world; writes what is wrong into its exit code by an assertion."""
     for name, case in CASES.items():
         given, asked = case()
+        wide = name.startswith("wide")
+        solver.ALIGNED_FROM, solver.CACHED_WEIGHTS = (1, 13) if wide else LIMITS
         alone = fit_heads(given, asked)
         together = fit_heads(replace(given, world=world), asked)
         for one, other in zip(alone, together, strict=True):
@@ -75,9 +80,7 @@ def reads(world: World, folder: Path) -> None:
         return rows(self, numbers)
 
     stored = replace(given.train, x=Shards(given.train.x.split([half, len(given.train) - half], dim=1)))
-    import poise.solver
-
-    poise.solver.KEPT_NUMBERS = 0
+    solver.KEPT_NUMBERS = 0
     Shards.rows = seen  # type: ignore[method-assign]
     fit_heads(Problem(stored, world=world), [build("ce", start="fresh", epochs=2, batch_size=16)])
     assert read == set(range(half) if world.rank == 0 else range(half, len(given.train)))

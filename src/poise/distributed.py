@@ -77,9 +77,10 @@ class World:
 
 def _summed(tensor: Tensor) -> Tensor:
     """The sum over all processes, in place."""
+    whole = tensor.contiguous()  # of a strided tensor, the numbers that come first in memory would be added
     with _partners():
-        dist.all_reduce(tensor)
-    return tensor
+        dist.all_reduce(whole)
+    return tensor if whole is tensor else tensor.copy_(whole)
 
 
 @contextmanager
