@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +24,14 @@ from torch import Tensor
 from poise.checks import is_whole
 from poise.constraints import Projection, free
 from poise.crew import ALONE, Crew, crew
-from poise.distributed import World
 from poise.errors import CancelledError, InputError, PoiseWarning
-from poise.losses import Loss, cross_entropy, gradient, stack_states
+from poise.losses import Loss, cross_entropy, stack_states
 from poise.params import Leaves, Part, full
 from poise.plan import Plan, learning_rates
 from poise.sampling import Sampler, instance, windowed
 from poise.shards import Shards
 from poise.space import space_of
+from poise.step import Batch, Columns, Cut, Family, Projected, Share
 from poise.types import ClassCounts, Head, Problem
 
 __all__ = ["Retrain", "Start", "fit_heads", "fresh", "stage1", "with_stage1"]
@@ -215,144 +215,8 @@ def _projection_key(recipe: Retrain) -> Hashable:
     return (recipe.projection.apply, recipe.projection.every)
 
 
-class _Batch(NamedTuple):
-    """Rows `x` (b, D + 1) of a batch with labels `y` (B,), each of which counts by its `heft`, a number or (B, 1).
-
-    `own` (b,) tells which rows of the batch are in x: those of this process; None if they are all.
-    """
-
-    x: Tensor
-    y: Tensor
-    heft: Tensor | float
-    own: Tensor | None
-    world: World
-
-    def logits(self, rows: Tensor, share: "_Share", out: Tensor) -> None:
-        """Write the logits (G, b, C') of heads with these rows (G, C', D + 1) into `out` (G, B, C')."""
-        x = self.x.expand(len(rows), *self.x.shape)
-        if share.narrow is not None:
-            rows = share.narrow[:, : rows.shape[1]].copy_(rows)
-        if self.own is None and share.narrow is None and out.is_contiguous():
-            torch.bmm(x, rows.mT, out=out)
-        elif self.own is None:
-            out.copy_(torch.bmm(x, rows.mT))
-        else:
-            out[:, self.own] = torch.bmm(x, rows.mT).to(out.dtype)
-
-    def slope_of_rows(self, slope: Tensor, share: "_Share") -> Tensor:
-        """(G, C', D + 1) gradient of the loss by rows of heads, from that by their logits (G, b, C')."""
-        x = self.x.expand(len(slope), *self.x.shape)
-        found = share.slopes[:, : slope.shape[-1]]
-        if share.narrow is None:
-            torch.bmm(slope.mT, x, out=found)
-        else:
-            found.copy_(torch.bmm(slope.mT, x, out=share.narrow[:, : slope.shape[-1]]))
-        return self.world.add(found)
-
-
-class _Cut(NamedTuple):
-    """Weights that are updated at a time: those of some `classes` of a wide head, else all; views of the family's."""
-
-    classes: slice
-    leaves: Leaves
-    velocities: Leaves
-
-
-class _Share(NamedTuple):
-    """What one thread does of a step of a family: its cuts, one after the other in the same memory.
-
-    `slopes` (G, C', D + 1) is for gradients, and `narrow`, where products have fewer digits, of their type and size.
-    """
-
-    cuts: Sequence[_Cut]
-    slopes: Tensor
-    narrow: Tensor | None
-
-
-class _Projected(NamedTuple):
-    """Heads of a family that share a projection, each with its own radius (G',)."""
-
-    heads: slice
-    projection: Projection
-    radius: Tensor
-
-
-class _Columns(NamedTuple):
-    """Settings of the update of a leaf, one entry per head, shaped to multiply it; `rates` has a row per step."""
-
-    rates: Tensor
-    decay: Tensor
-    momentum: Tensor
-
-
-@dataclass
-class _Family:
-    """Consecutive heads of a block that share loss functions, few enough to stay in the cache.
-
-    `state` is stacked over them; all tensors but `frozen` are changed in place, the parts of the block's that are
-    theirs. `logits` (G B, C) is memory.
-    """
-
-    loss: Loss
-    state: Any
-    projected: Sequence[_Projected]
-    leaves: Leaves
-    frozen: Leaves
-    shares: Sequence[_Share]
-    columns: Sequence[_Columns]
-    logits: Tensor
-
-    def run(
-        self, batches: Sequence[_Batch], first: int, recipe: Retrain, ask: Callable[[], None], workers: Crew
-    ) -> None:
-        """The steps from number `first` on, one per batch; each begins by asking whether to go on."""
-        for at, batch in enumerate(batches, first):
-            ask()
-            self.step(batch, recipe.part, recipe.plan.nesterov, at, workers)
-            self.project("step")
-
-    def step(self, batch: _Batch, part: Part, nesterov: bool, at: int, workers: Crew) -> None:
-        """Step `at` of momentum SGD."""
-        slope = self.slope(batch, part, workers)
-
-        def move(share: _Share) -> None:
-            for cut in share.cuts:
-                pulled = part.pull(batch.slope_of_rows(slope[..., cut.classes], share), cut.leaves, self.frozen)
-                for leaf, velocity, pull, column in zip(cut.leaves, cut.velocities, pulled, self.columns, strict=True):
-                    pull.addcmul_(leaf, column.decay)
-                    velocity.mul_(column.momentum).add_(pull)
-                    moved = pull.addcmul_(velocity, column.momentum) if nesterov else velocity
-                    leaf.addcmul_(moved, column.rates[at], value=-1)
-
-        workers.map(move, self.shares)
-
-    def slope(self, batch: _Batch, part: Part, workers: Crew) -> Tensor:
-        """(G, b, C) gradient of the mean loss by the logits of rows that are here; the state of the loss goes on."""
-        heads, rows = len(self.columns[0].decay), len(batch.y)
-        logits = self.logits[: heads * rows].view(heads, rows, -1)
-        if batch.own is not None:
-            logits.zero_()
-
-        def fill(share: _Share) -> None:
-            for cut in share.cuts:
-                rows_of = cut.leaves[0] if part.whole else part.join(self.leaves, self.frozen)
-                batch.logits(rows_of, share, logits[..., cut.classes])
-
-        workers.map(fill, self.shares)
-        slope, self.state = gradient(self.loss, batch.world.add(logits), batch.y, self.state)
-        slope = torch.mul(slope, batch.heft, out=logits)
-        return (slope if batch.own is None else slope[:, batch.own]).to(batch.x.dtype)
-
-    def project(self, moment: str) -> None:
-        """Apply the projections that are due at this moment."""
-        for heads, projection, radius in self.projected:
-            if projection.every == moment:
-                weight = self.leaves[0][heads, ..., :-1]
-                weight.copy_(projection.apply(weight, radius))
-
-
 class _Block:
-    """Heads trained together. The only mutable thing in this module, and local to one call of `fit_heads`."""
+    """Heads trained together. It changes as it trains, and is local to one call of `fit_heads`."""
 
     def __init__(self, problem: Problem, recipes: Sequence[Retrain], seed: int) -> None:
         self.features, self.recipes, self.seed, self.world = problem.train, recipes, seed, problem.world
@@ -391,7 +255,7 @@ class _Block:
             rows = self.space.enter(head)
         return torch.stack([recipe.start(rows, self.seed) for recipe in self.recipes]).to(self.rates)
 
-    def make_families(self, problem: Problem) -> list[_Family]:
+    def make_families(self, problem: Problem) -> list[Family]:
         """The families of this block, whose heads stand side by side."""
         groups = _grouped(range(len(self.recipes)), lambda i: _family_key(self.recipes[i]))
         most = self.together()
@@ -403,7 +267,7 @@ class _Block:
             leaves, frozen, velocities = (
                 tuple(tensor[heads] for tensor in tensors) for tensors in (self.leaves, self.frozen, self.velocity)
             )
-            family = _Family(
+            family = Family(
                 loss=recipes[0].loss,
                 state=self.states([recipe.loss for recipe in recipes]),
                 projected=self.projections(recipes, problem.head),
@@ -423,12 +287,12 @@ class _Block:
         full = None if filled is None else (lambda state: filled(state, counts))
         return stack_states([loss.init(counts) for loss in losses], self.rates, full)
 
-    def projections(self, recipes: Sequence[Retrain], head: Head | None) -> list[_Projected]:
+    def projections(self, recipes: Sequence[Retrain], head: Head | None) -> list[Projected]:
         """The projections of a family, whose heads are sorted by them."""
         found, first = [], 0
         for group in _grouped(range(len(recipes)), lambda i: _projection_key(recipes[i])):
             radius = self.column([recipes[i].projection.radius(head) / self.space.factor for i in group])
-            found.append(_Projected(slice(first, first + len(group)), recipes[group[0]].projection, radius))
+            found.append(Projected(slice(first, first + len(group)), recipes[group[0]].projection, radius))
             first += len(group)
         return found
 
@@ -438,20 +302,20 @@ class _Block:
         fitting = min(CACHED_LOGITS // (self.batch_rows * classes), CACHED_WEIGHTS // (classes * columns))
         return max(1, min(fitting, -(-len(self.recipes) // self.threads)))
 
-    def shares(self, leaves: Leaves, velocities: Leaves, threads: int) -> list[_Share]:
+    def shares(self, leaves: Leaves, velocities: Leaves, threads: int) -> list[Share]:
         """The work of a family on its leaves (G, C, ...), for so many threads."""
         heads, classes, columns = len(leaves[0]), len(self.features.counts), self.features.dim + 1
         # A part of a head is small, and its gradient one sum: only whole heads are cut.
         size = min(classes, max(1, CACHED_WEIGHTS // columns)) if self.part.whole and heads == 1 else classes
         if size == classes:
-            cuts = [_Cut(slice(None), leaves, velocities)]
+            cuts = [Cut(slice(None), leaves, velocities)]
         else:
             parts = (slice(first, min(first + size, classes)) for first in range(0, classes, size))
-            cuts = [_Cut(part, (leaves[0][:, part],), (velocities[0][:, part],)) for part in parts]
+            cuts = [Cut(part, (leaves[0][:, part],), (velocities[0][:, part],)) for part in parts]
         wide = columns if columns < ALIGNED_FROM else -(-columns // ALIGNED) * ALIGNED
         few = self.digits != self.dtype
         return [
-            _Share(
+            Share(
                 cuts[thread::threads],
                 self.rates.new_empty(heads, size, wide)[..., :columns],
                 self.rates.new_empty(heads, size, columns, dtype=self.digits) if few else None,
@@ -459,11 +323,11 @@ class _Block:
             for thread in range(min(threads, len(cuts)))
         ]
 
-    def columns_of(self, leaf: Tensor, heads: slice) -> _Columns:
+    def columns_of(self, leaf: Tensor, heads: slice) -> Columns:
         """The settings of some heads for this leaf (G, ...)."""
         ones = [1] * (leaf.ndim - 1)
         decay, momentum = (column[heads].view(-1, *ones) for column in (self.decay, self.momentum))
-        return _Columns(self.rates[heads].T.reshape(-1, len(leaf), *ones), decay, momentum)
+        return Columns(self.rates[heads].T.reshape(-1, len(leaf), *ones), decay, momentum)
 
     def train(self, snapshots: bool, tick: _Ticker, cancelled: Cancelled) -> list[Head]:
         """Run all epochs; one head per recipe, or its path."""
@@ -533,7 +397,9 @@ class _Block:
             if family.loss.epoch is not None:
                 family.state = family.loss.epoch(family.state, epoch, self.plan.epochs)
         for batches in self.read_batches(epoch):
-            run = partial(_Family.run, batches=batches, first=first, recipe=self.recipes[0], ask=ask)
+            run = partial(
+                Family.run, batches=batches, first=first, part=self.part, nesterov=self.plan.nesterov, ask=ask
+            )
             if len(self.families) == 1:
                 run(self.families[0], workers=workers)
             else:
@@ -542,7 +408,7 @@ class _Block:
         for family in self.families:
             family.project("epoch")
 
-    def read_batches(self, epoch: int) -> Iterator[list[_Batch]]:
+    def read_batches(self, epoch: int) -> Iterator[list[Batch]]:
         """The batches of an epoch in order, some at a time."""
         features, size = self.features, self.plan.batch_size
         order = self.sampler(features.y, features.counts, epoch, self.plan.epochs, self.seed)
@@ -562,7 +428,7 @@ class _Block:
                 taken += here
             yield batches
 
-    def batch(self, x: Tensor, rows: Tensor, own: Tensor | None) -> _Batch:
+    def batch(self, x: Tensor, rows: Tensor, own: Tensor | None) -> Batch:
         """The batch of these rows (B,), of which `x` (b, D + 1) are here."""
         heft = 1 / len(rows) if self.weight is None else self.weight[rows] / len(rows)
-        return _Batch(x, self.features.y[rows], heft, own, self.world)
+        return Batch(x, self.features.y[rows], heft, own, self.world)
