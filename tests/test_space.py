@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from poise.distributed import World
-from poise.space import Space, share_of, space_of
+from poise.distributed import World, share_of
+from poise.space import Space, space_of
 from poise.testing import world
 from stage1_child import launched
 

@@ -19,13 +19,13 @@ from torch import Tensor
 from poise import losses
 from poise.checks import check_one_of, check_positive, is_whole
 from poise.crew import Crew, crew
-from poise.distributed import World
+from poise.distributed import ALONE, World, share_of
 from poise.errors import InputError, PoiseWarning
 from poise.losses import Loss
 from poise.losses.softmax import SoftmaxTerms, adjusted, softmax_both, softmax_losses
 from poise.methods import Method
 from poise.minimise import Curvature, Minimum, lbfgs
-from poise.space import Space, share_of, space_of
+from poise.space import Space, space_of
 from poise.types import ClassCounts, Features, Head, Problem
 
 __all__ = ["Converged", "converged", "fit_converged", "fit_path"]
@@ -87,7 +87,7 @@ def fit_path(
     tolerance: float = 1e-6,
     max_steps: int = 2000,
     dtype: torch.dtype = torch.float64,
-    world: World | None = None,
+    world: World = ALONE,
 ) -> list[Converged]:
     """The heads that minimise (weighted) mean loss + weight_decay / 2 |W|^2, one per weight decay, in their order.
 
@@ -110,7 +110,6 @@ def fit_path(
     if not is_whole(max_steps) or max_steps < 1:
         raise InputError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
     terms = _check_convex(loss, features.counts)
-    world = world or World()
     kept = _kept(features, terms)
     inner = type(terms)(*(None if term is None else term[kept] for term in terms))
     found: dict[float, Converged] = {}
@@ -262,17 +261,13 @@ class _Rows(NamedTuple):
         sums = torch.zeros(head.numel() + 1, dtype=torch.float64)
         pull = sums[:-1].view_as(head)
         for some, pulled in workers.map(
-            lambda among: self.loss(head, among, dtype), _shares(self.own(world), workers.threads)
+            lambda among: self.loss(head, among, dtype), _shares(world.own(len(self.y)), workers.threads)
         ):
             sums[-1] += some
             pull += pulled
         world.add(sums)
         pull[:, :-1].add_(head[:, :-1], alpha=weight_decay)  # the intercept is free
         return float(sums[-1]) + weight_decay / 2 * float(head[:, :-1].square().sum()), pull
-
-    def own(self, world: World) -> slice:
-        """The rows of this process."""
-        return share_of(len(self.y), world.size, world.rank)
 
     def class_curvature(self) -> Tensor:
         """(C,) second derivatives of the mean loss by the intercepts where every row gets the classes' shares."""
@@ -286,7 +281,7 @@ class _Rows(NamedTuple):
 
     def mean_log_sum(self, head: Tensor, world: World) -> float:
         """The mean over the rows of the logarithm of the sum of exponentials."""
-        blocks = self.logits(head, self.own(world), torch.float64)
+        blocks = self.logits(head, world.own(len(self.y)), torch.float64)
         mine = sum(float(self.share[block] @ logits.logsumexp(dim=-1)) for block, _, logits in blocks)
         return float(world.add(torch.tensor(mine, dtype=torch.float64)))
 

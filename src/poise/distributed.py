@@ -20,11 +20,16 @@ from torch import Tensor, nn
 
 from poise.errors import InputError, PoiseError
 
-__all__ = ["World", "device_of", "started", "synchronised"]
+__all__ = ["ALONE", "World", "device_of", "share_of", "started", "synchronised"]
 
 TIMEOUT_SECONDS = 600.0  # a dead process is noticed at once by its closed connection; this is for one that hangs
 PATIENCE = timedelta(days=7)  # of those that have done their share of an extraction
 ROLL_CALL_SECONDS = 3.0
+
+
+def share_of(rows: int, parts: int, part: int) -> slice:
+    """The rows of one part where so many rows are cut into parts that differ by one row at most."""
+    return slice(rows * part // parts, rows * (part + 1) // parts)
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,14 @@ class World:
             return batch, 1 / self.size
         return batch[self.rank :: self.size], 1.0
 
+    def own(self, total: int) -> slice:
+        """The rows of this process, of `total`: consecutive ones, as many as any other has, or one more or less."""
+        return share_of(total, self.size, self.rank)
+
     def owns(self, rows: Tensor, total: int) -> Tensor:
-        """(n,) bool: which of these numbers, of `total` rows, belong to this process: as many as any, consecutive."""
-        first, last = (total * (self.rank + i) // self.size for i in (0, 1))
-        return (rows >= first) & (rows < last)
+        """(n,) bool: which of these row numbers are of its `own`."""
+        mine = self.own(total)
+        return rows.ge(mine.start) & rows.lt(mine.stop)
 
     def add(self, tensor: Tensor) -> Tensor:
         """The sum of `tensor` over all processes, in place. Raises: PoiseError if a process is gone."""
@@ -73,6 +82,9 @@ class World:
         if not self.alone:
             with _partners():
                 dist.barrier(self.patient)
+
+
+ALONE = World()
 
 
 def _summed(tensor: Tensor) -> Tensor:

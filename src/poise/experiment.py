@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.distributed import World
+from poise.distributed import ALONE, World
 from poise.methods import Chain, Method, from_spec, implied_prior, settings, traits_of
 from poise.metrics import (
     Moments,
@@ -26,7 +26,7 @@ from poise.metrics import (
 from poise.record import Record, Role, Selection, versions
 from poise.solver import Retrain, fit_heads, with_stage1
 from poise.spec import Spec
-from poise.types import ALONE, ClassCounts, Features, Head, Problem, Scores
+from poise.types import ClassCounts, Features, Head, Problem, Scores
 
 __all__ = [
     "Fitted",
@@ -112,11 +112,10 @@ def sums_of(heads: Sequence[Head], rows: Features, world: World = ALONE) -> list
 
     Of several processes each reads its share of the rows, and all get the sums over all of them.
     """
-    first, last = (len(rows) * (world.rank + i) // world.size for i in (0, 1))
     nothing = rows.y[:0]
     found = [tally_and_moments(torch.zeros(0, head.classes, device=nothing.device), nothing)[:2] for head in heads]
     correct = torch.zeros(len(heads), len(rows), dtype=torch.uint8)
-    for i, chunk, logits, y in logits_of_all(heads, rows, range(first, last)):
+    for i, chunk, logits, y in logits_of_all(heads, rows, world.own(len(rows))):
         counted, spread, right = tally_and_moments(logits, y)
         found[i] = (total([found[i][0], counted]), total([found[i][1], spread]))
         correct[i, chunk] = right.cpu()

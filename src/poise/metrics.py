@@ -177,7 +177,7 @@ def logit_chunks(head: Head, features: Features, chunk: int | None = None) -> It
 
 
 def logits_of_all(
-    heads: Sequence[Head], features: Features, among: range | None = None
+    heads: Sequence[Head], features: Features, among: slice | None = None
 ) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
     """(number of the head, rows, logits (n, C), y (n,)) of chunks of the test-time view: every row is read once.
 
@@ -190,8 +190,8 @@ def logits_of_all(
     alike: dict[tuple[int, int], list[int]] = {}
     for i, head in enumerate(heads):
         alike.setdefault((id(head.weight), id(head.prep)), []).append(i)
-    among = range(len(features)) if among is None else among
-    for start in among[::size]:
+    among = slice(0, len(features)) if among is None else among
+    for start in range(among.start, among.stop, size):
         rows = slice(start, min(start + size, among.stop))
         x, y = view[rows], features.y[rows]
         for members in alike.values():

@@ -10,17 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.distributed import World
+from poise.distributed import ALONE, World
 from poise.types import Features, Head, Prep
 
-__all__ = ["Space", "share_of", "space_of"]
+__all__ = ["Space", "space_of"]
 
 BLOCK = 2**20  # numbers that are converted at a time
-
-
-def share_of(rows: int, parts: int, part: int) -> slice:
-    """The rows of one part where so many rows are cut into parts that differ by one row at most."""
-    return slice(rows * part // parts, rows * (part + 1) // parts)
 
 
 def _blocks(rows: slice, dim: int) -> Iterator[slice]:
@@ -70,18 +65,17 @@ class Space(NamedTuple):
         return Head(raw.to(rows.dtype), (bias.double() - raw @ self.centre).to(rows.dtype))
 
 
-def space_of(features: Features, scale: bool, unit: bool, world: World | None = None) -> Space:
+def space_of(features: Features, scale: bool, unit: bool, world: World = ALONE) -> Space:
     """The space of a plan: scaled by the test-time view if `scale`, as it is otherwise; weighted if the rows are.
 
     Each process of the `world` reads its share of the rows, and all find the same space.
     """
     if not scale:
         return Space(None, 1.0, unit)
-    world = world or World()
     x, weight = features.x[0], features.weight
     share = None if weight is None else weight / weight.sum()
     whole, (n, dim) = 1.0 if share is not None else len(x), x.shape
-    own = list(_blocks(share_of(n, world.size, world.rank), dim))
+    own = list(_blocks(world.own(n), dim))
     centre = torch.zeros(dim, dtype=torch.float64, device=x.device)
     for block, part in _double(x, own):
         centre += part.sum(dim=0) if share is None else share[block] @ part

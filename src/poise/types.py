@@ -18,14 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from poise.distributed import World
+from poise.distributed import ALONE, World
 from poise.errors import InputError
 from poise.files import write_atomically
 
 __all__ = ["ClassCounts", "Features", "Head", "Prep", "Problem", "Scores", "as_counts", "row_blocks"]
 
 HEAD_SCHEMA = 1
-ALONE = World()
 READ_NUMBERS = 2**24  # of features that are looked at at a time
 
 
