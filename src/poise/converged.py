@@ -22,7 +22,7 @@ from poise.crew import Crew, crew
 from poise.distributed import ALONE, World, share_of
 from poise.errors import InputError, PoiseWarning
 from poise.losses import Loss
-from poise.losses.softmax import SoftmaxTerms, adjusted, softmax_both, softmax_losses
+from poise.losses.softmax import SoftmaxTerms, adjust, softmax_both, softmax_losses
 from poise.methods import Method
 from poise.minimise import Curvature, Minimum, lbfgs
 from poise.space import Space, space_of
@@ -339,7 +339,7 @@ class _Guess(NamedTuple):
     def at(self, head: Tensor) -> Tensor:
         """(C, D + 1) the guess from the probabilities that a head gives to the sample."""
         terms = self.terms
-        p = adjusted(self.points @ head.float().T, self.y, terms).softmax(dim=-1)
+        p = adjust(self.points @ head.float().T, self.y, terms).softmax(dim=-1)
         heft = self.share if terms.weight is None else self.share * terms.weight[self.y].unsqueeze(-1)
         found = (p.addcmul(p, p, value=-1).mul_(heft).T @ self.squares).double()
         found = found if terms.scale is None else found * terms.scale.double().square().unsqueeze(-1)

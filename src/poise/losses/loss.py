@@ -112,5 +112,5 @@ def rows_of(y: Tensor) -> tuple[Any, ...]:
 
 
 def true_of(y: Tensor, logits: Tensor) -> Tensor:
-    """(..., B, 1) the same for gather and scatter, which are faster and have no derivative to offer for the entry."""
+    """(..., B, 1) the same for gather and scatter, which are faster."""
     return y.unsqueeze(-1).expand(*logits.shape[:-1], 1)

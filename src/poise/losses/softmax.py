@@ -21,7 +21,7 @@ from poise.types import ClassCounts
 
 __all__ = [
     "SoftmaxTerms",
-    "adjusted",
+    "adjust",
     "balanced_softmax",
     "class_balanced",
     "cross_entropy",
@@ -52,36 +52,26 @@ class SoftmaxTerms(NamedTuple):
     later: Tensor | None = None
 
 
-def adjusted(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
-    """(..., B, C) logits with scale, shift and margin, the same tensor if all are neutral."""
-    z = logits if terms.scale is None else logits * terms.scale.unsqueeze(-2)
-    z = z if terms.shift is None else z + terms.shift.unsqueeze(-2)
-    if terms.margin is None:
-        return z
-    z = z.clone() if z is logits else z
-    z[rows_of(y)] -= terms.margin[..., y]
-    return z
-
-
-def _adjust(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
-    """The same, written over the logits."""
+def adjust(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
+    """Give the logits (..., B, C) scale, shift and margin, in place."""
     if terms.scale is not None:
         logits *= terms.scale.unsqueeze(-2)
     if terms.shift is not None:
         logits += terms.shift.unsqueeze(-2)
     if terms.margin is not None:
-        logits.scatter_add_(-1, true_of(y, logits), -terms.margin[..., y].unsqueeze(-1))
+        at = true_of(y, logits)
+        logits.scatter_add_(-1, at, -terms.margin[..., y].unsqueeze(-1).expand(at.shape))
     return logits
 
 
 def softmax_losses(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
     """(..., B) losses of the softmax family."""
-    return _losses(adjusted(logits, y, terms).log_softmax(dim=-1), y, terms), terms
+    return _losses(adjust(logits.clone(), y, terms).log_softmax(dim=-1), y, terms), terms
 
 
 def softmax_gradient(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, SoftmaxTerms]:
     """(..., B, C) gradient of the softmax family, written over the logits: weight_y scale_k (p_k - target_k)."""
-    z = _adjust(logits, y, terms)
+    z = adjust(logits, y, terms)
     return _slope(torch.softmax(z, dim=-1, out=z), y, terms), terms
 
 
@@ -90,7 +80,7 @@ def softmax_both(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> tuple[Tensor
 
     The gradient is written over the logits, which saves a third of the time.
     """
-    z = _adjust(logits, y, terms)
+    z = adjust(logits, y, terms)
     z -= z.amax(dim=-1, keepdim=True)
     at_true = z.gather(-1, true_of(y, z)).squeeze(-1)
     total = z.sum(dim=-1) if terms.spread is not None else at_true
