@@ -53,6 +53,7 @@ __all__ = [
     "judge",
     "judge_grids",
     "match_marginal",
+    "order",
     "pick",
     "tune",
 ]
@@ -252,14 +253,14 @@ def pick(judgement: Judgement, specs: Sequence[Spec], metric: str = "balanced_ac
     return best, selection
 
 
+def order(spec: Spec, value: float, nll: float) -> tuple[float, float, int, str]:
+    """What settings are sorted by, the best first: the metric; then the NLL; then how little the spec states."""
+    return (-value, nll, sum(len(step.params) for step in spec.steps), str(spec))
+
+
 def _ranked(trials: Mapping[Spec, Trial], metric: str) -> list[Spec]:
-    """The specs in the order of the metric, the best first; ties as `tune` says."""
-
-    def order(spec: Spec) -> tuple[float, float, int, str]:
-        stated = sum(len(step.params) for step in spec.steps)
-        return (-_value(trials[spec], metric), trials[spec].measured.scores.nll, stated, str(spec))
-
-    return sorted(trials, key=order)
+    """The specs in the order of the metric, the best first."""
+    return sorted(trials, key=lambda spec: order(spec, _value(trials[spec], metric), trials[spec].measured.scores.nll))
 
 
 def _value(trial: Trial, metric: str) -> float:

@@ -26,7 +26,7 @@ from poise.files import write_atomically
 from poise.grids import NATURAL_ENDS, Axis, axes
 from poise.journals import FIRST, Range, Worker, joined
 from poise.methods import defaults, from_spec
-from poise.selection import FOLDS, METRICS, Judgement, Rule, judge, pick
+from poise.selection import FOLDS, METRICS, Judgement, Rule, judge, order, pick
 from poise.solver import with_stage1
 from poise.spec import Spec
 from poise.types import Head, Problem, Scores
@@ -68,6 +68,11 @@ class Studied(NamedTuple):
     running: int
     repeated: int
     written: Path
+
+    @property
+    def ranked(self) -> list[Tried]:
+        """The finished trials, the best first."""
+        return _best_first(self.trials)
 
 
 def study(
@@ -301,14 +306,12 @@ def _tried(worker: Worker) -> tuple[Tried, ...]:
 def _stand(folder: Path, worker: Worker) -> Studied:
     trials = _tried(worker)
     own = sum(tried.worker == worker.name for tried in trials)
-    best = min(trials, key=_order).spec if trials else None
+    best = _best_first(trials)[0].spec if trials else None
     return Studied(best, trials, own, worker.running(), worker.repeated, _write(folder, trials))
 
 
-def _order(tried: Tried) -> tuple[float, float, int, str]:
-    """The order of `poise.selection.pick`."""
-    stated = sum(len(step.params) for step in tried.spec.steps)
-    return (-tried.value, tried.scores.nll, stated, tried.method)
+def _best_first(trials: Sequence[Tried]) -> list[Tried]:
+    return sorted(trials, key=lambda tried: order(tried.spec, tried.value, tried.scores.nll))
 
 
 def _write(folder: Path, trials: Sequence[Tried]) -> Path:

@@ -394,7 +394,7 @@ def _studied(
 
     with progress_bar("settings of the study", quiet=quiet or as_json) as report:
         found = study(spec, read.problem, folder, trials=budget, together=together, progress=report, **how)
-    ordered = sorted(found.trials, key=lambda tried: (-tried.value, tried.scores.nll))
+    ordered = found.ranked
     others = len(ordered) - found.own
     lines = [f"settings tried: {len(ordered)}, of them {found.own} now and {others} earlier or by other processes"]
     if found.repeated:
