@@ -51,6 +51,14 @@ def test_what_was_saved_is_loaded_with_the_same_bits(tmp_path: Path) -> None:
     assert torch.equal(feature_rows(found.backbone, items, **resized), feature_rows(before.backbone, items, **resized))
 
 
+def test_a_transformer_of_another_image_size_is_loaded_again(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    before = Representation(backbone=build("timm:test_vit", size=32, seed=0))
+    found = load_representation(before.save(tmp_path / "r"))
+    assert found.backbone.weights_digest == before.backbone.weights_digest
+    assert found.backbone.size == 32
+
+
 def test_the_same_representation_gives_the_same_bytes(tmp_path: Path) -> None:
     one, other = (represented().save(tmp_path / name) for name in "ab")
     assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in other.iterdir()}

@@ -199,7 +199,9 @@ def _built(config: Config, seed: int) -> Backbone:
     asked = config.backbone
     weights = None if asked.weights is None else Path(asked.weights)
     more = dict(asked.options)
-    return build(asked.name, weights=weights, pretrained=asked.pretrained, size=asked.size, seed=seed, **more)
+    return build(
+        asked.name, weights=weights, pretrained=asked.pretrained, size=asked.size, saved=False, seed=seed, **more
+    )
 
 
 def _trained(

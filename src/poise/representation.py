@@ -136,7 +136,7 @@ def load_representation(folder: str | Path, *, trusted: str | None = None) -> Re
 def _built(root: Path, said: dict[str, Any]) -> Backbone | TextBackbone:
     if said["name"].startswith("sentence:"):
         return build_text(said["name"])
-    backbone = build(said["name"], weights=root / BACKBONE_FILE, size=said["size"], **said["options"])
+    backbone = build(said["name"], weights=root / BACKBONE_FILE, size=said["size"], saved=True, **said["options"])
     fed: dict[str, Any] = {key: tuple(said[key]) if key in ("mean", "std") else said[key] for key in FED}
     return replace(backbone, **fed)
 

@@ -48,13 +48,15 @@ def build(
     weights: Path | None = None,
     pretrained: bool = False,
     size: int | None = None,
+    saved: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> Backbone:
     """The network `name` for images, in evaluation mode, on the CPU.
 
     Its weights are drawn from `seed`, read from the file `weights`, or with `pretrained` the published ones; those of
-    a folder of Hugging Face are its own. `size` is the side of the images, if it is not to be the usual one.
+    a folder of Hugging Face are its own. `size` is the side of the images, if it is not to be the usual one; `saved`
+    says that `weights` are those of a network of this size already, as Poise saves it.
 
     Of the options, `mean`, `std`, `crop`, `interpolation` and `last_block` replace fields of the `Backbone`; `output`
     says where the features are among several outputs, or "first" to read the first token instead of the mean of all;
@@ -69,10 +71,13 @@ def build(
     output = options.pop("output", None)
     with seeded(seed):
         made = _made(name, pretrained, weights, options)
-    loaded = made.loaded if weights is None else load_weights(made.module, Path(weights), name=name)
     side = made.size if size is None else size
     check_size(side)
-    _resize(made.module, side)
+    if saved:
+        _resize(made.module, side)
+    loaded = made.loaded if weights is None else load_weights(made.module, Path(weights), name=name)
+    if not saved:  # weights of another size are adapted
+        _resize(made.module, side)
     network = probed(name, made.module.eval(), side, made.output if output is None else output)
     backbone = Backbone(
         name,
