@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from poise import deployment
 from poise.artefact import load
-from poise.deployment import Targets, deploy
+from poise.deployment import Targets
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.estimator import LongTailClassifier
 from poise.methods import from_spec
@@ -15,6 +16,11 @@ from poise.types import ClassCounts, Features, Head, Problem
 
 NAMES = ("zebra", "ant", "cat")  # not in alphabetical order, in which the estimator keeps its classes
 COUNTS = (120, 30, 12)
+
+
+def deploy(given, **how):
+    """The model alone."""
+    return deployment.deploy(given, **how).model
 
 
 def split(sizes, seed, *, names=NAMES, counts=COUNTS, seen=False, dim=5):
@@ -232,13 +238,13 @@ def test_row_weights_count_in_the_fit():
 def test_groups_are_kept_whole(monkeypatch):
     given = problem(head=False, held_out=False)
     seen = {}
-    original = LongTailClassifier.fit
+    original = LongTailClassifier.fit_with_evidence
 
     def spied(self, *args, **kwargs):
         seen.update(kwargs)
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(LongTailClassifier, "fit", spied)
+    monkeypatch.setattr(LongTailClassifier, "fit_with_evidence", spied)
     groups = [f"site {row % 9}" for row in range(len(given.train))]
     deploy(given, method="ncm", groups=groups)
     assert seen["groups"] == groups

@@ -37,7 +37,7 @@ def test_the_protocol_names_splits_rule_rows_settings_seeds_and_versions() -> No
     first = found[0]
     assert lines[0] == f"data: birds; training rows {first.train}, evaluated rows {first.test} (90)"
     assert lines[1] == "seeds: 0"
-    assert lines[2].startswith("settings chosen by balanced_accuracy on held_out: 90 labelled rows (")
+    assert lines[2].startswith("settings: chosen by balanced_accuracy on held_out: 90 labelled rows (")
     assert lines[2].endswith("1 to 3 settings per method") or lines[2].endswith("3 settings per method")
     assert lines[-1].startswith("versions: python ")
     assert "torch" in lines[-1]

@@ -14,7 +14,7 @@ from torch import Tensor
 from poise.comparison import Comparison
 from poise.experiment import measure
 from poise.grids import BUDGET, default_grid
-from poise.methods import from_spec
+from poise.paths import Trace, over_strengths
 from poise.priors import Sweep, prior_sweep
 from poise.protocols import compare
 from poise.spec import Spec
@@ -26,16 +26,29 @@ ADJUSTMENTS = (Spec("logit_adjustment"), Spec("rebalance"), Spec("temperature"))
 
 
 class Audit(NamedTuple):
-    """The scores as given, the comparison, how the scores change along one-scalar paths, and with the prior.
+    """The rows, the scores as given, the comparison, how scores change along one-scalar paths, and with the prior.
 
-    `sweep` is the accuracy expected under deployment priors ~ train^a, for logits meant for the training prior. A path
+    `sweep` is the accuracy expected under deployment priors ~ train^a, for logits meant for the training prior. A trace
     reads the evaluated rows and is for looking at: picking its best point would be selection on the test split.
     """
 
+    rows: Features
     scores: Scores
     comparison: Comparison
-    paths: dict[str, list[dict[str, Any]]]
+    traces: tuple[Trace, ...]
     sweep: Sweep
+
+    @property
+    def paths(self) -> dict[str, list[dict[str, Any]]]:
+        """The traces as plain JSON types: points by family."""
+        names = ("accuracy", "balanced_accuracy", "many", "medium", "few", "ece", "nll")
+        return {
+            str(trace.family): [
+                {"method": str(trace.spec(value)), **{name: getattr(found, name) for name in names}}
+                for value, found in zip(trace.values, trace.scores, strict=True)
+            ]
+            for trace in self.traces
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain JSON types."""
@@ -87,16 +100,11 @@ def audit(
         budget=budget,
         data=data,
     )
-    paths = {str(spec): _path(spec, replace(problem, held_out=unseen), rows, budget) for spec in ADJUSTMENTS[:1]}
+    traces = (over_strengths(ADJUSTMENTS[0], "tau", _strengths(budget), replace(problem, held_out=unseen), rows),)
     sweep = prior_sweep(rows.x[0], rows.y, rows.counts, source=rows.counts.prior)
-    return Audit(measure(problem.head, rows).scores, comparison, paths, sweep)  # type: ignore[arg-type]
+    return Audit(rows, measure(problem.head, rows).scores, comparison, traces, sweep)  # type: ignore[arg-type]
 
 
-def _path(spec: Spec, problem: Problem, rows: Features, budget: int) -> list[dict[str, Any]]:
-    """Scores of the rows along the grid of a one-scalar family."""
-    points = []
-    for setting in default_grid(spec, budget):
-        found = measure(from_spec(setting)(problem), rows).scores
-        names = ("accuracy", "balanced_accuracy", "many", "medium", "few", "ece", "nll")
-        points.append({"method": str(setting), **{name: getattr(found, name) for name in names}})
-    return points
+def _strengths(budget: int) -> tuple[float, ...]:
+    """The strengths of logit adjustment that are tried."""
+    return tuple(dict(spec.params)["tau"] for spec in default_grid(ADJUSTMENTS[0], budget))

@@ -5,9 +5,10 @@ cannot be told from the best, and how much of what any head could gain is gained
 tuned rows and never enter the statistics.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +18,9 @@ from poise.headroom import gap_closed
 from poise.record import Record, Role, Selection
 from poise.spec import Spec
 from poise.statistics import Interval, simultaneous_intervals
+from poise.types import Head, Scores
 
-__all__ = ["Comparison", "Standing"]
+__all__ = ["Comparison", "Scorer", "Standing", "Tried"]
 
 WORTHWHILE = 0.02  # a gain that the interval should exclude before "keep" is said without reserve
 PAPER_VERDICT = (
@@ -27,11 +29,27 @@ PAPER_VERDICT = (
 )
 
 
+class Scorer(NamedTuple):
+    """A head, and the test rows (n,) int64 that it scored; None for all of them."""
+
+    head: Head
+    rows: Tensor | None
+
+
+class Tried(NamedTuple):
+    """A setting of a search, and its scores on the rows that settings were chosen on."""
+
+    spec: Spec
+    scores: Scores
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Standing:
     """One row of the comparison: a method, its records (one per seed), and which test rows it gets right.
 
     `family` is what was asked for, `method` the setting that ran; `measured` and `records` have an entry per seed.
+    `scorers` are the heads of the first seed: one, or two that score half of the test split each (cross_fit); none for
+    the papers' protocol.
     """
 
     family: Spec
@@ -39,6 +57,7 @@ class Standing:
     role: Role
     records: tuple[Record, ...]
     measured: tuple[Measured, ...]
+    scorers: tuple[Scorer, ...] = ()
 
     @cached_property
     def correct(self) -> Tensor:
@@ -69,7 +88,8 @@ class Comparison:
     `recommended` was chosen without it: the better null (tuned tau-norm or tuned logit adjustment), or the method that
     beat the null on the selection rows beyond doubt. `null` is that null. `given` tells whether the baseline was given
     or fitted. `oracle` holds the balanced accuracy of a head fitted with labelled rows of the same kind as the test
-    split, if it was asked for.
+    split, if it was asked for. `tried` holds the settings of every family that were fitted in full; none for cross_fit
+    and paper, whose rows of choice are those of the test split.
     """
 
     standings: tuple[Standing, ...]
@@ -79,6 +99,7 @@ class Comparison:
     null: Standing | None
     oracle: float | None
     remarks: tuple[str, ...]
+    tried: Mapping[Spec, tuple[Tried, ...]] = field(default_factory=dict)
     given: bool = True
     level: float = 0.95
     rounds: int = 2000

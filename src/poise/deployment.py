@@ -7,7 +7,7 @@ Rows alone go through `LongTailClassifier`; a trained model's own head is adjust
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from poise.artefact import Model
 from poise.checks import is_number
 from poise.choose import choose_operating_point
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
-from poise.estimator import LongTailClassifier
 from poise.experiment import Progress
 from poise.grids import BUDGET, default_grid
 from poise.methods import implied_prior
@@ -27,9 +26,9 @@ from poise.record import versions
 from poise.selection import judge, pick
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Problem
-from poise.unseen import Evidence, calibrate, deployed, expected_recall
+from poise.unseen import Evidence, calibrate, deployed, expected_recall, final
 
-__all__ = ["Targets", "deploy"]
+__all__ = ["Deployed", "Targets", "deploy", "expectation"]
 
 # What a given head is offered: the two nulls, and one method of each kind that trains.
 FAMILIES = (Spec("stage1"), *NULLS, Spec("balanced_softmax"), Spec("class_balanced"), Spec("crt"), Spec("los"))
@@ -77,6 +76,17 @@ class Targets:
             raise InputError(f"top_k must be at most {answered}, the number of classes, got {self.top_k}")
 
 
+class Deployed(NamedTuple):
+    """A model, and its final logits on rows that it was chosen and calibrated on (None without such rows).
+
+    `before` are the logits of the given head on the same rows, None if no head was given.
+    """
+
+    model: Model
+    evidence: Evidence | None
+    before: Evidence | None = None
+
+
 def deploy(
     problem: Problem,
     *,
@@ -87,7 +97,7 @@ def deploy(
     seed: int = 0,
     selected: bool = False,
     progress: Progress | None = None,
-) -> Model:
+) -> Deployed:
     """The model for a problem: a head for the class prior of deployment, calibrated on unseen rows, and decisions.
 
     Without a stage-1 head this is `LongTailClassifier`, with held-out rows if the problem has them; its model has the
@@ -104,11 +114,11 @@ def deploy(
     targets.check_classes(train, len(train.counts) if problem.head is not None else len(_present(train)))
     _check_held_out(problem, needed=targets.need_rows)
     if problem.head is None:
-        model, unseen = _from_rows(problem, method, prior, groups, seed)
+        made, unseen = _from_rows(problem, method, prior, groups, seed)
     else:
-        model, unseen = _from_head(problem, method, prior, seed, selected, progress), problem.held_out
-    provenance = {**model.provenance, "versions": versions(), "train": train.key, "seed": seed}
-    return replace(model, provenance=provenance, operating=_operating(model, train, unseen, targets))
+        made, unseen = _from_head(problem, method, prior, seed, selected, progress), problem.held_out
+    model = made.model.with_provenance(versions=versions(), train=train.key, seed=seed)
+    return made._replace(model=replace(model, operating=_operating(model, train, unseen, targets)))
 
 
 def _check_held_out(problem: Problem, *, needed: bool) -> None:
@@ -123,10 +133,17 @@ def _check_held_out(problem: Problem, *, needed: bool) -> None:
         raise MemorisedRowsError("the held-out rows are the training rows; give rows that nothing was trained on")
 
 
+def expectation(recall: float, prior: Any, *, chosen: bool) -> str:
+    """What the recall on unseen rows means, in words; `chosen`: did these rows choose the method?"""
+    word = prior if isinstance(prior, str) else "given"
+    kind = {"uniform": "balanced accuracy", "train": "accuracy"}.get(word, "accuracy under the given prior")
+    return f"{kind} on unseen rows: {100 * recall:.1f} %{' (they chose it: expect a little less)' * chosen}"
+
+
 # --- rows alone -------------------------------------------------------------------------------------------------------
 
 
-def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> tuple[Model, Features | None]:
+def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> tuple[Deployed, Features | None]:
     """The estimator's model, and the held-out rows with its classes: those with training rows, in its order."""
     train, names = problem.train, problem.train.names
     y = [names[k] for k in train.y.tolist()]
@@ -135,10 +152,13 @@ def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int
     held_out = None if unseen is None else (unseen.x[0].double().numpy(), [classes[k] for k in unseen.y.tolist()])
     weight = None if train.weight is None else train.weight.numpy()
     target = prior if isinstance(prior, str) else _prior_of(prior, train, classes)
+    from poise.estimator import LongTailClassifier  # scikit-learn, which `predict` does without, loads for seconds
+
     classifier = LongTailClassifier(method, target, train.seen_by_backbone, seed)
-    classifier.fit(train.x[0].double().numpy(), y, sample_weight=weight, groups=groups, held_out=held_out)
+    x = train.x[0].double().numpy()
+    evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
     model = classifier.model().with_provenance(unseen_recall=classifier.unseen_recall_)
-    return model, None if unseen is None else replace(unseen, counts=model.counts)
+    return Deployed(model, evidence), None if unseen is None else replace(unseen, counts=model.counts)
 
 
 def _present(train: Features) -> list[str]:
@@ -175,7 +195,7 @@ def _of_classes(rows: Features, names: Sequence[str], classes: Sequence[str]) ->
 
 def _from_head(
     problem: Problem, method: str, prior: Any, seed: int, selected: bool, progress: Progress | None
-) -> Model:
+) -> Deployed:
     rows = problem.held_out
     if rows is None:
         raise InputError(
@@ -196,7 +216,7 @@ def _from_head(
     known = _meant_for(spec, target, problem.train.counts, chosen=selected or method == "auto")
     seen = Evidence(head(rows.x[0]).double(), rows.y, torch.ones(len(rows), dtype=torch.float64))
     temperature, implied = calibrate(seen, problem.train.counts.prior, known)
-    return Model(
+    model = Model(
         head=deployed(head, temperature, implied, target),
         class_names=problem.train.names,
         counts=problem.train.counts,
@@ -204,6 +224,8 @@ def _from_head(
         method=str(spec),
         provenance={"held_out": rows.key, "unseen_recall": expected_recall(seen, temperature, implied, target)},
     )
+    before = seen._replace(logits=problem.head(rows.x[0]).double())  # type: ignore[misc]  # it was given
+    return Deployed(model, final(seen, temperature, implied, target), before)
 
 
 def _meant_for(spec: Spec, target: Tensor, counts: ClassCounts, *, chosen: bool) -> Tensor | None:

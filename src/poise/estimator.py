@@ -23,7 +23,7 @@ from poise.plan import Options
 from poise.priors import as_prior, estimate_prior, prior_shift
 from poise.spec import Spec
 from poise.types import Features
-from poise.unseen import class_shares, deployed, distinct_rows, effective_counts, row_weights
+from poise.unseen import Evidence, class_shares, deployed, distinct_rows, effective_counts, final, row_weights
 
 __all__ = ["LongTailClassifier"]
 
@@ -111,6 +111,22 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises: ValueError; MemorisedRowsError if the backbone saw the rows, "auto" has to choose and there is no
         `held_out`.
         """
+        self.fit_with_evidence(X, y, sample_weight, groups, held_out)
+        return self
+
+    def fit_with_evidence(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+        held_out: tuple[Any, Any] | None = None,
+    ) -> Evidence | None:
+        """`fit`, and what unseen rows say of the result; None where there are no such rows.
+
+        The logits (N, C) are final, temperature and prior shift included. They are those of `held_out`, or of the rows
+        set aside in folds, by the heads that did not see them.
+        """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])  # noqa: N806
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -135,7 +151,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.prior_applied_ = None if fitted.implied is None else target.numpy().copy()
         implied = target if fitted.implied is None else fitted.implied
         self.head_ = deployed(fitted.head, fitted.temperature, implied, target)
-        return self
+        return None if fitted.seen is None else final(fitted.seen, fitted.temperature, implied, target)
 
     def _rows(self, X: Array, y: Array, weight: Array, groups: Any) -> tuple[Features, NDArray[np.int64]]:  # noqa: N803
         """The distinct rows in canonical order, and which of them belong together."""
@@ -168,7 +184,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             row = int(unknown.argmax())
             raise InputError(f"held_out row {row} has the label {labels[row]!r}, which no training row has")
         codes = torch.from_numpy(np.searchsorted(self.classes_, labels))
-        return Features(torch.tensor(x), codes, train.counts, seen_by_backbone=False)
+        return Features(torch.tensor(np.ascontiguousarray(x)), codes, train.counts, seen_by_backbone=False)
 
     def _seed(self) -> int:
         if self.random_state is None:
@@ -182,7 +198,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _logits(self, X: Any) -> Tensor:  # noqa: N803
         check_is_fitted(self)
         rows = validate_data(self, X, reset=False, dtype=np.float64)
-        return self.head_(torch.tensor(rows))
+        return self.head_(torch.tensor(np.ascontiguousarray(rows)))  # torch takes no negative strides
 
     def decision_function(self, X: Any) -> Array:  # noqa: N803
         """Logits (N, C); for two classes (N,), the second less the first."""

@@ -15,7 +15,7 @@ from poise.memorised import MEMORISED_ACCURACY
 from poise.methods import Method, build, implied_prior, then, traits_of
 from poise.spec import Spec
 from poise.types import Features, Head, Problem
-from poise.unseen import Fit, Trial, calibrate, class_shares, cross_fit, evidence, expected_recall
+from poise.unseen import Evidence, Fit, Trial, calibrate, class_shares, cross_fit, evidence, expected_recall
 
 __all__ = ["Fitted", "Fitting"]
 
@@ -25,7 +25,7 @@ FALLBACK = Spec("converged")  # where no row can be set aside to choose on
 class Fitted(NamedTuple):
     """A head, its Spec, the prior (C,) for which the softmax of logits / temperature is meant, None if not known.
 
-    `recall` is that of unseen rows under the target prior, None without such rows.
+    `recall` is that of unseen rows under the target prior, `seen` are their logits; None without such rows.
     """
 
     head: Head
@@ -33,6 +33,7 @@ class Fitted(NamedTuple):
     implied: Tensor | None
     temperature: float
     recall: float | None = None
+    seen: Evidence | None = None
 
 
 class Fitting:
@@ -57,7 +58,8 @@ class Fitting:
         choice = choose(trials, class_shares(self.train), target)
         self.remark_memorised(trials, choice.candidate)
         spec = CANDIDATES[choice.candidate].spec
-        return Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, choice.recall)
+        seen = evidence(trials, choice.candidate)
+        return Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, choice.recall, seen)
 
     def named(self, spec: Spec, target: Tensor) -> Fitted:
         """The same for a method that was named."""
@@ -71,7 +73,7 @@ class Fitting:
             self.remark_memorised(trials, 0)
             temperature, implied = calibrate(seen, share, implied)
             recall = expected_recall(seen, temperature, implied, target)
-            return Fitted(head, spec, implied, temperature, recall)
+            return Fitted(head, spec, implied, temperature, recall, seen)
         lost = "are not calibrated" if word else "are the plain softmax, to which no prior was applied"
         _warn(f"no rows that neither backbone nor head saw: probabilities {lost}; fit(..., held_out=(X, y)) mends this")
         return Fitted(head, spec, implied, 1.0)

@@ -29,6 +29,7 @@ __all__ = [
     "class_thresholds",
     "conformal_quantiles",
     "coverage_accuracy",
+    "coverage_curve",
     "decide",
     "prediction_sets",
     "rows_as",
@@ -326,9 +327,24 @@ def coverage_accuracy(
     if len(counts) != logits.shape[1]:
         raise InputError(f"the counts are for {len(counts)} classes, the logits have {logits.shape[1]}")
     label, confidence = _answers(logits, OperatingPoint(costs=costs))[1:]
-    order = confidence.argsort(descending=True, stable=True)
     heft = torch.ones_like(confidence) if weight is None else _check_weight(weight, y)
-    confidence, y, right, heft = confidence[order], y[order], (label == y)[order].double(), heft[order]
+    return coverage_curve(confidence, label == y, y, counts, weight=heft, many=many, few=few)
+
+
+def coverage_curve(
+    confidence: Tensor,
+    right: Tensor,
+    y: Tensor,
+    counts: ClassCounts,
+    *,
+    weight: Tensor | None = None,
+    many: int = 100,
+    few: int = 20,
+) -> Curve:
+    """The same of answers that are known: how sure each was (N,), whether it was right (N,), and the labels y (N,)."""
+    order = confidence.argsort(descending=True, stable=True)
+    heft = torch.ones_like(confidence) if weight is None else weight
+    confidence, y, right, heft = confidence[order], y[order], right[order].double(), heft[order]
     # Equal confidences share a threshold; the last of them, in descending order, has all of them answered.
     last = torch.cat([confidence[1:] < confidence[:-1], confidence.new_ones(1, dtype=torch.bool)])
     ends = last.nonzero().flatten().flip(0)

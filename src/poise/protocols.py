@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from poise.checks import check_one_of, is_whole
-from poise.comparison import Comparison, Standing
+from poise.comparison import Comparison, Scorer, Standing, Tried
 from poise.elimination import Rung, Search, as_search
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.experiment import Fitted, Measured, Progress, fit_specs, make_record, measure_all, measured, remarks_of
@@ -28,7 +29,7 @@ from poise.selection import FOLDS, Judgement, Rule, as_specs, judge_grids, pick
 from poise.solver import Retrain, fit_heads
 from poise.spec import Spec
 from poise.statistics import check_rounds, simultaneous_intervals
-from poise.types import Features, Problem, classes_in, row_blocks
+from poise.types import Features, Head, Problem, classes_in, row_blocks
 from poise.wording import some
 
 __all__ = ["NULLS", "Oracle", "Protocol", "compare", "recommend"]
@@ -109,26 +110,25 @@ def compare(
         progress=progress,
     )
     with remarks_of() as warned:
-        recommended: Standing | None = None
-        null: Standing | None = None
         if selection == "paper":
-            standings = _paper(plan)
+            outcome = Outcome(_paper(plan))
         elif selection == "cross_fit":
-            standings, recommended, null = _cross_fit(plan)
+            outcome = _cross_fit(plan)
         else:
-            standings, recommended, null = _selected(plan, selection, folds, groups)
+            outcome = _selected(plan, selection, folds, groups)
         ceiling = None if oracle is None or selection == "paper" else oracle(problem, test, chosen_seeds[0])
     remarks = (*remarks, *_shared(problem.train, test), *warned)
     _warn_all(remarks)
     return Comparison(
-        standings=standings,
+        standings=outcome.standings,
         y=test.y.cpu(),
         protocol=selection,
-        recommended=recommended,
-        null=null,
+        recommended=outcome.recommended,
+        null=outcome.null,
         oracle=ceiling,
         given=problem.head is not None,
         remarks=remarks,
+        tried=outcome.tried,
         level=level,
         rounds=rounds,
     )
@@ -215,7 +215,13 @@ class _Plan(NamedTuple):
     progress: Progress | None
 
 
-Outcome = tuple[tuple[Standing, ...], Standing, Standing]
+class Outcome(NamedTuple):
+    """What a protocol gives: all standings, the recommended one and the null, and the settings tried by family."""
+
+    standings: tuple[Standing, ...]
+    recommended: Standing | None = None
+    null: Standing | None = None
+    tried: Mapping[Spec, tuple[Tried, ...]] = MappingProxyType({})
 
 
 def _selected(plan: _Plan, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Outcome:
@@ -246,13 +252,21 @@ def _selected(plan: _Plan, rule: Rule, folds: int, groups: Tensor | Sequence[obj
     wanted = [*(spec for spec, _ in chosen.values()), *recipes.values()]
     by_seed = {seed: _heads(plan, wanted, seed, judgement) for seed in plan.seeds}
     on_test = {seed: _measured(plan, heads) for seed, heads in by_seed.items()}
+    heads = by_seed[plan.seeds[0]]
     standings = [
-        *(_standing(plan, family, spec, on_test, selection) for family, (spec, selection) in chosen.items()),
-        *(_standing(plan, family, spec, on_test, None) for family, spec in recipes.items()),
+        _standing(plan, family, spec, on_test, selection, heads[spec].head)
+        for family, spec, selection in (
+            *((family, *choice) for family, choice in chosen.items()),
+            *((family, spec, None) for family, spec in recipes.items()),
+        )
     ]
     null, best = recommend(judgement, plan.nulls, {family: spec for family, (spec, _) in chosen.items()})
     row = {standing.family: standing for standing in standings if standing.role != "recipe"}
-    return tuple(standings), row[best], row[null]
+    tried = {
+        family: tuple(Tried(s, judgement.trials[s].measured.scores) for s in grid if s in judgement.trials)
+        for family, grid in grids.items()
+    }
+    return Outcome(tuple(standings), row[best], row[null], tried)
 
 
 def _first(plan: _Plan, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Spec:
@@ -311,10 +325,13 @@ def _measured(plan: _Plan, heads: Mapping[Any, Fitted]) -> Tries:
     return {name: (result, heads[name].seconds) for name, result in zip(heads, found, strict=True)}
 
 
-def _standing(plan: _Plan, family: Spec, spec: Spec, tries: dict[int, Tries], selection: Selection | None) -> Standing:
+def _standing(
+    plan: _Plan, family: Spec, spec: Spec, tries: dict[int, Tries], selection: Selection | None, head: Head
+) -> Standing:
     measured = {seed: found[spec][0] for seed, found in tries.items()}
     seconds = {seed: found[spec][1] for seed, found in tries.items()}
-    return _recorded(plan, family, spec, measured, seconds, selection)
+    row = _recorded(plan, family, spec, measured, seconds, selection)
+    return replace(row, scorers=(Scorer(head, None),))
 
 
 def _recorded(
@@ -377,27 +394,37 @@ def _cross_fit(plan: _Plan) -> Outcome:
     for scored, choosing in (rows, rows[::-1]):
         problem = replace(plan.problem, held_out=plan.test.take(choosing))
         runs.append(_selected(plan._replace(problem=problem, test=plan.test.take(scored)), "held_out", 2, None))
-    back = torch.cat(rows).argsort()
     first, second = runs
-    joined = tuple(_joined(plan, a, b, back) for a, b in zip(first[0], second[0], strict=True))
-    return joined, _same(plan, joined, first[1], second[1], back), _same(plan, joined, first[2], second[2], back)
+    joined = tuple(_joined(plan, a, b, rows) for a, b in zip(first.standings, second.standings, strict=True))
+    return Outcome(
+        joined,
+        _same(plan, joined, first.recommended, second.recommended, rows),
+        _same(plan, joined, first.null, second.null, rows),
+    )
 
 
-def _same(plan: _Plan, joined: Sequence[Standing], a: Standing, b: Standing, back: Tensor) -> Standing:
+def _same(
+    plan: _Plan, joined: Sequence[Standing], a: Standing | None, b: Standing | None, rows: Sequence[Tensor]
+) -> Standing:
     """The joined standing of a family that both halves chose, or one that names the two."""
+    assert a is not None
+    assert b is not None
     found = [row for row in joined if row.family == a.family and row.role == a.role]
-    return found[0] if a.family == b.family else _joined(plan, a, b, back)
+    return found[0] if a.family == b.family else _joined(plan, a, b, rows)
 
 
-def _joined(plan: _Plan, a: Standing, b: Standing, back: Tensor) -> Standing:
-    """One standing of the scores on both halves; `back` (N,) puts their rows into the order of the test split."""
+def _joined(plan: _Plan, a: Standing, b: Standing, halves: Sequence[Tensor]) -> Standing:
+    """One standing of the scores on both halves of the test rows."""
     counts, seeds = plan.test.counts, plan.seeds
+    back = torch.cat(list(halves)).argsort()
     both = [_ordered(measured([x.sums, y.sums], counts), back) for x, y in zip(a.measured, b.measured, strict=True)]
     seconds = [x.seconds + y.seconds for x, y in zip(a.records, b.records, strict=True)]
     first = Spec.parse(a.method)
     row = _recorded(
         plan, a.family, first, dict(zip(seeds, both, strict=True)), dict(zip(seeds, seconds, strict=True)), None
     )
+    scorers = tuple(Scorer(x.scorers[0].head, rows) for x, rows in zip((a, b), halves, strict=True))
+    row = replace(row, scorers=scorers)
     used = a.selection or b.selection
     if used is None:
         return row

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from poise.errors import InputError
 
-__all__ = ["Interval", "bootstrap_interval", "paired_difference", "recalls", "simultaneous_intervals"]
+__all__ = [
+    "Interval",
+    "bootstrap_interval",
+    "paired_difference",
+    "plain_intervals",
+    "recalls",
+    "simultaneous_intervals",
+]
 
 Over = Literal["images", "classes"]
 
@@ -77,8 +84,7 @@ def simultaneous_intervals(
 
     Raises: InputError if shapes disagree, `rounds` is below 100 or `level` is outside (0, 1).
     """
-    if values.ndim != 2 or values.shape[1] != len(y) or len(y) == 0:
-        raise InputError(f"values must be (M, N) for the {len(y)} labels, got {tuple(values.shape)}")
+    check_values(values, y)
     check_rounds(level, rounds)
     if over not in ("images", "classes"):
         raise InputError(f"over must be 'images' or 'classes', got {over!r}")
@@ -90,6 +96,31 @@ def simultaneous_intervals(
     if over == "classes" and classes < FEW_CLASSES:
         width = max(width, _student(level, classes - 1, len(values)))
     return [Interval(m, m - width * e, m + width * e) for m, e in zip(means.tolist(), errors.tolist(), strict=True)]
+
+
+def plain_intervals(values: Tensor, y: Tensor, *, level: float = 0.95) -> list[Interval]:
+    """Intervals over images, one per row of `values` (M, N), each for itself and without resampling.
+
+    The estimate plus and minus a normal quantile times its standard error within classes: for tables of many scores.
+    With few rows per class they are a little too short; `simultaneous_intervals` is for what is concluded from.
+
+    Raises: InputError if shapes disagree or `level` is outside (0, 1).
+    """
+    check_values(values, y)
+    check_rounds(level, 100)
+    from scipy import stats
+
+    by_class = _by_class(values, y)
+    means, variance, lone = _stratified(by_class[0], _strata(*by_class[1:]), len(by_class[2]))
+    errors = (variance + lone).sqrt()
+    width = float(stats.norm.ppf((1 + level) / 2))
+    return [Interval(m, m - width * e, m + width * e) for m, e in zip(means.tolist(), errors.tolist(), strict=True)]
+
+
+def check_values(values: Tensor, y: Tensor) -> None:
+    """Raises: InputError unless values are (M, N) for N labels, at least one."""
+    if values.ndim != 2 or values.shape[1] != len(y) or len(y) == 0:
+        raise InputError(f"values must be (M, N) for the {len(y)} labels, got {tuple(values.shape)}")
 
 
 def check_rounds(level: float, rounds: int) -> None:
@@ -128,21 +159,15 @@ def _resample_classes(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int
 def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int, rng: np.random.Generator) -> Draws:
     """Estimates (M,), standard errors (M,) and studentised resampled deviations (rounds, M)."""
     methods, classes = len(values), len(sizes)
-    means, variance = torch.zeros(methods, dtype=torch.float64), torch.zeros(methods, dtype=torch.float64)
     drawn, drawn_variance = (torch.zeros(rounds, methods, dtype=torch.float64) for _ in range(2))
-    spread = torch.zeros(methods, dtype=torch.float64)  # mean variance of a row, for a row without company
     block = max(1, CACHED // methods)  # with all pairs of methods it is memory that costs
     strata = _strata(labels, sizes)
+    means, variance, lone = _stratified(values, strata, classes)
     for chosen, share in strata:
-        rows, size = values[:, chosen], len(chosen)
-        weight = share / classes
-        means += rows.mean(dim=1) * weight
-        if size == 1:
+        if len(chosen) == 1:
             continue
-        unbiased = weight**2 / (size - 1)
-        variance += rows.var(dim=1, correction=0) * unbiased
-        spread += rows.var(dim=1) / len(strata)
-        shares, deviations = _weights(*_kinds(rows), rounds, rng)
+        weight, unbiased = _weight(chosen, share, classes)
+        shares, deviations = _weights(*_kinds(values[:, chosen]), rounds, rng)
         squares = deviations.square()
         for first in range(0, rounds, block):
             some = slice(first, first + block)
@@ -151,8 +176,27 @@ def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int,
             drawn_variance[some].addmm_(shares[some], squares, alpha=unbiased)
             drawn_variance[some].addcmul_(deviation, deviation, value=-unbiased)
     studentised = _studentise(drawn, drawn_variance.clamp_min_(0).sqrt(), variance.sqrt() / 2)
+    return means, (variance + lone).sqrt(), studentised
+
+
+def _weight(chosen: Tensor, share: int, classes: int) -> tuple[float, float]:
+    """The weight of a stratum in the mean over classes, and of the variance of its rows in that of the mean."""
+    weight = share / classes
+    return weight, weight**2 / (len(chosen) - 1)
+
+
+def _stratified(values: Tensor, strata: "list[tuple[Tensor, int]]", classes: int) -> Draws:
+    """Means over classes (M,) of values (M, N), their variances (M,) from rows with company, and those from others."""
+    means, variance, spread = (torch.zeros(len(values), dtype=torch.float64) for _ in range(3))
+    for chosen, share in strata:
+        rows = values[:, chosen]
+        means += rows.mean(dim=1) * (share / classes)
+        if len(chosen) == 1:
+            continue
+        variance += rows.var(dim=1, correction=0) * _weight(chosen, share, classes)[1]
+        spread += rows.var(dim=1) / len(strata)  # mean variance of a row, for a row without company
     alone = sum(len(chosen) == 1 for chosen, _ in strata)
-    return means, (variance + alone * spread / classes**2).sqrt(), studentised
+    return means, variance, alone * spread / classes**2
 
 
 def _strata(labels: Tensor, sizes: Tensor) -> list[tuple[Tensor, int]]:

@@ -30,6 +30,7 @@ __all__ = [
     "effective_counts",
     "evidence",
     "expected_recall",
+    "final",
     "row_weights",
     "weights_to",
 ]
@@ -210,8 +211,13 @@ def deployed(head: Head, temperature: float, implied: Tensor, target: Tensor) ->
 
 def expected_recall(seen: Evidence, temperature: float, implied: Tensor, target: Tensor) -> float:
     """Recall of unseen rows under the prior `target` (C,), of a head deployed for it: what may be expected of it."""
-    logits = seen.logits / temperature + prior_shift(implied, target)
-    return float((logits.argmax(dim=-1) == seen.y).double() @ weights_to(seen.y, seen.weight, target))
+    right = final(seen, temperature, implied, target).logits.argmax(dim=-1) == seen.y
+    return float(right.double() @ weights_to(seen.y, seen.weight, target))
+
+
+def final(seen: Evidence, temperature: float, implied: Tensor, target: Tensor) -> Evidence:
+    """The same rows with the logits of the head that is deployed: see `deployed`."""
+    return seen._replace(logits=seen.logits / temperature + prior_shift(implied, target))
 
 
 def weights_to(y: Tensor, weight: Tensor, prior: Tensor) -> Tensor:
