@@ -29,6 +29,7 @@ __all__ = ["Model", "check", "load"]
 
 MODEL_SCHEMA = 1
 HEAD_FILE, MODEL_FILE = "head.safetensors", "model.json"
+REPORT_FILES = ("report.html", "report.json")  # what is known of the model, written beside it
 KEYS = {"format", "schema", "head", "class_names", "counts", "prior_applied", "method", "operating", "provenance"}
 
 
@@ -141,7 +142,7 @@ def check(folder: str | Path) -> list[str]:
         problems = []
     except InputError as error:
         problems = [str(error)]
-    known = {HEAD_FILE, MODEL_FILE}
+    known = {HEAD_FILE, MODEL_FILE, *REPORT_FILES}
     strays = sorted(p.name for p in folder.iterdir() if p.name not in known) if folder.is_dir() else []
     return [*problems, *(f"{folder / name} does not belong to the model; move it elsewhere" for name in strays)]
 

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType
@@ -61,15 +62,16 @@ def load_demo(name: str = "cifar100lt_r32_autoaugment") -> DemoSet:
 
 def read_demo(name: str, path: Path) -> DemoSet:
     """A file in the form that demo_features/README.md describes, as a problem and its test split."""
+    names = tuple((files("poise") / "demo_features" / "classes.txt").read_text(encoding="utf-8").split())
     with np.load(path, allow_pickle=False) as file:
         stored = {key: torch.from_numpy(file[key]) for key in file.files}
     counts = ClassCounts(stored["n"])
     views = torch.cat(
         [stored["train"].unsqueeze(0), stored.get("views", stored["train"].new_empty(0, *stored["train"].shape))]
     )
-    train = Features(views, stored["y_train"], counts, seen_by_backbone=True)
-    held_out = Features(stored["held_out"], stored["y_held_out"], counts, seen_by_backbone=False)
-    test = Features(stored["test"], stored["y_test"], counts, seen_by_backbone=False)
+    train = Features(views, stored["y_train"], counts, seen_by_backbone=True, class_names=names)
+    held_out = replace(train, x=stored["held_out"], y=stored["y_held_out"], seen_by_backbone=False)
+    test = replace(train, x=stored["test"], y=stored["y_test"], seen_by_backbone=False)
     return DemoSet(name, Problem(train, Head(stored["W"], stored["b"]), held_out), test)
 
 

@@ -1,14 +1,30 @@
 """The demonstration: every method tuned on held-out rows, judged once on a test split, on real features."""
 
+from typing import NamedTuple
+
+from poise.advice import advice
+from poise.artefact import Model
 from poise.comparison import Comparison
 from poise.data import DemoSet, load_demo, load_text_demo
+from poise.deployment import deploy
+from poise.diagnosis import contents_of
 from poise.experiment import Progress
-from poise.headroom import oracle_accuracy
+from poise.headroom import learning_curve, oracle_accuracy
 from poise.methods import available
 from poise.protocols import Protocol, compare
+from poise.report.contents import Contents
 from poise.spec import Spec
 
-__all__ = ["NOTES", "TEXT_NOTES", "TEXT_SPECS", "VARIANTS", "demo_specs", "run_demo", "run_text_demo"]
+__all__ = [
+    "TEXT_SPECS",
+    "VARIANTS",
+    "Shown",
+    "contents",
+    "demo_specs",
+    "recommended_model",
+    "run_demo",
+    "run_text_demo",
+]
 
 VARIANTS: tuple[Spec, ...] = (
     Spec("class_balanced", gamma=1.0),
@@ -51,22 +67,65 @@ NOTES = (
 )
 
 
+class Shown(NamedTuple):
+    """What a demonstration compared on, the result, and what a reader of it should know."""
+
+    demo: DemoSet
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+
 def demo_specs() -> tuple[Spec, ...]:
     """Every method (those of installed packages too), and the variants worth seeing beside them."""
     return (*(Spec(name) for name in available()), *VARIANTS)
 
 
-def run_demo(name: str, *, seed: int = 0, progress: Progress | None = None) -> Comparison:
+def run_demo(name: str, *, seed: int = 0, progress: Progress | None = None) -> Shown:
     """Tune every spec on the held-out rows of the named demo set and read its test split once."""
-    return _compared(load_demo(name), demo_specs(), "held_out", seed, progress)
+    demo = load_demo(name)
+    return Shown(demo, _compared(demo, demo_specs(), "held_out", seed, progress), NOTES)
 
 
-def run_text_demo(profile: str, *, seed: int = 0, progress: Progress | None = None) -> Comparison:
+def run_text_demo(profile: str, *, seed: int = 0, progress: Progress | None = None) -> Shown:
     """Tune a choice of methods by cross-validation on embedded questions, and read the test split once.
 
     `profile` is natural or exponential, see `data.load_text_demo`; the first use embeds all texts.
     """
-    return _compared(load_text_demo(profile, progress=progress), TEXT_SPECS, "kfold", seed, progress)
+    demo = load_text_demo(profile, progress=progress)
+    return Shown(demo, _compared(demo, TEXT_SPECS, "kfold", seed, progress), TEXT_NOTES)
+
+
+def contents(shown: Shown, *, title: str, seed: int = 0, command: str | None = None) -> Contents:
+    """What the report of a demonstration shows.
+
+    With held-out rows, labelling advice and a learning curve too; they learn from labelled test rows, cross-fitted.
+    """
+    demo, found = shown.demo, shown.comparison
+    best = None if found.recommended is None else found.recommended.scorers[0].head
+    advised = demo.problem.held_out is not None
+    return contents_of(
+        found,
+        demo.test,
+        title=title,
+        problem=demo.problem,
+        seed=seed,
+        command=command,
+        notes=shown.notes,
+        advice=advice(demo.problem, demo.test, best=best, seed=seed) if advised else None,
+        curve=learning_curve(demo.problem, demo.test, seed=seed) if advised else None,
+    )
+
+
+def recommended_model(shown: Shown, seed: int = 0) -> Model | None:
+    """The recommended head as a model for classes that are equally common, calibrated on the held-out rows.
+
+    None without a recommendation or without held-out rows.
+    """
+    demo, chosen = shown.demo, shown.comparison.recommended
+    if chosen is None or demo.problem.held_out is None:
+        return None
+    model = deploy(demo.problem, method=chosen.method, prior="uniform", seed=seed, selected=True).model
+    return model.with_provenance(data=demo.name)
 
 
 def _compared(

@@ -7,7 +7,7 @@ folder/config.yaml, split.json ...    how it came about; see `pipeline`
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,8 @@ from poise.backbones import TextBackbone, names
 from poise.checks import check_one_of
 from poise.comparison import Comparison
 from poise.config import Config
-from poise.deployment import Targets, deploy
+from poise.deployment import Targets, deploy, expectation
+from poise.diagnosis import contents_of, contents_of_model
 from poise.errors import InputError
 from poise.extract import SMALL, feature_rows
 from poise.grids import default_grid
@@ -40,6 +41,8 @@ from poise.pipeline import (
 )
 from poise.predictions import Tallied, write_predictions
 from poise.protocols import compare
+from poise.report.contents import Change, Contents
+from poise.reports import write_report
 from poise.representation import REPRESENTATION, check_representation, load_representation
 from poise.samples import Items
 from poise.selection import tune
@@ -47,6 +50,7 @@ from poise.sources import whole_rows
 from poise.spec import Spec
 from poise.splits import Splits
 from poise.store import check_store
+from poise.thumbnails import thumbnails
 from poise.types import Features, Scores
 
 __all__ = [
@@ -61,6 +65,9 @@ __all__ = [
     "refuse_mixture",
     "refuse_unfitted",
 ]
+
+
+PICTURED = 6  # classes that gained most, and as many that lost most
 
 
 class Fitted(NamedTuple):
@@ -81,6 +88,7 @@ def fit_samples(
     prior: Any = None,
     targets: Targets | None = None,
     seed: int = 0,
+    command: str | None = None,
     phase: Phase = unseen,
 ) -> Fitted:
     """Train or load a backbone, extract features, compare heads, and write a model for the prior of deployment.
@@ -105,10 +113,12 @@ def fit_samples(
     if found.test is not None:
         with phase("comparing heads") as progress:
             comparison = compare_heads(config, found, seed=seed, progress=progress)
-        written += runs.write(folder, comparison)
+        with phase("writing the report"):
+            page = _contents(comparison, found, config, splits, seed, command)
+            written += tuple(runs.write(folder, comparison, contents=page))
     chosen = _recommended(comparison) if method == "auto" and found.problem.head is not None else method
     with phase("fitting") as progress:
-        model = deploy(
+        made = deploy(
             found.problem,
             method=chosen or "auto",
             prior=config.heads.prior if prior is None else prior,
@@ -118,8 +128,45 @@ def fit_samples(
             progress=progress,
         )
     read = {"text": config.data.text, "image": config.data.image}
-    model = model.with_provenance(split=splits.hash, backbone=representation.backbone.name, read=read)
+    model = made.model.with_provenance(split=splits.hash, backbone=representation.backbone.name, read=read)
+    recall = model.provenance.get("unseen_recall")
+    if comparison is None and recall is not None:
+        target = config.heads.prior if prior is None else prior
+        page = contents_of_model(
+            made._replace(model=model),
+            title=config.title or "samples",
+            sentence=f"{model.method}: {expectation(recall, target, chosen=method == 'auto')}.",
+            held_out=found.problem.held_out is not None,
+            command=command,
+        )
+        written += tuple(write_report(folder, page))
     return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
+
+
+def _contents(
+    comparison: Comparison, found: Loaded, config: Config, splits: Splits, seed: int, command: str | None
+) -> Contents:
+    """What the report of the comparison shows, with pictures of the classes that it names."""
+    assert found.test is not None
+    page = contents_of(
+        comparison,
+        found.test,
+        title=config.title or "samples",
+        problem=found.problem,
+        seed=seed,
+        command=command,
+        facts={"split": splits.hash, "backbone": config.backbone.name},
+    )
+    if splits.train.items.kind == "text":
+        return page
+    wanted = sorted({change.label for change in _extremes(page.changes)})
+    return page.model_copy(update={"thumbnails": thumbnails(splits.train, wanted)})
+
+
+def _extremes(changes: Sequence[Change]) -> list[Change]:
+    """The classes that lost most and those that gained most."""
+    ordered = sorted(changes, key=lambda change: change.after - change.before)
+    return ordered if len(ordered) <= 2 * PICTURED else [*ordered[:PICTURED], *ordered[-PICTURED:]]
 
 
 def _with_classifier(found: Loaded, config: Config, seed: int, progress: Callable[[int, int], None]) -> Loaded:
@@ -213,6 +260,10 @@ def reads_samples(folder: Path) -> bool:
 def refuse_unfitted(folder: Path, source: str) -> None:
     """Raises: InputError for a run without a model, and for images that a model of feature rows cannot read."""
     modelled, place = (folder / MODEL_FILE).exists(), Path(source)
+    if not modelled and ((place / MODEL_FILE).exists() or (place.suffix.lower() == ".onnx" and place.exists())):
+        raise InputError(
+            f"{folder} is no model, and {source} is one; the model comes first: `poise predict {source} {folder}`"
+        )
     if not modelled and is_described(folder):
         raise InputError(f"{folder} is a run without a model; make one with `poise fit {folder} --out {folder}`")
     if modelled and place.is_dir() and not reads_samples(folder) and not (place / MANIFEST).exists():

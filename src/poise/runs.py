@@ -1,4 +1,4 @@
-"""A run's folder: records.jsonl, summary.csv, summary.md, comparison.json."""
+"""A run's folder: records.jsonl, summary.csv, summary.md, comparison.json, report.json, report.html."""
 
 import json
 import tempfile
@@ -11,6 +11,8 @@ from poise.errors import InputError
 from poise.files import write_atomically
 from poise.record import Record
 from poise.report import tables
+from poise.report.contents import Contents
+from poise.reports import write_report
 
 __all__ = ["prepare", "write", "write_json", "write_records"]
 
@@ -26,8 +28,10 @@ def prepare(folder: Path) -> Path:
         raise InputError(f"cannot write into {folder} ({error.strerror}); choose another folder with --out") from None
 
 
-def write(folder: Path, comparison: Comparison, *, notes: Sequence[str] = ()) -> list[Path]:
-    """Write the records, the table and the verdict of a comparison; each file appears complete or not at all."""
+def write(
+    folder: Path, comparison: Comparison, *, contents: Contents | None = None, notes: Sequence[str] = ()
+) -> list[Path]:
+    """Write the records, the table and the verdict of a comparison, and its report; each file appears whole or not."""
     rows = comparison.table()
     said = [comparison.verdict(), *comparison.remarks, tables.LEGEND, *notes]
     return [
@@ -35,6 +39,7 @@ def write(folder: Path, comparison: Comparison, *, notes: Sequence[str] = ()) ->
         write_atomically(folder / "summary.csv", tables.to_csv(rows)),
         write_atomically(folder / "summary.md", tables.to_markdown(rows, notes=said)),
         write_json(folder / "comparison.json", comparison.to_dict()),
+        *([] if contents is None else write_report(folder, contents)),
     ]
 
 

@@ -124,9 +124,9 @@ class Point(Value):
 
 
 class Path(Value):
-    """The scores of a method along one of its numbers, or over epochs, on the rows named; `selected` is the value taken.
+    """The scores of a method along one of its numbers, or over epochs; `selected` is the value that was taken.
 
-    `rows` says which rows were scored: "selection" are those that settings were chosen on, "test" are for looking only.
+    `rows` says which rows were scored: "selection" are those that settings were chosen on, "test" for looking only.
     """
 
     family: str
@@ -182,7 +182,7 @@ class Closer(Value):
 
 
 class Change(Value):
-    """The recall of a class (an index) with the baseline and with the recommended head; `error` is of the difference."""
+    """The recall of a class (an index), baseline and recommended head; `error` is that of the difference."""
 
     label: int
     before: float
@@ -266,7 +266,7 @@ def read(text: str, name: str) -> Contents:
     except ValueError as error:
         raise InputError(f"{name} is no JSON ({error}); run the command that wrote it again") from None
     if not isinstance(data, dict) or data.get("format") != "poise.report":
-        raise InputError(f"{name} holds no report; `poise compare` and `poise fit` write one")
+        raise InputError(f"{name} holds no report; `poise compare`, `demo`, `audit` and `fit` write one")
     version = data.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA:
         raise InputError(f"{name} has schema {version!r}, this version reads up to {SCHEMA}; update poise")

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple, Protocol
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from poise.plan import Options
+from poise.report.markdown import cell
+from poise.report.words import one_line, percent
 from poise.spec import Spec
 from poise.types import Scores
 
@@ -65,10 +68,6 @@ class Column(NamedTuple):
     cell: Callable[[Row], str]
 
 
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f}"
-
-
 def _gain(row: Row) -> str:
     # Intervals lie symmetrically about their estimate, so half their width says it all.
     if row["gain"] is None:
@@ -81,18 +80,18 @@ def _marks(row: Row) -> str:
 
 
 COLUMNS = (
-    Column("tuned", lambda row: _percent(row["balanced_accuracy"], 2)),
-    Column("stated", lambda row: _percent(row.get("stated"), 2)),
-    Column("many", lambda row: _percent(row["many"])),
-    Column("med", lambda row: _percent(row["medium"])),
-    Column("few", lambda row: _percent(row["few"])),
+    Column("tuned", lambda row: percent(row["balanced_accuracy"], 2)),
+    Column("stated", lambda row: percent(row.get("stated"), 2)),
+    Column("many", lambda row: percent(row["many"])),
+    Column("med", lambda row: percent(row["medium"])),
+    Column("few", lambda row: percent(row["few"])),
     Column("gain", _gain),
     Column("", _marks),
 )
 MORE = (
-    Column("all", lambda row: _percent(row["accuracy"], 2)),
-    Column("F1", lambda row: _percent(row["macro_f1"])),
-    Column("ECE", lambda row: _percent(row["ece"])),
+    Column("all", lambda row: percent(row["accuracy"], 2)),
+    Column("F1", lambda row: percent(row["macro_f1"])),
+    Column("ECE", lambda row: percent(row["ece"])),
     Column("LoMa", lambda row: "-" if row["loma_variation"] is None else f"{row['loma_variation']:.2f}"),
     Column("sec", lambda row: f"{row['seconds']:.2f}"),
 )
@@ -152,7 +151,7 @@ def to_markdown(rows: Sequence[Row], *, notes: Sequence[str] = ()) -> str:
     lines = [
         "| method | " + " | ".join(column.heading for column in columns) + " |",
         "|---|" + "---:|" * len(columns),
-        *(f"| `{row['method']}` | " + " | ".join(c.cell(row) for c in columns) + " |" for row in paired(rows)),
+        *(f"| {cell(row['method'])} | " + " | ".join(c.cell(row) for c in columns) + " |" for row in paired(rows)),
         "",
         *(f"- {note}" for note in notes),
     ]
@@ -161,25 +160,34 @@ def to_markdown(rows: Sequence[Row], *, notes: Sequence[str] = ()) -> str:
 
 def to_terminal(rows: Sequence[Row], *, title: str) -> Table:
     """A table that fits 80 columns, one line per method; the baseline is bold."""
-    table = _table(title)
     shown = paired(rows)
-    widths = [max(len(column.heading), *(len(column.cell(row)) for row in shown)) for column in COLUMNS]
-    # Only names of methods are ever cut: they get what the numbers leave of 80 columns.
-    table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=max(12, 78 - sum(w + 2 for w in widths)))
-    for column, width in zip(COLUMNS, widths, strict=True):
-        table.add_column(
-            column.heading, justify="left" if column.heading == "" else "right", no_wrap=True, min_width=width
+    return _numbers(
+        title,
+        ("method", *(column.heading for column in COLUMNS)),
+        [(short_name(row["method"]), *(column.cell(row) for column in COLUMNS)) for row in shown],
+        bold=[row["role"] == "baseline" for row in shown],
+    )
+
+
+def _numbers(
+    title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], *, bold: Sequence[bool] = ()
+) -> Table:
+    """A table of names and numbers that fits 80 columns: names get what the numbers leave, and only they are ever cut.
+
+    Names and titles may hold anything: brackets are no markup, and characters that would move the cursor are shown.
+    """
+    text = Text(one_line(title), style="table.title")
+    table = Table(title=text, box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)][1:]
+    left = max(12, 79 - sum(width + 2 for width in widths))
+    table.add_column(headings[0], no_wrap=True, overflow="ellipsis", max_width=left)
+    for heading, width in zip(headings[1:], widths, strict=True):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True, min_width=width)
+    for place, (name, *cells) in enumerate(lines):
+        table.add_row(
+            Text(one_line(name)), *map(Text, cells), style="bold" if place < len(bold) and bold[place] else None
         )
-    for row in shown:
-        style = "bold" if row["role"] == "baseline" else None
-        table.add_row(short_name(row["method"]), *(column.cell(row) for column in COLUMNS), style=style)
     return table
-
-
-def _table(title: str) -> Table:
-    """An empty table; brackets in the title, which holds the name of a file, are no markup."""
-    text = Text(title, style="table.title")
-    return Table(title=text, box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
 
 
 SCORES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "macro_f1", "ece")
@@ -220,32 +228,25 @@ def as_given(scores: Scores, *, title: str) -> Table:
 
 
 def _scores_table(rows: Iterable[tuple[str, Scores]], title: str, first: str) -> Table:
-    table = _table(title)
-    table.add_column(first, no_wrap=True, overflow="ellipsis", max_width=40)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, found in rows:
-        table.add_row(name, *(_percent(getattr(found, score)) for score in SCORES))
-    return table
+    lines = [(name, *(percent(getattr(found, score)) for score in SCORES)) for name, found in rows]
+    return _numbers(title, (first, *HEADINGS), lines)
 
 
 def listing(said: Mapping[str, str]) -> Table:
     """Names and what is said of each, in two columns."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, min_width=max(map(len, said)))  # names are to be copied, so they are never cut
-    table.add_column()
+    # Names are to be copied, so they are never cut; nor is what is said, in scripts without spaces either.
+    table.add_column(no_wrap=True, min_width=max((cell_len(one_line(name)) for name in said), default=0))
+    table.add_column(overflow="fold")
     for name, words in said.items():
-        table.add_row(Text(name), Text(words))
+        table.add_row(Text(one_line(name)), Text(one_line(words)))
     return table
 
 
 def scores_by_part(scores: Mapping[str, Scores], *, title: str) -> Table:
     """One classifier on several splits, one line each, in percent."""
-    table = _table(title)
-    table.add_column("part")
-    for heading in ("rows", "all", "balanced", "many", "med", "few"):
-        table.add_column(heading, justify="right")
+    lines = []
     for part, found in scores.items():
         values = (found.accuracy, found.balanced_accuracy, found.many, found.medium, found.few)
-        table.add_row(part, str(found.rows), *(_percent(value, 2) for value in values))
-    return table
+        lines.append((part, str(found.rows), *(percent(value, 2) for value in values)))
+    return _numbers(title, ("part", "rows", "all", "balanced", "many", "med", "few"), lines)

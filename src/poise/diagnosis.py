@@ -1,0 +1,486 @@
+"""From a comparison to the contents of its report: the same numbers, and a closer look at a few of its heads."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poise.advice import Advice
+from poise.artefact import Model
+from poise.closer import SHIFTS, Chunks, group_means, look, pulls, scored
+from poise.comparison import Comparison, Standing
+from poise.deployment import Deployed
+from poise.headroom import LearningCurve
+from poise.metrics import Moments, Reading, Tally, magnitude, scores, spread, tally_and_moments, total, weight_norms
+from poise.operating import Curve
+from poise.paths import Trace, over_epochs, over_strengths, traces
+from poise.report import contents as page
+from poise.report.contents import GROUPS, Contents
+from poise.report.protocol import ENDS, protocol_facts
+from poise.report.tables import short_name
+from poise.spec import Spec
+from poise.statistics import Interval, plain_intervals
+from poise.types import ClassCounts, Features, Problem, Scores
+
+__all__ = ["contents_of", "contents_of_model"]
+
+EDGES = (100, 20)
+LOOKED_AT = 6  # methods, if rows and classes are few enough
+MOST_SHIFTED = 2e9  # logits that all shifts of all methods looked at may compute
+MOST_PULLS = 2e8  # logits of training rows, beyond which gradients are left out
+MOST_PER_CLASS = 400_000  # numbers per class and method that a report carries
+MOST_EPOCHS = 2e12  # floating-point operations that a path over epochs may cost
+POINTS = 60  # of a coverage curve
+# Methods whose number of epochs is a strength, and the number that their paper is about, from off to extreme.
+STRENGTHS = MappingProxyType({"los": ("delta", (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995))})
+
+
+def contents_of(
+    comparison: Comparison,
+    test: Features,
+    *,
+    title: str,
+    problem: Problem | None = None,
+    seed: int = 0,
+    command: str | None = None,
+    notes: Sequence[str] = (),
+    facts: Mapping[str, str] | None = None,
+    more_traces: Sequence[Trace] = (),
+    thumbnails: Mapping[str, tuple[str, ...]] | None = None,
+    advice: Advice | None = None,
+    curve: LearningCurve | None = None,
+) -> Contents:
+    """What the report of a comparison shows.
+
+    `test` are the rows that it was scored on; `problem` is the one that was compared on: its training rows give the
+    gradients, and paths over epochs are trained on it (None where there are only logits). `more_traces` are of the
+    test rows, for looking only. `command` repeats the run.
+    """
+    standings = sorted(comparison.standings, key=lambda standing: -(standing.mean("balanced_accuracy") or 0.0))
+    searched = [standing for standing in standings if standing.role == "tuned" and standing.family in comparison.tried]
+    chosen = {standing.family: Spec.parse(standing.method) for standing in searched}
+    paths = [_path(trace, "selection") for trace in traces(comparison.tried, chosen)]
+    if problem is not None:
+        paths += _trained_paths(searched, problem, test, seed)
+    return Contents(
+        title=title,
+        scored_on=f"{len(test):,} test rows",
+        verdict=_verdict(comparison),
+        classes=_classes(test.names, test.counts, test.y.cpu()),
+        rows=_rows(comparison, standings, test),
+        paths=(*paths, *(_path(trace, "test") for trace in more_traces)),
+        closer=_closer(comparison, standings, test, problem),
+        changes=_changes(comparison),
+        thumbnails=dict(thumbnails or {}),
+        advice=None if advice is None else _advised(advice),
+        learning_curve=() if curve is None else _sizes(curve),
+        protocol=page.Protocol(
+            facts=tuple(
+                page.Named(name=name, text=text)
+                for name, text in {**protocol_facts(comparison.records), **_meant(comparison), **(facts or {})}.items()
+                if name != ENDS  # the rows say it of each method
+            ),
+            remarks=(*comparison.remarks, *notes),
+            command=command,
+        ),
+    )
+
+
+def _meant(comparison: Comparison) -> dict[str, str]:
+    """For which class prior the probabilities of the recommended head are meant, as a fact."""
+    if comparison.recommended is None:
+        return {}
+    words = {"train": "classes as common as in training", "uniform": "classes that are equally common"}
+    known = words.get(comparison.recommended.records[0].implied_prior or "")
+    return {"probabilities": f"meant for {known}" if known else "of no known prior; `poise fit` calibrates for one"}
+
+
+# --- verdict, classes, rows -------------------------------------------------------------------------------------------
+
+
+def _verdict(comparison: Comparison) -> page.Verdict:
+    chosen = comparison.recommended
+    return page.Verdict(
+        decision=comparison.decision,
+        sentence=comparison.verdict(),
+        level=comparison.level,
+        baseline=comparison.baseline.method,
+        recommended=None if chosen is None else chosen.method,
+        null=None if comparison.null is None else comparison.null.method,
+        gain=_gain(comparison.gain.get("images"), comparison.gain.get("classes")),
+        oracle=comparison.oracle,
+        gap_closed=comparison.gap_closed,
+        tied=None if chosen is None else len(comparison.tied()),
+        contenders=len(comparison.contenders),
+    )
+
+
+def _gain(images: Interval | None, classes: Interval | None) -> page.Gain | None:
+    if images is None or classes is None:
+        return None
+    return page.Gain(**images._asdict(), classes_low=classes.low, classes_high=classes.high)
+
+
+def _classes(names: tuple[str, ...], counts: ClassCounts, y: Tensor) -> page.Classes:
+    group = {k: name for name, mask in counts.shots(*EDGES).items() for k in mask.nonzero().flatten().tolist()}
+    return page.Classes(
+        names=names,
+        counts=tuple(counts.n.tolist()),
+        scored=tuple(torch.bincount(y, minlength=len(counts)).tolist()),
+        groups=tuple(group[k] for k in range(len(counts))),  # type: ignore[misc]
+        edges=EDGES,
+    )
+
+
+def _rows(comparison: Comparison, standings: Sequence[Standing], test: Features) -> tuple[page.Row, ...]:
+    table = comparison.table()  # in the order of the standings, by falling balanced accuracy
+    intervals = _intervals(torch.stack([standing.correct for standing in standings]), test.y.cpu(), test.counts)
+    few = len(standings) * len(test.counts) * 5 <= MOST_PER_CLASS
+    return tuple(
+        _row(standing, row, {name: found[i] for name, found in intervals.items()}, per_class=few)
+        for i, (standing, row) in enumerate(zip(standings, table, strict=True))
+    )
+
+
+def _row(
+    standing: Standing, row: Mapping[str, Any], scores: dict[str, page.Range | None], *, per_class: bool
+) -> page.Row:
+    first, images, classes = standing.records[0], None, None
+    if row["gain"] is not None:
+        images = Interval(row["gain"], row["gain_low"], row["gain_high"])
+        classes = Interval(row["gain"], row["gain_classes_low"], row["gain_classes_high"])
+    magnitudes, spreads = _readings(standing.measured[0].sums.moments) if per_class else ({}, {})
+    return page.Row(
+        method=standing.method,
+        own=short_name(standing.method),
+        family=row["family"],
+        role=standing.role,  # type: ignore[arg-type]
+        recommended=row["recommended"],
+        tied=row["tied"],
+        transductive=first.transductive,
+        implied_prior=first.implied_prior,
+        selected=row["selected"],
+        edges=row["edges"],
+        seconds=row["seconds"],
+        scores=scores,
+        macro_f1=row["macro_f1"],
+        nll=row["nll"],
+        ece=row["ece"],
+        loma_variation=row["loma_variation"],
+        gain=_gain(images, classes),
+        per_class=first.scores.per_class if per_class else (),
+        magnitude=magnitudes,
+        spread=spreads,
+    )
+
+
+def _readings(moments: Moments) -> tuple[dict[str, page.PerClass], dict[str, page.PerClass]]:
+    """Logits Magnitude and Regularized Std, in both readings."""
+    readings: tuple[Reading, ...] = ("unit", "sample")
+    return (
+        {reading: _values(magnitude(moments, reading)) for reading in readings},
+        {reading: _values(spread(moments, reading)) for reading in readings},
+    )
+
+
+def _intervals(correct: Tensor, y: Tensor, counts: ClassCounts) -> dict[str, list[page.Range | None]]:
+    """Every score of the methods that get rows `correct` (M, N) right, with intervals over images, each for itself."""
+    found = {"all": _ranges(correct, torch.zeros_like(y)), "balanced": _ranges(correct, y)}
+    for name, mask in counts.shots(*EDGES).items():
+        own = mask[y]
+        found[name] = _ranges(correct[:, own], y[own]) if own.any() else [None] * len(correct)
+    return found
+
+
+def _ranges(correct: Tensor, y: Tensor) -> list[page.Range | None]:
+    return [page.Range(**interval._asdict()) for interval in plain_intervals(correct, y)]
+
+
+def _values(values: Tensor) -> page.PerClass:
+    """Numbers per class; None where there is none."""
+    return tuple(value if torch.isfinite(torch.tensor(value)) else None for value in values.tolist())
+
+
+# --- a closer look ----------------------------------------------------------------------------------------------------
+
+
+def _closer(
+    comparison: Comparison, standings: list[Standing], test: Features, problem: Problem | None
+) -> tuple[page.Closer, ...]:
+    cells = len(test) * len(test.counts)
+    affordable = min(LOOKED_AT, max(2, int(MOST_SHIFTED / len(SHIFTS) / cells)))
+    found = []
+    for standing in _looked_at(comparison, standings)[:affordable]:
+        pull = push = torch.empty(0)
+        head = standing.scorers[0].head
+        if problem is not None and len(problem.train) * len(test.counts) <= MOST_PULLS:
+            pull, push = pulls(head, problem.train)
+        # Of logits that were given there is no head whose norms would tell anything.
+        norms = torch.empty(0) if problem is None else weight_norms(head)
+        seen = _look(standings.index(standing), scored(standing.scorers, test), test.counts, cells)
+        found.append(seen.model_copy(update={"norms": _values(norms), "pull": _values(pull), "push": _values(push)}))
+    return tuple(found)
+
+
+def _looked_at(comparison: Comparison, standings: Sequence[Standing]) -> list[Standing]:
+    """Baseline, recommended and null, then the best tuned rows, one per method; only those whose heads are known."""
+    first = [comparison.baseline, comparison.recommended, comparison.null]
+    wanted = [standing for standing in first if standing is not None and standing in standings]
+    wanted = [standing for i, standing in enumerate(wanted) if standing not in wanted[:i]]
+    names = {standing.family.name for standing in wanted}
+    for standing in standings:
+        if standing.role == "tuned" and standing.family.name not in names:
+            names.add(standing.family.name)
+            wanted.append(standing)
+    return [standing for standing in wanted if standing.scorers]
+
+
+def _look(row: int, chunks: Chunks, counts: ClassCounts, cells: int) -> page.Closer:
+    """The closer look at logits of `cells` numbers in all; weights are not known here."""
+    seen = look(chunks, counts, shifts=SHIFTS if cells * len(SHIFTS) <= MOST_SHIFTED else ())
+    sums = seen.bins["all"]
+    assert sums is not None
+    n = sums.rows.tolist()
+    return page.Closer(
+        row=row,
+        norms=(),
+        pull=(),
+        push=(),
+        reliability={name: None if sums is None else _bins(sums) for name, sums in seen.bins.items()},
+        confusions=tuple(
+            page.Confusion(true=true, answered=answered, rows=rows, share=rows / n[true])
+            for true, answered, rows in seen.wrong.tolist()
+        ),
+        coverage=_coverage(seen.curve),
+        tradeoff=tuple(_traded(value, recall, counts) for value, recall in seen.traded),
+    )
+
+
+def _traded(value: float, recall: Tensor, counts: ClassCounts) -> page.Point:
+    means = group_means(recall, counts)
+    assert means["balanced"] is not None
+    return page.Point(value=value, **means)  # type: ignore[arg-type]
+
+
+def _bins(sums: Tally) -> page.Bins:
+    return page.Bins(
+        rows=tuple(int(n) for n in sums.size.tolist()),
+        confidence=_values(sums.sure / sums.size),
+        right=_values(sums.right / sums.size),
+    )
+
+
+def _coverage(curve: Curve) -> page.Coverage:
+    """Points of the curve that lie about equally far apart in coverage, from all rows answered to few."""
+    wanted = torch.linspace(1, 1 / POINTS, POINTS, dtype=torch.float64)
+    # Coverage falls along the curve; of a step, the end that answers at least as much is taken.
+    at = (len(curve.coverage) - 1 - torch.searchsorted(curve.coverage.flip(0).contiguous(), wanted)).clamp_min(0)
+    at = at[torch.cat([at[:1] >= 0, at[1:] > at[:-1]])]
+    return page.Coverage(
+        threshold=tuple(curve.thresholds[at].tolist()),
+        coverage=tuple(curve.coverage[at].tolist()),
+        accuracy=tuple(curve.accuracy[at].tolist()),
+        balanced=tuple(curve.balanced_accuracy[at].tolist()),
+        kept={name: None if own is None else tuple(own[at].tolist()) for name, own in curve.kept.items()},
+    )
+
+
+# --- paths, changes, advice -------------------------------------------------------------------------------------------
+
+
+def _trained_paths(standings: Sequence[Standing], problem: Problem, test: Features, seed: int) -> list[page.Path]:
+    """Paths that have to be trained: over epochs, and along the strength that a paper is about.
+
+    On the rows that chose, where there are such; else on the test rows, for looking only.
+    """
+    found = []
+    rows, judged = (test, "test") if problem.held_out is None else (problem.held_out, "selection")
+    for standing in standings:
+        if standing.family.then is not None or standing.family.name not in STRENGTHS:
+            continue
+        settings, spec = standing.records[0].settings[0], Spec.parse(standing.method)
+        if 6.0 * settings.get("epochs", 0) * len(problem.train) * problem.train.dim * len(test.counts) > MOST_EPOCHS:
+            continue
+        parameter, values = STRENGTHS[spec.name]
+        selected = float(settings[parameter])
+        along = over_strengths(spec, parameter, sorted({*values, selected}), problem, rows, seed)
+        traced = [over_epochs(spec, problem, rows, seed), along._replace(selected=selected)]
+        found += [_path(trace, judged) for trace in traced if trace is not None]
+    return found
+
+
+def _path(trace: Trace, rows: str) -> page.Path:
+    return page.Path(
+        family=str(trace.family),
+        parameter=trace.parameter,
+        rows=rows,  # type: ignore[arg-type]
+        selected=trace.selected,
+        points=tuple(_point(value, scores) for value, scores in zip(trace.values, trace.scores, strict=True)),
+    )
+
+
+def _point(value: float, scores: Scores) -> page.Point:
+    groups = {name: getattr(scores, name) for name in GROUPS}
+    return page.Point(value=value, balanced=scores.balanced_accuracy, **groups)
+
+
+def _changes(comparison: Comparison) -> tuple[page.Change, ...]:
+    """The recall of every class with rows, before and after."""
+    after, before = comparison.recommended, comparison.baseline
+    return () if after is None or after is before else _changed(after.correct, before.correct, comparison.y)
+
+
+def _changed(after: Tensor, before: Tensor, y: Tensor) -> tuple[page.Change, ...]:
+    """The recall of every class with rows, from rows right (N,) after and before."""
+    found = []
+    for k in torch.bincount(y).nonzero().flatten().tolist():
+        own = y == k
+        change = (after - before)[own]
+        # One row tells no error; half a row right is the largest that it can be.
+        error = float(change.std() / len(change) ** 0.5) if len(change) > 1 else 0.5
+        found.append(
+            page.Change(label=k, before=float(before[own].mean()), after=float(after[own].mean()), error=error)
+        )
+    return tuple(found)
+
+
+def _advised(advice: Advice) -> page.Advised:
+    return page.Advised(
+        sentence=advice.sentence,
+        rows=advice.rows,
+        label=tuple(row.label for row in advice.table),
+        gain=tuple(row.gain for row in advice.table),
+        error=tuple(row.error for row in advice.table),
+        head_gain=tuple(row.head_gain for row in advice.table),
+        chosen=advice.chosen,
+    )
+
+
+def _sizes(curve: LearningCurve) -> tuple[page.Size, ...]:
+    return tuple(
+        page.Size(**_point(float(size), scores).model_dump())
+        for size, scores in zip(curve.sizes, curve.scores, strict=True)
+    )
+
+
+# --- a model without a test split -------------------------------------------------------------------------------------
+
+
+def contents_of_model(
+    made: Deployed,
+    *,
+    title: str,
+    sentence: str,
+    held_out: bool,
+    command: str | None = None,
+    notes: Sequence[str] = (),
+) -> Contents:
+    """What the report of a fitted model shows: its answers on the unseen rows that chose and calibrated it.
+
+    `held_out`: were these rows held out, or training rows set aside in folds? There is no decision in the report: rows
+    that chose a head flatter it.
+
+    Raises: ValueError if there are no such rows.
+    """
+    model, unseen, before = made
+    if unseen is None:
+        raise ValueError("a model that no unseen rows chose has nothing to report")
+    y, counts = unseen.y.cpu(), model.counts
+    seen = [(model.method, "tuned", unseen), *([] if before is None else [("stage1", "baseline", before)])]
+    sums = [tally_and_moments(found.logits, y) for _, _, found in seen]
+    right = torch.stack([hits.double() for _, _, hits in sums])
+    intervals = _intervals(right, y, counts)
+    rows = tuple(
+        _model_row(
+            method, role, scores(total([sums[i][0]]), counts, many=EDGES[0], few=EDGES[1]), sums[i][1]
+        ).model_copy(update={"scores": {name: found[i] for name, found in intervals.items()}})
+        for i, (method, role, _) in enumerate(seen)
+    )
+    cells = unseen.logits.numel()
+    return Contents(
+        title=title,
+        scored_on=f"{len(y):,} {'held-out' if held_out else 'training'} rows"
+        + (", which chose the settings" if held_out else ", each by a head that was fitted without it"),
+        verdict=page.Verdict(
+            decision="none",
+            sentence=sentence,
+            level=0.95,
+            baseline=seen[-1][0],
+            recommended=model.method,
+            null=None,
+            gain=None,
+            oracle=None,
+            gap_closed=None,
+            tied=None,
+            contenders=len(rows),
+        ),
+        classes=_classes(model.class_names, counts, y),
+        rows=rows,
+        closer=tuple(
+            _look(i, [(found.logits, y)], counts, cells).model_copy(
+                update={"norms": _values(weight_norms(model.head)) if i == 0 else ()}
+            )
+            for i, (_, _, found) in enumerate(seen)
+        ),
+        changes=() if before is None else _changed(right[0], right[1], y),
+        protocol=page.Protocol(
+            facts=tuple(page.Named(name=name, text=text) for name, text in _model_facts(model).items()),
+            remarks=tuple(notes),
+            command=command,
+        ),
+    )
+
+
+def _model_facts(model: Model) -> dict[str, str]:
+    """What is known of a model, as names and texts."""
+    about = model.provenance
+    versions = about.get("versions") or {}
+    prior = "none: probabilities are plain softmax values" if model.prior_applied is None else _prior(model)
+    facts = {
+        "method": model.method,
+        "data": str(about.get("data", "")),
+        "training rows": str(about.get("train", "")),
+        "probabilities are meant for": prior,
+        "operating point": ", ".join(model.operating.described()) if model.operating else "",
+        "seed": str(about.get("seed", "")),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _prior(model: Model) -> str:
+    """The prior of deployment in words."""
+    prior, classes = model.prior_applied, len(model.class_names)
+    assert prior is not None
+    if torch.allclose(prior, torch.full_like(prior, 1 / classes)):
+        return "classes that are equally common"
+    same = torch.allclose(prior, model.counts.prior.double(), atol=1e-6)
+    return "classes as common as in training" if same else "the class shares that were given"
+
+
+def _model_row(method: str, role: str, found: Scores, moments: Moments) -> page.Row:
+    magnitudes, spreads = _readings(moments)
+    return page.Row(
+        method=method,
+        own=short_name(method),
+        family=method.split("(")[0],
+        role=role,  # type: ignore[arg-type]
+        recommended=role == "tuned",
+        tied=None,
+        transductive=False,
+        implied_prior=None,
+        selected="",
+        edges="",
+        seconds=0.0,
+        scores={},
+        macro_f1=found.macro_f1,
+        nll=found.nll,
+        ece=found.ece,
+        loma_variation=None,
+        gain=None,
+        per_class=found.per_class,
+        magnitude=magnitudes,
+        spread=spreads,
+    )

@@ -1,0 +1,275 @@
+"""What the template of the page fills in: every number as the text that is shown."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from poise.report.class_charts import first_choices
+from poise.report.contents import GROUPS, Change, Contents, Gain, PerClass, Range, Row
+from poise.report.figure import Figure, Table, legible, percent, short, signed
+from poise.report.styles import method_name
+
+__all__ = ["MORE", "choices", "confusions", "headline", "method_rows", "pictures", "sections", "tiles"]
+
+IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
+PICTURES = 4  # of a class
+SHOWN_CHANGES = 6  # classes with pictures at each end
+
+
+class Tile(NamedTuple):
+    """A key number: its name, its value, and a line below."""
+
+    name: str
+    value: str
+    note: str
+    share: float | None = None  # of a bar below
+
+
+class Headline(NamedTuple):
+    """What to do, with which method, and what it gives."""
+
+    action: str
+    method: str
+    gain: str
+
+
+class MethodRow(NamedTuple):
+    """A row of the table of methods; `scores` and `more` are (text, interval, number to sort by)."""
+
+    row: Row
+    number: int
+    name: str
+    marks: tuple[tuple[str, str], ...]  # (kind, words)
+    scores: tuple[tuple[str, str, float | None], ...]
+    more: tuple[tuple[str, str, float | None], ...]
+
+
+class Section(NamedTuple):
+    """An entry of the table of contents."""
+
+    id: str
+    title: str
+
+
+class Choice(NamedTuple):
+    """A row that can be chosen in a control, by its number; `first` says that it is at the start."""
+
+    number: int
+    name: str
+    first: bool
+
+
+class Pictures(NamedTuple):
+    """Training images of a class that changed."""
+
+    name: str
+    change: Change
+    images: tuple[str, ...]
+
+
+def headline(contents: Contents) -> Headline:
+    """The verdict in a few words."""
+    told = contents.verdict
+    if told.decision == "change" and told.recommended is not None:
+        gained = "" if told.gain is None else f"{signed(told.gain.estimate)} points of balanced accuracy"
+        return Headline("Change to", legible(told.recommended), gained)
+    if told.decision == "keep":
+        return Headline("Keep", legible(told.baseline), "nothing is better beyond doubt on these rows")
+    return Headline("No verdict", "", "")
+
+
+def tiles(contents: Contents) -> list[Tile]:
+    """The key numbers that there are."""
+    told = contents.verdict
+    before = next((row for row in contents.rows if row.role == "baseline"), None)
+    after = next((row for row in contents.rows if row.recommended), None)
+    found = [
+        gain_tile(told.gain, told.level, told.baseline),
+        before_after("Balanced", "balanced accuracy", "balanced", before, after),
+        before_after("Few", "recall of the rare classes", "few", before, after),
+    ]
+    if told.gap_closed is not None and told.oracle is not None and 0 <= told.gap_closed <= 1:
+        note = f"of the way from {short(told.baseline)} to the oracle, {percent(told.oracle)} %"
+        found.append(Tile("Gap closed", f"{100 * told.gap_closed:.0f} %", note, told.gap_closed))
+    if told.tied is not None:
+        note = "methods cannot be told from the best on these rows"
+        found.append(Tile("Tied", f"{told.tied} of {told.contenders}", note))
+    return [tile for tile in found if tile is not None]
+
+
+def gain_tile(gain: Gain | None, level: float, baseline: str) -> Tile | None:
+    """The gain with its interval over images."""
+    if gain is None:
+        return None
+    over = f"points over {short(baseline, 24)}"
+    if gain.low is None or gain.high is None:
+        return Tile("Gain", signed(gain.estimate), over)
+    interval = f"{100 * level:g} % interval {signed(gain.low)} to {signed(gain.high)}"
+    return Tile("Gain", signed(gain.estimate), f"{over}, {interval}")
+
+
+def before_after(name: str, words: str, score: str, before: Row | None, after: Row | None) -> Tile | None:
+    """A score of the baseline and of the recommended head; of one of them where they are the same."""
+    first, second = (None if row is None else row.scores.get(score) for row in (before, after))
+    if first is None:
+        return None
+    if second is None or before is after:
+        return Tile(name, f"{percent(first.estimate)} %", f"{words}, with the baseline")
+    return Tile(name, f"{percent(second.estimate)} %", f"{words}, from {percent(first.estimate)}")
+
+
+def method_rows(contents: Contents) -> list[MethodRow]:
+    """The table of methods, best balanced accuracy first."""
+    found = [
+        MethodRow(
+            row=row,
+            number=index,
+            name=row.own,
+            marks=marks(row),
+            scores=(*(score(row.scores.get(name)) for name in ("all", "balanced", *GROUPS)), gain_score(row.gain)),
+            more=more_columns(row),
+        )
+        for index, row in enumerate(contents.rows)
+    ]
+    return sorted(found, key=lambda line: -(line.scores[1][2] or 0.0))
+
+
+def marks(row: Row) -> tuple[tuple[str, str], ...]:
+    """What is to be said of a row, as (kind, words)."""
+    every = (
+        (row.recommended, "recommended", "recommended"),
+        (row.role == "baseline", "baseline", "baseline"),
+        (bool(row.tied), "tied", "tied with the best"),
+        (row.role == "recipe", "recipe", "as stated"),
+        (bool(row.edges), "edge", "end of range"),
+        (row.transductive, "transductive", "transductive †"),
+    )
+    return tuple((kind, words) for true, kind, words in every if true)
+
+
+def score(value: Range | None) -> tuple[str, str, float | None]:
+    """A score in per cent with its interval."""
+    if value is None:
+        return percent(None), "", None
+    if value.low is None or value.high is None:
+        return percent(value.estimate), "", value.estimate
+    return percent(value.estimate), f"{percent(value.low)} to {percent(value.high)}", value.estimate
+
+
+def gain_score(gain: Gain | None) -> tuple[str, str, float | None]:
+    """A gain in points with its interval over images."""
+    if gain is None:
+        return percent(None), "", None
+    if gain.low is None or gain.high is None:
+        return signed(gain.estimate), "", gain.estimate
+    return signed(gain.estimate), f"{signed(gain.low)} to {signed(gain.high)}", gain.estimate
+
+
+MORE = ("macro F1", "NLL", "ECE", "LoMa variation", "fit, s")
+
+
+def more_columns(row: Row) -> tuple[tuple[str, str, float | None], ...]:
+    """Macro F1 and ECE in per cent, negative log-likelihood, variation of the Logits Magnitude, seconds of the fit."""
+    return (
+        (percent(row.macro_f1), "", row.macro_f1),
+        (plain(row.nll), "", row.nll),
+        (percent(row.ece), "", row.ece),
+        (plain(row.loma_variation), "", row.loma_variation),
+        (f"{row.seconds:.2g}", "", row.seconds),
+    )
+
+
+def plain(value: float | None) -> str:
+    """A number with three digits after the point."""
+    return percent(None) if value is None else f"{value:.3f}"
+
+
+def choices(contents: Contents) -> dict[str, list[Choice]]:
+    """Rows that controls offer, best first: those with recalls, with magnitudes, and those looked at closer."""
+    first, order = first_choices(contents), [line.number for line in method_rows(contents)]
+    rows, close = contents.rows, {head.row for head in contents.closer}
+
+    def listed(wanted: Sequence[int], start: Sequence[int]) -> list[Choice]:
+        return [Choice(i, method_name(rows[i]), i in start) for i in wanted]
+
+    magnitudes = [i for i in order if rows[i].magnitude]
+    heads = [i for i in order if i in close]
+    return {
+        "method": listed([i for i in order if rows[i].per_class], first),
+        "a": listed(magnitudes, [different(contents, magnitudes, first[0])]),
+        "b": listed(magnitudes, first[:1]),
+        "close": listed(
+            heads, [i for i in (first[0], different(contents, heads, first[0])) if i in heads] or heads[:2]
+        ),
+        "head": listed(heads, [next((i for i in first[1:] if i in close), heads[0] if heads else 0)]),
+    }
+
+
+def different(contents: Contents, candidates: Sequence[int], start: int) -> int:
+    """The first candidate with another Regularized Std than `start`: a shifted bias or a scale leaves it as it is."""
+    rows = contents.rows
+    first = rows[start].spread.get("unit", ())
+    return next((i for i in candidates if not alike(rows[i].spread.get("unit", ()), first)), start)
+
+
+def alike(left: PerClass, right: PerClass) -> bool:
+    """Are all numbers the same within one in a thousand?"""
+    pairs = zip(left, right, strict=False)
+    return all(a == b or (a is not None and b is not None and math.isclose(a, b, rel_tol=1e-3)) for a, b in pairs)
+
+
+def confusions(contents: Contents) -> list[tuple[str, Table]]:
+    """The most frequent confusions of each head looked at closer, the recommended head first."""
+    names, counts = contents.classes.names, contents.classes.counts
+    heads = sorted(contents.closer, key=lambda head: not contents.rows[head.row].recommended)
+    head_row = ("true class", "training rows", "answered", "training rows", "rows", "share of the class, %")
+    found = []
+    for head in heads:
+        lines = tuple(
+            (
+                legible(names[each.true]),
+                f"{counts[each.true]:,}",
+                legible(names[each.answered]),
+                f"{counts[each.answered]:,}",
+                f"{each.rows:,}",
+                percent(each.share),
+            )
+            for each in head.confusions
+        )
+        found += [(method_name(contents.rows[head.row]), Table(head_row, lines))] if lines else []
+    return found
+
+
+def pictures(contents: Contents) -> list[Pictures]:
+    """Images of the classes that changed most, largest gain first; anything but an inline image is left out."""
+    ordered = sorted(contents.changes, key=lambda change: change.before - change.after)
+    images = {change.label: inline(contents.thumbnails.get(str(change.label), ())) for change in ordered}
+    shown = [change for change in ordered if images[change.label]]
+    ends = shown if len(shown) <= 2 * SHOWN_CHANGES else shown[:SHOWN_CHANGES] + shown[-SHOWN_CHANGES:]
+    return [Pictures(legible(contents.classes.names[c.label]), c, images[c.label]) for c in ends]
+
+
+def inline(images: Sequence[str]) -> tuple[str, ...]:
+    """Those that are images as data URIs."""
+    return tuple(image for image in images if IMAGE.fullmatch(image))[:PICTURES]
+
+
+def sections(contents: Contents, figures: dict[str, Figure]) -> list[Section]:
+    """The parts of the report in order, without those that have nothing to show."""
+    every = (
+        (True, "verdict", "Verdict"),
+        (True, "classes", "Class sizes"),
+        (True, "methods", "Methods"),
+        ("recall" in figures, "recall", "Recall by class size"),
+        ("changes" in figures, "changes", "Classes that changed"),
+        (any(head.confusions for head in contents.closer), "confusions", "Confusions"),
+        ("tradeoff" in figures, "tradeoff", "Many against few"),
+        ("paths" in figures, "paths", "Paths"),
+        (bool({"reliability", "coverage"} & set(figures)), "confidence", "Confidence"),
+        (bool({"advice", "learning"} & set(figures)), "labels", "More labels"),
+        (bool({"magnitude", "spread", "norms", "ratio"} & set(figures)), "inside", "Inside the heads"),
+        (True, "protocol", "Protocol"),
+        (True, "glossary", "Words"),
+    )
+    return [Section(name, title) for there, name, title in every if there]
