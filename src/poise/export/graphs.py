@@ -1,0 +1,160 @@
+"""A model as one file that runs elsewhere: ONNX, or the program of torch.export; checked before it has its name."""
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poise.artefact import Model
+from poise.backbones import Backbone
+from poise.errors import InputError, MissingExtraError, PoiseError
+from poise.export.checking import TRACED, Agreement, compared
+from poise.export.final import Network, described, final, to_json
+from poise.files import neighbour, settle
+
+__all__ = ["METADATA", "export_onnx", "export_program"]
+
+METADATA = "poise"  # the key in an ONNX file; in a program's archive it is the file poise.json
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def export_onnx(
+    model: Model, path: str | Path, *, backbone: Backbone | None = None, rows: Tensor | None = None
+) -> Agreement:
+    """Write one ONNX file: the head for feature rows, or with `backbone` everything from pixels to logits.
+
+    Input `features` (batch, D) or `pixels` (batch, 3, H, W) in [0, 1], output `logits` (batch, C), all float32, for any
+    batch; images are normalised inside. The metadata `poise` hold what `described` gives, as JSON. The file is written
+    beside its place, checked by onnx and run by onnxruntime on random rows, and on `rows` (features, or eight-bit
+    images) if given; it takes its place if its logits are the model's, and is deleted otherwise.
+
+    Raises: InputError if the network cannot be exported, or by how much the logits differ; MissingExtraError.
+    """
+    onnx, _, runtime = (_needed(package) for package in PACKAGES)
+    name = "features" if backbone is None else "pixels"
+    text = to_json(described(model, backbone))
+
+    def write(program: Any, file: Path) -> None:
+        made = torch.onnx.export(program, dynamo=True, input_names=[name], output_names=["logits"], verbose=False)
+        assert made is not None
+        _forget_sources(made.model)
+        made.model.metadata_props[METADATA] = text
+        made.save(file, external_data=False)
+        stored = onnx.load(file)
+        onnx.checker.check_model(stored, full_check=True)
+        if text not in [entry.value for entry in stored.metadata_props]:
+            raise ValueError("the metadata were not kept")
+
+    def opened(file: Path) -> Callable[[Tensor], Tensor]:
+        session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        return lambda x: torch.from_numpy(session.run(["logits"], {name: x.numpy()})[0])
+
+    return _exported(model, Path(path), "onnxruntime", write, opened, backbone, rows)
+
+
+def export_program(
+    model: Model, path: str | Path, *, backbone: Backbone | None = None, rows: Tensor | None = None
+) -> Agreement:
+    """Write the program of torch.export (.pt2), for any batch: `torch.export.load(path).module()(x)` are the logits.
+
+    Inputs, check and errors are those of `export_onnx`; what `described` gives lies in the archive as poise.json.
+    """
+    text = to_json(described(model, backbone))
+
+    def write(program: Any, file: Path) -> None:
+        # By a buffer, because the archive would be named for the temporary file.
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer, extra_files={f"{METADATA}.json": text})
+        file.write_bytes(buffer.getvalue())
+
+    def opened(file: Path) -> Callable[[Tensor], Tensor]:
+        return torch.export.load(io.BytesIO(file.read_bytes())).module()
+
+    return _exported(model, Path(path), "torch.export", write, opened, backbone, rows)
+
+
+def _exported(
+    model: Model,
+    path: Path,
+    runner: str,
+    write: Callable[[Any, Path], None],
+    opened: Callable[[Path], Callable[[Tensor], Tensor]],
+    backbone: Backbone | None,
+    rows: Tensor | None,
+) -> Agreement:
+    """Write to a neighbour of `path`, run it, compare it, and only then rename it."""
+    try:
+        file = neighbour(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place with --out") from None
+    try:
+        with _silent():
+            write(_traced(Network(final(model).head, backbone)), file)
+            agreement = compared(runner, opened(file), model, backbone, rows)
+        settle(file, path)
+    except PoiseError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place with --out") from None
+    except Exception as error:  # exporters of graphs raise whatever comes up in a dozen passes
+        what = "the head" if backbone is None else f"backbone {backbone.name}"
+        raise InputError(
+            f"{what} cannot be exported for {runner}: {_reason(error)}; nothing was written, --safetensors and --hub "
+            "trace no network"
+        ) from error
+    finally:
+        file.unlink(missing_ok=True)
+    return agreement
+
+
+def _traced(network: Network) -> Any:
+    """The program of the network for any batch, without the lines of source that it came from."""
+    sizes = ({0: torch.export.Dim("batch", min=1)},)
+    with torch.no_grad():
+        program = torch.export.export(network, (network.example(TRACED),), dynamic_shapes=sizes)
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # names the folders of this machine
+    return program
+
+
+def _forget_sources(model: Any) -> None:
+    """Take away what the exporter notes of every node: Python classes, lines of source, folders of this machine."""
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    for graph in graphs:
+        for noted in (graph, *graph.all_nodes(), *graph.inputs, *graph.outputs, *graph.initializers.values()):
+            noted.metadata_props.clear()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Within, exporters neither print, nor log, nor warn: what matters is raised, or found by the check."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _needed(package: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError:
+        raise MissingExtraError(f"ONNX files need {package}: pip install 'poise[export]'") from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
