@@ -13,12 +13,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.readers.source import Ask, Source, listed
+from poise.readers.source import ROWS, Ask, Source, listed
 from poise.wording import near
 
 __all__ = ["COUNTS", "LABELS", "Arrays", "names_of_classes", "opened", "read_arrays", "to_numbers", "to_tensor"]
 
-ROWS = ("x", "features", "X", "embeddings")
 LABELS = ("y", "labels", "label", "targets", "target")
 COUNTS = ("n", "counts", "train_counts", "class_counts")
 MAGIC = {".npz": b"PK", ".npy": b"\x93NUMPY"}

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from poise.errors import InputError, PoiseWarning
 from poise.readers.source import LABEL_NAMES, Ask, listed
@@ -107,7 +105,7 @@ def _no_column(path: Path, name: str, names: Mapping[str, bool]) -> str:
 
 def single_precision(
     path: Path, values: npt.NDArray[np.float64], columns: Sequence[str], rows: Sequence[int], word: str = "line"
-) -> Tensor:
+) -> npt.NDArray[np.float32]:
     """Values (N, D) as float32; `rows` are the numbers of the lines (or other `word`) that they stand in.
 
     Raises: InputError naming the line and column of the first value that is NaN, infinite or too large.
@@ -121,4 +119,4 @@ def single_precision(
         raise InputError(
             f"{place}: {values[row, column]} is no finite float32 number; fix the cell, or delete the {word}"
         )
-    return torch.from_numpy(x)
+    return x

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
-from torch import Tensor
 
-__all__ = ["LABEL_NAMES", "Ask", "Source", "listed"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["LABEL_NAMES", "ROWS", "Ask", "Source", "listed"]
 
 LABEL_NAMES = ("label", "y", "target", "class", "category")
+ROWS = ("x", "features", "X", "embeddings")  # what the features are called in a file of arrays
 
 
 class Ask(NamedTuple):
@@ -30,18 +33,19 @@ class Ask(NamedTuple):
 class Source(NamedTuple):
     """The rows of a file as they are there: labels not yet numbered, nothing checked that needs the labels.
 
-    `x` (N, D) or (V, N, D); `labels` (N,) integers or text; `counts` (C,) and `class_names` if the file holds them;
-    `extra` columns to carry through, (N,) each; `lines` the line number of each row, for files that people edit.
+    `x` (N, D) or (V, N, D), an array if the file is a table; `labels` (N,) integers or text; `counts` (C,) and
+    `class_names` if the file holds them; `extra` columns to carry through, (N,) each; `lines` the line number of each
+    row, for files that people edit.
     """
 
     path: Path
-    x: Tensor
+    x: "Tensor | npt.NDArray[Any]"
     labels: npt.NDArray[Any] | None = None
     groups: npt.NDArray[Any] | None = None
-    counts: Tensor | None = None
+    counts: "Tensor | None" = None
     class_names: tuple[str, ...] | None = None
     seen_by_backbone: bool | None = None
-    weight: Tensor | None = None
+    weight: "Tensor | None" = None
     names: tuple[str, ...] | None = None
     extra: Mapping[str, tuple[Any, ...]] = {}
     notes: tuple[str, ...] = ()
