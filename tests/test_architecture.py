@@ -107,7 +107,23 @@ ALLOWED: dict[str, set[str]] = {
     | {"record", "solver"},
     "journals": {"errors", "randomness"},
     "studies": VALUES | {"experiment", "grids", "journals", "methods", "selection", "solver"},
-    "comparison": {"experiment", "headroom", "record", "spec", "statistics"},
+    "comparison": {"experiment", "headroom", "record", "spec", "statistics", "types"},
+    "closer": {"comparison", "metrics", "operating", "types"},
+    "paths": {"comparison", "experiment", "methods", "solver", "spec", "types"},
+    "diagnosis": {
+        "advice",
+        "closer",
+        "comparison",
+        "deployment",
+        "headroom",
+        "artefact",
+        "metrics",
+        "operating",
+        "paths",
+    }
+    | {"plan", "report", "spec", "statistics", "types"},
+    "thumbnails": {"errors", "samples"},
+    "reports": {"errors", "files", "report"},
     "protocols": VALUES
     | {
         "comparison",
@@ -149,23 +165,33 @@ ALLOWED: dict[str, set[str]] = {
     "project": VALUES
     | {"grids", "selection", "sources"}
     | {"artefact", "backbones", "comparison", "config", "deployment", "extract", "headroom", "manifest", "methods"}
-    | {"metrics", "pipeline", "predictions", "protocols", "representation", "runs", "samples", "splits", "store"},
+    | {"metrics", "pipeline", "predictions", "protocols", "representation", "runs", "samples", "splits", "store"}
+    | {"diagnosis", "report", "reports", "thumbnails"},
     "tails": VALUES | {"profiles", "samples"},
     "splits": VALUES | {"folds", "profiles", "samples", "tails"},
     "leakage": {"checks", "errors", "samples"},
     "survey": {"checks", "errors", "leakage", "samples", "types", "wording"},
     "glyphs": {"checks", "errors", "folds", "samples", "sources", "splits"},
     "data": VALUES | {"profiles", "text"},
-    "audit": VALUES | {"comparison", "experiment", "grids", "methods", "priors", "protocols"},
+    "audit": VALUES | {"comparison", "experiment", "grids", "methods", "paths", "priors", "protocols"},
     "inspection": {"folds", "memorised", "metrics", "types", "wording"},
     "manifest": {"checks", "errors", "files", "types"},
     "store": {"checks", "errors", "files", "manifest", "shards", "types"},
-    "readers/__init__": {"errors", "readers", "store", "types", "wording"},
+    "readers/__init__": {"readers"},
+    "readers/rows": {"errors", "readers", "store", "types", "wording"},
     **{
         f"readers/{name}": {"errors", "readers", "types", "wording"}
         for name in ("arrays", "columns", "delimited", "heads", "labels", "logits", "parquet", "source")
     },
-    "predictions": {"artefact", "errors", "files", "operating"},
+    "last_layer": VALUES,
+    "checkpoint_copy": {"errors", "files", "last_layer"},
+    "rebalancing": VALUES
+    | {"artefact", "checkpoint_copy", "deployment", "experiment", "last_layer", "metrics", "readers"},
+    "answers": {"errors", "files"},
+    "pipelines": {"artefact", "errors", "estimator", "types"},
+    "onnx_rows": {"decoding", "errors", "readers", "wording"},
+    "onnx_predict": {"answers", "checks", "errors", "onnx_rows", "wording"},
+    "predictions": {"answers", "artefact", "errors", "operating"},
     "deployment": VALUES
     | {
         "artefact",
@@ -199,34 +225,75 @@ ALLOWED: dict[str, set[str]] = {
     },
     "checkup": {"artefact", "errors", "representation", "store", "types"},
     "report/__init__": set(),
+    **{
+        f"report/{name}": {"report"}
+        for name in ("charts", "class_charts", "figure", "gain_charts", "html", "styles", "view")
+    },
+    "report/contents": {"errors"},
     "report/headroom": {"advice", "headroom"},
     "report/protocol": {"record"},
-    "report/tables": {"plan", "spec", "types"},
-    "runs": {"comparison", "errors", "files", "record", "report"},
+    "report/tables": {"plan", "report", "spec", "types"},
+    **{
+        f"report/{name}": {"report"}
+        for name in ("canvas", "class_panels", "latex", "markdown", "panels", "sheets", "words")
+    },
+    "report/drawings": {"errors", "report"},
+    "runs": {"comparison", "errors", "files", "record", "report", "reports"},
     "catalogue": {"converged", "methods"},
-    "demo": {"comparison", "data", "experiment", "headroom", "methods", "protocols", "spec"},
+    "demo": {
+        "advice",
+        "artefact",
+        "comparison",
+        "data",
+        "deployment",
+        "diagnosis",
+        "experiment",
+        "headroom",
+        "methods",
+        "protocols",
+        "spec",
+    }
+    | {"report"},
+    "estimates": VALUES
+    | {"automatic", "deployment", "elimination", "grids", "methods", "metrics", "plan", "protocols", "solver"},
     "testing": VALUES | {"methods", "plan", "solver"},
+    "export/__init__": {"export"},
+    "export/final": VALUES | {"artefact", "backbones", "extract", "operating", "record"},
+    "export/checking": VALUES | {"artefact", "augment", "backbones", "export", "extract", "feeds", "samples"},
+    "export/graphs": VALUES | {"artefact", "backbones", "export"},
+    "export/tensors": VALUES | {"artefact", "export"},
+    "export/card": {"artefact", "export", "report"},
+    "export/hub": VALUES | {"artefact", "backbones", "export", "report", "representation"},
     "__main__": {"cli"},
     "cli/__init__": {"__version__", "cli", "errors"},
-    "cli/shared": {"errors"},
-    "cli/inputs": {"cli", "errors", "folds", "priors", "readers", "types", "wording"},
+    "cli/completion": set(),
+    "cli/shared": {"errors", "estimates", "report", "types"},
+    "cli/export": {"artefact", "backbones", "cli", "errors", "export", "project", "report", "representation", "runs"}
+    | {"sources"},
+    "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing"},
+    "cli/inputs": {"cli", "errors", "folds", "manifest", "onnx_rows", "priors", "readers", "types", "wording"},
     "cli/deploy": {
+        "answers",
         "artefact",
         "checkup",
         "cli",
         "deployment",
         "distributed",
         "errors",
+        "estimates",
         "manifest",
+        "onnx_predict",
+        "onnx_rows",
         "pipeline",
         "predictions",
         "project",
     }
-    | {"readers", "runs", "sources"},
+    | {"diagnosis", "readers", "reports", "runs", "sources", "wording"},
     "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "pipeline", "project"}
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
-    "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "elimination", "grids", "headroom"}
-    | {"inspection", "methods", "protocols"}
+    "cli/report": {"checks", "cli", "report", "reports"},
+    "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "elimination", "estimates", "grids"}
+    | {"diagnosis", "headroom", "inspection", "methods", "protocols"}
     | {"advice", "comparison", "distributed", "readers", "report", "runs", "selection", "spec", "studies", "types"},
 }
 

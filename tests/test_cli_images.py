@@ -404,7 +404,7 @@ def test_a_mistake_in_extraction_is_one_sentence(
 def test_a_run_is_compared_tuned_and_fitted_with_its_own_held_out_rows(poise_: Run) -> None:
     code, out, _ = poise_("compare", "run", "-m", "tau_norm", "--budget", 2, "--no-oracle", "--out", "c")
     assert code == 0
-    assert "settings chosen by balanced_accuracy on held_out: 4 labelled rows" in " ".join(out.split())
+    assert "settings: chosen by balanced_accuracy on held_out: 4 labelled rows" in " ".join(out.split())
     assert poise_("tune", "run", "tau_norm", "--budget", 2, "--out", "t", "-q")[0] == 0
     assert poise_("inspect", "run", "-q")[0] == 0
     code, out, _ = poise_("fit", "run", "--method", "tau_norm", "--coverage", 0.9, "--out", "of_run", "--json")

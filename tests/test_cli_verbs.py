@@ -14,6 +14,8 @@ import torch
 import poise.demo
 from poise.artefact import load
 from poise.cli import main
+from poise.data import DemoSet
+from poise.demo import Shown
 from poise.protocols import compare
 from poise.store import save_features
 from poise.types import ClassCounts, Features, Head
@@ -109,7 +111,8 @@ def tiny_demo(name, *, seed=0, progress=None):
     x, y = (torch.from_numpy(part) for part in world(1))
     held_out, test = (Features(x[i::2], y[i::2], train.counts, False) for i in (0, 1))
     layer = Head(1.5 * torch.eye(3, 4), torch.tensor(SIZES).log())
-    return compare(["tau_norm"], poise.Problem(train, layer, held_out), test, budget=2, rounds=100, data=name)
+    demo = DemoSet(name, poise.Problem(train, layer, held_out), test)
+    return Shown(demo, compare(["tau_norm"], demo.problem, test, budget=2, rounds=100, data=name), ())
 
 
 VERBS = {
@@ -248,7 +251,7 @@ MISTAKES = [
     ("tune train.csv crtt", "no method is called 'crtt', did you mean 'crt'?; see `poise methods`"),
     (
         "compare train.csv --test test.csv -m tau_norm(tua=1)",
-        "tau_norm has no parameter 'tua', did you mean 'tau'?; it takes tau, bias",
+        "tau_norm has no parameter 'tua', did you mean 'tau'? it takes tau, bias",
     ),
     (
         "tune train.csv tau_norm(",
@@ -551,7 +554,7 @@ def test_the_first_useful_answer_on_600_rows_of_16_features(poise_):
     )
     assert expected is not None
     assert 50 < float(expected[1]) <= 100
-    assert said[3:] == ["next: poise predict m ROWS", "wrote m"]
+    assert said[3:] == ["next: poise predict m ROWS", "wrote m", "wrote m/report.json", "wrote m/report.html"]
     assert poise_("predict", "m", "own.csv", "--out", "p.csv")[0] == 0
     rows = table(poise_.folder / "p.csv")
     recall = [

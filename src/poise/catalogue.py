@@ -10,12 +10,14 @@ from rich import box
 from rich.table import Table
 
 from poise.converged import converged
-from poise.methods import Entry, Method, defaults, entries, parameters, retrain
+from poise.methods import Method, Traits, defaults, entries, parameters, retrain
 from poise.methods.published import published
 
-__all__ = ["Listing", "describe", "describe_all", "references"]
+__all__ = ["LABELS", "Listing", "describe", "describe_all", "described", "gist", "needs", "references"]
 
 Printable = Table | str
+# How a paragraph of a method's docstring begins that says one of these things; the others are notes.
+LABELS = {"formula": "Formula", "use": "When to use it", "differs": "Paper and code", "raises": "Raises"}
 
 
 class Listing(NamedTuple):
@@ -40,18 +42,18 @@ def describe_all() -> Listing:
     table.add_column("needs", no_wrap=True)
     data = {}
     for name, entry in entries().items():
-        table.add_row(name, _gist(entry), ", ".join(_needs(entry)) or "-")
+        table.add_row(name, gist(entry.summary), ", ".join(needs(entry.traits)) or "-")
         data[name] = {"summary": entry.summary, "reference": entry.reference, **vars(entry.traits)}
     return Listing(table, data)
 
 
-def _gist(entry: Entry) -> str:
-    """The summary up to its colon, without the citations, which the page of the method gives."""
-    return re.sub(r" \([^()]*\b(19|20)\d\d\)", "", entry.summary.split(":")[0]).rstrip(".")
+def gist(summary: str) -> str:
+    """A summary up to its colon, without the citations, which the page of the method gives."""
+    return re.sub(r" \([^()]*\b(19|20)\d\d\)", "", summary.split(":")[0]).rstrip(".")
 
 
-def _needs(entry: Entry) -> list[str]:
-    traits = entry.traits
+def needs(traits: Traits) -> list[str]:
+    """What a method needs beside training rows, in words."""
     return [word for word, needed in (("head", traits.needs_head), ("unseen rows", traits.needs_held_out)) if needed]
 
 
@@ -77,6 +79,7 @@ def describe(name: str) -> Listing:
     data = {
         "name": name,
         "doc": inspect.getdoc(entry.factory),
+        **described(entry.factory),
         "parameters": own,
         "plan": plan,
         "published": recipes,
@@ -91,13 +94,33 @@ def _beside_the_table(name: str, factory: Callable[..., Method]) -> Listing:
     own = {p.name: repr(p.default) for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY}
     where = "For LongTailClassifier and `poise fit`, where it may start a chain; `compare` and `tune` do not know it."
     blocks = [f"{name}\n", _reflowed(doc), _block("Parameters", [f"{k} = {v}" for k, v in own.items()]), f"\n{where}"]
-    return Listing("\n".join(blocks), {"name": name, "doc": doc, "parameters": own})
+    return Listing("\n".join(blocks), {"name": name, "doc": doc, **described(factory), "parameters": own})
+
+
+def described(factory: Callable[..., Any]) -> dict[str, str]:
+    """The docstring of a factory in parts: summary, notes, and a part for every key of `LABELS` that it has.
+
+    A formula keeps its lines; the other parts are reflowed paragraphs.
+    """
+    summary, *rest = _paragraphs(inspect.getdoc(factory) or "")
+    found, notes = {"summary": " ".join(summary.split())}, []
+    for paragraph in rest:
+        label = next((key for key, label in LABELS.items() if paragraph.startswith(f"{label}: ")), None)
+        if label is None:
+            notes.append(" ".join(paragraph.split()))
+        else:
+            text = paragraph.removeprefix(f"{LABELS[label]}: ")
+            found[label] = text if label == "formula" else " ".join(text.split())
+    return {**found, "notes": "\n\n".join(notes)}
+
+
+def _paragraphs(doc: str) -> list[str]:
+    return [paragraph.strip() for paragraph in re.split(r"\n\n|\n(?=Raises:)", doc)]
 
 
 def _reflowed(doc: str) -> str:
     """Paragraphs as single lines, for the terminal to wrap at its own width."""
-    marked = re.sub(r"\n(?=(Deviation|Raises):)", "\n\n", doc)
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in marked.split("\n\n"))
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in _paragraphs(doc))
 
 
 def _others(names: Iterable[str], chosen: str) -> str:

@@ -34,9 +34,14 @@ __all__ = ["Converged", "converged", "fit_converged", "fit_path"]
 def converged(*, loss: str = "cross_entropy", weight_decay: float = 1e-4, **params: Any) -> Method:
     """A head fitted to convergence: the optimum of mean loss + weight_decay / 2 |W|^2, without a learning rate.
 
+    Formula: argmin over W, b of mean loss(W f + b, y) + weight_decay / 2 |W|^2.
+
     W are the weights on features that are centred and scaled once; the intercept is free. `loss` is cross_entropy,
     balanced_softmax, los, vs, label_aware_smoothing, ldam without drw, or class_balanced with gamma = 0; `params` are
     its own. Needs no stage-1 head and ignores the seed. Found by L-BFGS, see `fit_converged`.
+
+    When to use it: on features of a model that never saw the rows, where the penalty is the only number to select. On
+    memorised rows the optimum is far from the best head, and stopping early is part of a method.
 
     Raises: InputError for an unknown loss or parameter, one that is not convex, or a weight decay that is not positive.
     """

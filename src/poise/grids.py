@@ -21,6 +21,7 @@ from poise.spec import Spec
 __all__ = ["AXES", "BUDGET", "Axis", "axes", "default_grid", "edges", "product", "sample"]
 
 BUDGET = 16
+MOST = 10_000  # settings of one method
 SEARCH_STREAM = 6  # name of the random stream; 1 to 5 are samplers, fresh starts and folds
 
 
@@ -145,6 +146,8 @@ def product(name: str, **values: Sequence[Any]) -> tuple[Spec, ...]:
 def _check_budget(budget: int) -> None:
     if not is_whole(budget) or budget < 1:
         raise InputError(f"the budget must be a whole number of at least 1, got {budget!r}")
+    if budget > MOST:
+        raise InputError(f"the budget must be at most {MOST} settings per method, got {budget}; lower it")
 
 
 def _default(spec: Spec, number: int, axis: Axis) -> float:

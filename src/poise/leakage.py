@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple
 
@@ -25,8 +25,10 @@ class Repeats(NamedTuple):
     conflicts: Pairs
 
 
-def keys(samples: Samples, *, by: SameBy = "bytes") -> tuple[str, ...]:
-    """One per sample, equal for equal samples. Reads every sample once.
+def keys(
+    samples: Samples, *, by: SameBy = "bytes", progress: Callable[[int, int], None] | None = None
+) -> tuple[str, ...]:
+    """One per sample, equal for equal samples. Reads every sample once; `progress(done, total)` is told of each.
 
     A picture that was scaled or compressed anew has another key.
 
@@ -35,7 +37,12 @@ def keys(samples: Samples, *, by: SameBy = "bytes") -> tuple[str, ...]:
     check_one_of("by", by, ("bytes", "content"))
     items = samples.items
     key = items.digest if by == "bytes" else lambda row: _content(items, row)
-    return tuple(key(row) for row in range(len(items)))
+    found = []
+    for row in range(len(items)):
+        found.append(key(row))
+        if progress is not None:
+            progress(row + 1, len(items))
+    return tuple(found)
 
 
 def _content(items: Items, row: int) -> str:

@@ -114,6 +114,11 @@ class Stage1:
         for name, allowed, good in checks:
             if not good():
                 raise InputError(f"stage 1: {name} must be {allowed}, got {getattr(self, name)!r}")
+        if is_whole(self.warmup_epochs) and self.warmup_epochs > self.epochs:
+            raise InputError(
+                f"stage 1: warmup_epochs must be at most epochs={self.epochs}, got {self.warmup_epochs}; lower it "
+                "together with stage1.epochs"
+            )
         _ = self.plan, self.built_loss(), self.cosine_scale()  # each refuses what it cannot use
 
     @property

@@ -1,6 +1,6 @@
 """What can be known of images or texts before a backbone is chosen, and what to do next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,8 +71,12 @@ class Survey:
     advice: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON types."""
-        return asdict(self)
+        """The same as plain JSON types; `broken` is null where only some were looked at and none of these was."""
+        data = asdict(self)
+        for split in data["splits"].values():
+            if not split["look"]["broken"] and split["look"]["read"] < split["rows"]:
+                split["look"]["broken"] = None
+        return data
 
     def lines(self) -> list[str]:
         """The numbers as sentences for a terminal, without the advice."""
@@ -80,7 +84,13 @@ class Survey:
         return [*found, *(f"{name} samples that are training samples too: {n}" for name, n in self.leaked.items() if n)]
 
 
-def survey(named: Mapping[str, Samples], *, read: int | None = 64, same_by: SameBy | None = "bytes") -> Survey:
+def survey(
+    named: Mapping[str, Samples],
+    *,
+    read: int | None = 64,
+    same_by: SameBy | None = "bytes",
+    progress: Callable[[int, int], None] | None = None,
+) -> Survey:
     """Counts, sizes, repeated and broken samples of the splits of a data set, and advice.
 
     Args:
@@ -89,6 +99,7 @@ def survey(named: Mapping[str, Samples], *, read: int | None = 64, same_by: Same
             broken file.
         same_by: how equal samples are found, which reads all (`poise.leakage`); None to skip it. A split with a
             sample that cannot be read is not compared.
+        progress: is told of each sample, done and in all, first of those compared and then of those read.
 
     Images of a list whose folder is not known are counted, and nothing is said of the images themselves.
 
@@ -101,17 +112,19 @@ def survey(named: Mapping[str, Samples], *, read: int | None = 64, same_by: Same
     empty = [name for name, samples in named.items() if len(samples) == 0]
     if empty:
         raise InputError(f"the split {empty[0]!r} is empty; add samples, or leave it out")
-    found = {name: None if same_by is None else _keys(samples, same_by) for name, samples in named.items()}
-    splits = {name: _split(samples, _look(samples.items, read), found[name]) for name, samples in named.items()}
+    found = {name: None if same_by is None else _keys(samples, same_by, progress) for name, samples in named.items()}
+    splits = {
+        name: _split(samples, _look(samples.items, read, progress), found[name]) for name, samples in named.items()
+    }
     trained = found.pop("train", None)
     leaked = {name: len(shared(trained, of_part)) for name, of_part in found.items() if trained and of_part}
     kind = next(iter(named.values())).items.kind
     return Survey(kind=kind, splits=splits, leaked=leaked, advice=tuple(_advice(kind, splits, leaked)))
 
 
-def _keys(samples: Samples, by: SameBy) -> tuple[str, ...] | None:
+def _keys(samples: Samples, by: SameBy, progress: Callable[[int, int], None] | None) -> tuple[str, ...] | None:
     try:
-        return keys(samples, by=by)
+        return keys(samples, by=by, progress=progress)
     except InputError:  # what is broken is counted where samples are read
         return None
 
@@ -146,12 +159,14 @@ def scarce(counts: ClassCounts, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{names[k]}: {n}" for k, n in enumerate(counts.n.tolist()) if 1 < n < JUDGED)
 
 
-def _look(items: Items, read: int | None) -> Look:
+def _look(items: Items, read: int | None, progress: Callable[[int, int], None] | None) -> Look:
     if not getattr(items, "located", True):  # a list of paths without their folder
         return Look(read=0, smallest=None, largest=None, broken=())
     rows = np.unique(np.linspace(0, len(items) - 1, min(len(items), read or len(items))).round().astype(int)).tolist()
     sizes, broken = [], []
-    for row in rows:
+    for done, row in enumerate(rows, start=1):
+        if progress is not None:
+            progress(done, len(rows))
         try:
             sizes.append(_size(items.read(row)))
         except InputError:

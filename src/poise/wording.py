@@ -1,15 +1,64 @@
 """Pieces of sentences: the name that was meant, and the first of many."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
-__all__ = ["near", "some"]
+__all__ = ["near", "prior_in_words", "some"]
+
+# What other libraries call the same.
+SYNONYMS: Mapping[str, str] = MappingProxyType(
+    {
+        "arch": "backbone",
+        "batch": "batch_size",
+        "bs": "batch_size",
+        "decay": "weight_decay",
+        "l2": "weight_decay",
+        "learning_rate": "lr",
+        "max_epochs": "epochs",
+        "num_epochs": "epochs",
+        "num_workers": "workers",
+        "random_state": "seed",
+        "warmup": "warmup_epochs",
+        "wd": "weight_decay",
+    }
+)
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """', did you mean ...?' if there is a name like it, else nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    """', did you mean ...?' if there is a name like it, or one that means the same, else nothing.
+
+    >>> near("stage1.learning_rate", ["stage1.epochs", "stage1.lr"])
+    ", did you mean 'stage1.lr'?"
+    """
+    known = list(names)
+    section, dot, last = name.rpartition(".")
+    same = SYNONYMS.get(last.replace("-", "_").lower())
+    meant = [k for k in known if same is not None and k in (section + dot + same, same)]
+    meant = meant or [k for k in known if same is not None and k.endswith(f".{same}")]
+    close = meant or difflib.get_close_matches(name, known, n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def prior_in_words(prior: Sequence[float] | None, counts: Sequence[int] | None, names: Sequence[str]) -> str:
+    """The class prior that probabilities are for, of classes with these names and training counts (None: not known).
+
+    >>> prior_in_words((0.5, 0.5), (9, 1), ("cat", "ant"))
+    'a uniform class prior'
+    """
+    if prior is None:
+        return "no prior: treat them as scores"
+    if _alike(prior, [1] * len(prior)):
+        return "a uniform class prior"
+    if counts is not None and _alike(prior, counts):
+        return "the class frequencies of the training rows (prior train)"
+    name, share = max(zip(names, prior, strict=True), key=lambda pair: pair[1])
+    return f"a prior that was given ({name} {share:.3g}, ...)"
+
+
+def _alike(prior: Sequence[float], sizes: Sequence[float]) -> bool:
+    total = sum(sizes)
+    return all(abs(share - size / total) < 1e-6 for share, size in zip(prior, sizes, strict=True))
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from poise import __version__
-from poise.cli import deploy, images, study
-from poise.cli.shared import in_options
+from poise.cli import deploy, export, images, rebalance, report, study
+from poise.cli.shared import in_options, remember_words, say
 from poise.errors import PoiseError
 
 __all__ = ["app", "main"]
@@ -26,13 +26,21 @@ __all__ = ["app", "main"]
 # it is the base of this public one.
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
+# What a second or third file is meant to be.
+MORE_WORDS = {
+    "poise compare": "test rows are given with --test; ",
+    "poise fit": "rows to choose on are given with --held-out; ",
+    "poise train": "samples are given with --data; ",
+}
+
 app = typer.Typer(
     name="poise",
     help="Re-balance classifiers trained on long-tailed data: every head, one pass, honest comparison.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 done, 2 the input cannot be used, 130 interrupted, 143 terminated.",
+    epilog="Exit codes: 0 done, 2 the input cannot be used, 130 interrupted, 143 terminated. "
+    "`poise --install-completion` makes your shell complete verbs, options and methods.",
 )
 
 
@@ -61,6 +69,9 @@ VERBS = (
     deploy.fit,
     deploy.predict,
     deploy.check,
+    export.export,
+    rebalance.rebalance,
+    report.report,
     study.methods,
 )
 for verb in VERBS:
@@ -83,12 +94,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(words: list[str], *, debug: bool) -> int:
+    remember_words(words)
     try:
         code = int(app(args=words, prog_name="poise", standalone_mode=False) or 0)
         return _interrupted() if code == 130 else code  # typer answers an interrupt with this code, silently
     except USAGE_ERROR as error:
         said = error.format_message().rstrip(".")  # nothing where the help was shown because there was no word at all
-        return _refuse(f"{said}; see `{_verb(error)} --help`", debug) if said else 2
+        verb = _verb(error)
+        meant = MORE_WORDS.get(verb, "") if said.startswith("Got unexpected extra argument") else ""
+        return _refuse(f"{said}; {meant}see `{verb} --help`", debug) if said else 2
     except PoiseError as error:
         return _refuse(in_options(str(error)), debug, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -97,6 +111,9 @@ def _run(words: list[str], *, debug: bool) -> int:
         # The reader has gone, as in `poise demo | head`; nothing more can be said on this stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # what no module foresaw, such as a full disk behind standard output
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}", debug)
 
 
 def _interrupted() -> int:
@@ -111,13 +128,13 @@ def _verb(error: Any) -> str:
 def _refuse(sentence: str, debug: bool, code: int = 2) -> int:
     if debug:
         traceback.print_exc()
-    typer.echo(f"poise: {sentence}", err=True)
+    say(f"poise: {sentence}")
     return code
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
     if os.environ.get("RANK", "0") == "0":  # of several processes that torchrun started, one speaks
-        typer.echo(f"warning: {in_options(str(message))}", err=True)
+        say(f"warning: {in_options(str(message))}")
 
 
 def _terminated(number: int, frame: object) -> None:

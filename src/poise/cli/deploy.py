@@ -1,13 +1,15 @@
 """Verbs that make and use what is deployed: fit, predict, check."""
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from poise.cli import completion
 from poise.cli.inputs import (
     Groups,
     HeadFile,
@@ -20,6 +22,7 @@ from poise.cli.inputs import (
     load_inputs,
     per_class,
     unlabelled,
+    without_torch,
 )
 from poise.cli.shared import (
     Device,
@@ -33,9 +36,19 @@ from poise.cli.shared import (
     Trusted,
     Workers,
     answer,
+    command_line,
     progress_bar,
     refuse_several_processes,
+    say_estimate,
 )
+from poise.wording import prior_in_words
+
+if TYPE_CHECKING:
+    from poise.answers import Tallied
+    from poise.artefact import Model
+    from poise.cli.inputs import Inputs
+    from poise.deployment import Deployed
+    from poise.onnx_predict import Exported
 
 __all__ = ["check", "fit", "predict"]
 
@@ -51,7 +64,13 @@ def fit(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model.")] = Path("runs/model"),
     method: Annotated[
-        str, typer.Option("--method", "-m", help="auto, or a method such as 'balanced_softmax' or 'tau_norm(tau=0.7)'.")
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            help="auto, or a method such as 'balanced_softmax' or 'tau_norm(tau=0.7)'.",
+            autocompletion=completion.fit_methods,
+        ),
     ] = "auto",
     prior: Annotated[
         str, typer.Option(help="Class prior of deployment: uniform, train, or a JSON file {class name: share}.")
@@ -88,7 +107,10 @@ def fit(
         typer.Option(help="Network for images or texts, such as timm:resnet50 or convnet4.", show_default=False),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe or YAML file for images or texts.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Recipe or YAML file for images or texts.", show_default=False, autocompletion=completion.recipe_files
+        ),
     ] = None,
     changes: Set = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse images or texts that are in two parts.")] = False,
@@ -105,6 +127,7 @@ def fit(
     from poise.cli.images import fit_images, samples_in
     from poise.deployment import Targets, deploy
     from poise.errors import InputError
+    from poise.estimates import work_of_fit
     from poise.project import carry_backbone, reads_samples, refuse_mixture
 
     refuse_several_processes("fit", "share out `poise train`, then `poise fit RUN --out RUN` in one")
@@ -140,7 +163,15 @@ def fit(
         raise InputError(f"--recipe, --backbone and --set are for images or texts; {train} holds feature rows")
     try:
         read = load_inputs(
-            train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
+            train,
+            held_out=held_out,
+            head=head,
+            label=label,
+            groups=groups,
+            ignore=ignore,
+            seen=seen,
+            seed=seed,
+            quiet=quiet or as_json,
         )
     except InputError as error:
         if "no numeric column" not in str(error):
@@ -162,8 +193,9 @@ def fit(
     runs.prepare(out)
     if targets.need_rows and read.problem.held_out is None:
         read = read.with_rows_aside(seed)
+    say_estimate(work_of_fit(read.problem, method), read.problem, quiet=quiet or as_json)
     with progress_bar("fitting", quiet=quiet or as_json) as report:
-        model = deploy(
+        made = deploy(
             read.problem,
             method=method,
             prior=target,
@@ -172,36 +204,68 @@ def fit(
             seed=seed,
             progress=report,
         )
-    model = model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
+    model = made.model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
     carry_backbone(Path(train), out)
-    folder = model.save(out)
-    applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
-    recall = model.provenance.get("unseen_recall")
+    written = [model.save(out)]
+    expected = _expected(model, target, chosen=method == "auto")
+    written += _report(made._replace(model=model), read, out, expected)
     answer(
-        {"method": model.method, "classes": len(model.class_names), "path": str(folder), "unseen_recall": recall},
-        [
-            f"method: {model.method}",
-            f"classes: {len(model.class_names)}; prior: {applied}",
-            *([] if recall is None else [_expected(recall, prior, method)]),
-            *([f"operating point: {', '.join(model.operating.described())}"] if model.operating else []),
-            f"next: poise predict {quote(str(folder))} {'MORE' if reads_samples(folder) else 'ROWS'}",
-        ],
-        written=[folder],
+        {
+            "method": model.method,
+            "classes": len(model.class_names),
+            "path": str(out),
+            "unseen_recall": model.provenance["unseen_recall"],
+        },
+        _said_of(model, prior, expected, f"poise predict {quote(str(out))} {'MORE' if reads_samples(out) else 'ROWS'}"),
+        written=written,
         remarks=read.assumed,
         as_json=as_json,
         quiet=quiet,
     )
 
 
-def _expected(recall: float, prior: str, method: str) -> str:
-    """What the recall on unseen rows means, in words."""
-    kind = {"uniform": "balanced accuracy", "train": "accuracy"}.get(prior, "accuracy under the given prior")
-    doubt = " (they chose it: expect a little less)" if method == "auto" else ""
-    return f"{kind} on unseen rows: {100 * recall:.1f} %{doubt}"
+def _said_of(model: "Model", prior: str, expected: list[str], following: str) -> list[str]:
+    """A fitted model in lines."""
+    applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
+    return [
+        f"method: {model.method}",
+        f"classes: {len(model.class_names)}; prior: {applied}",
+        *expected,
+        *([f"operating point: {', '.join(model.operating.described())}"] if model.operating else []),
+        f"next: {following}",
+    ]
+
+
+def _expected(model: "Model", target: Any, *, chosen: bool) -> list[str]:
+    """What may be expected on unseen rows, as a line; none if there were no such rows."""
+    from poise.deployment import expectation
+
+    recall = model.provenance["unseen_recall"]
+    return [] if recall is None else [expectation(recall, target, chosen=chosen)]
+
+
+def _report(made: "Deployed", read: "Inputs", out: Path, expected: list[str]) -> list[Path]:
+    """Write what the rows that chose a model say of it; nothing if there were no such rows."""
+    from poise.diagnosis import contents_of_model
+    from poise.reports import write_report
+
+    if not expected:
+        return []
+    page = contents_of_model(
+        made,
+        title=read.name,
+        sentence=f"{made.model.method}: {expected[0]}.",
+        held_out=read.problem.held_out is not None,
+        command=command_line(),
+        notes=read.assumed,
+    )
+    return write_report(out, page)
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="The folder that `poise fit` wrote.")],
+    model: Annotated[
+        Path, typer.Argument(help="The folder that `poise fit` wrote, or an .onnx file that `poise export` wrote.")
+    ],
     rows: Annotated[
         str,
         typer.Argument(
@@ -228,13 +292,18 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Predict rows, images or texts with a fitted model: class names, confidence and probabilities, one line each."""
+    silent, notes = quiet or as_json, ()
+    if model.suffix.lower() == ".onnx":
+        refused = {"--image": image, "--text": text, "--root": root, "--split": split, "--backbone": backbone}
+        _refuse_options(existing(model), refused, device)
+        _predict_exported(model, rows, out, top=top, ignore=ignore, broken=broken, as_json=as_json, quiet=quiet)
+        return
     from poise.artefact import load
     from poise.manifest import MANIFEST
     from poise.project import reads_samples, refuse_unfitted
 
     refuse_unfitted(existing(model), rows)
     found = load(model)
-    silent, notes = quiet or as_json, ()
     if reads_samples(model) and not (Path(rows) / MANIFEST).exists():
         from poise.distributed import device_of
         from poise.project import predict_items
@@ -260,18 +329,61 @@ def predict(
     else:
         from poise.predictions import write_predictions
 
-        read = unlabelled(rows, found.provenance.get("columns"), ignore)
+        with progress_bar(f"reading {Path(rows).name}", quiet=silent):
+            read = unlabelled(rows, found.provenance.get("columns"), ignore)
         notes = read.notes
         with progress_bar("predicting", quiet=silent) as report:
             done = write_predictions(found, read.x, out, carried=read.extra, top=top, progress=report)
+    _tell(done, found, notes, as_json=as_json, quiet=quiet)
+
+
+def _refuse_options(model: Path, given: dict[str, Any], device: str) -> None:
+    """Raises: InputError for an option that means nothing to an exported model."""
+    from poise.errors import InputError
+
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(f"{option} is for folders of models; {model} reads files of features, or images")
+    if device not in ("auto", "cpu"):
+        raise InputError(f"{model} runs on cpu, got --device {device}; the folder of the model runs on others")
+
+
+def _predict_exported(
+    model: Path, rows: str, out: Path, *, top: int | None, ignore: str, broken: str, as_json: bool, quiet: bool
+) -> None:
+    """Predict with an ONNX file; nothing here imports torch."""
+    from poise.onnx_predict import open_onnx, predict_images, predict_rows
+    from poise.onnx_rows import image_files
+
+    found, notes = open_onnx(model), ()
+    with progress_bar("predicting", quiet=quiet or as_json) as report:
+        if found.pixels is not None:
+            done = predict_images(found, image_files(Path(rows)), out, top=top, broken=broken, progress=report)
+        else:
+            read = without_torch(rows, found.columns, ignore)
+            notes = read.notes
+            done = predict_rows(found, read, out, top=top, progress=report)
+    _tell(done, found, notes, as_json=as_json, quiet=quiet)
+
+
+def _tell(done: "Tallied", model: "Model | Exported", notes: Sequence[str], *, as_json: bool, quiet: bool) -> None:
+    """Say what was predicted."""
     given = sorted(((name, n) for name, n in done.answers.items() if n), key=lambda item: -item[1])
     rest = [f"  and {len(given) - 10} classes more"] if len(given) > 10 else []
-    prior = "the prior that it was fitted for" if found.prior_applied is not None else "no prior: treat them as scores"
+    applied = None if model.prior_applied is None else [float(share) for share in model.prior_applied]
+    counts = model.counts if isinstance(model.counts, tuple) else model.counts.n.tolist()
+    prior = prior_in_words(applied, counts, model.class_names)
     answer(
-        {"rows": done.rows, "abstained": done.abstained, "answers": done.answers, "path": str(done.path)},
+        {
+            "rows": done.rows,
+            "abstained": done.abstained,
+            "answers": done.answers,
+            "prior": prior,
+            "path": str(done.path),
+        },
         [
             f"{done.rows} {'row' if done.rows == 1 else 'rows'}"
-            + (f", {done.abstained} without an answer" if found.operating else ""),
+            + (f", {done.abstained} without an answer" if model.operating else ""),
             *(f"  {name}: {n}" for name, n in given[:10]),
             *rest,
             f"probabilities are for {prior}",
@@ -299,7 +411,8 @@ def check(
     stores = {path: sorted(store.parent for store in path.glob(f"*/{MANIFEST}")) for path in paths}
     whole = {path for path in paths if is_described(path) or (path / MANIFEST).exists() or not stores[path]}
     each = [inner for path in paths for inner in ([path] if path in whole else stores[path])]
-    found = {str(path): ("run", check_run(path)) if is_described(path) else check_path(path) for path in each}
+    with progress_bar("reading every byte", quiet=quiet or as_json):
+        found = {str(path): ("run", check_run(path)) if is_described(path) else check_path(path) for path in each}
     said = [f"{path}: {kind}, {_how_many(bad)}" for path, (kind, bad) in found.items()]
     data = {path: {"kind": kind, "problems": bad} for path, (kind, bad) in found.items()}
     answer(data, said, as_json=as_json, quiet=quiet)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from poise.cli import completion
 from poise.cli.inputs import Label
 from poise.cli.shared import (
     Device,
@@ -24,6 +25,7 @@ from poise.cli.shared import (
     Trusted,
     Workers,
     answer,
+    command_line,
     progress_bar,
 )
 
@@ -41,7 +43,11 @@ TestPath = Annotated[str | None, typer.Option(help="Test samples, as data.test."
 
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(help="A YAML file, or the name of a shipped recipe; without one, they are listed.")
+        str | None,
+        typer.Argument(
+            help="A YAML file, or the name of a shipped recipe; without one, they are listed.",
+            autocompletion=completion.recipe_files,
+        ),
     ] = None,
     data: DataPath = None,
     test: TestPath = None,
@@ -294,6 +300,7 @@ def fit_images(
             prior=class_prior(prior, splits.train.class_names),
             targets=targets,
             seed=seed,
+            command=command_line(),
             phase=partial(progress_bar, quiet=quiet or as_json),
         )
     said: list[Any] = []
@@ -360,5 +367,6 @@ def inspect_images(samples: "dict[str, Samples]", path: str, *, every: bool, as_
     """What is in a source of samples, as `poise inspect` says it."""
     from poise.survey import survey
 
-    found = survey(samples, read=None if every else 64)
+    with progress_bar("looking at samples", quiet=quiet or as_json) as report:
+        found = survey(samples, read=None if every else 64, progress=report)
     answer(found.to_dict(), [path, *found.lines(), "", *found.advice], as_json=as_json, quiet=quiet)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from poise.cli.shared import progress_bar
+
 if TYPE_CHECKING:
     from poise.types import Features, Problem
 
@@ -26,7 +28,9 @@ __all__ = [
     "existing",
     "load_inputs",
     "per_class",
+    "refuse_swapped",
     "unlabelled",
+    "without_torch",
 ]
 
 Train = Annotated[
@@ -114,12 +118,14 @@ def load_inputs(
     seen: bool | None = None,
     carve_test: bool = False,
     seed: int = 0,
+    quiet: bool = True,
 ) -> Inputs:
     """Read every file; classes are matched by name, and counts are those of the training rows.
 
-    With `carve_test` and no test file, a stratified fifth of the training rows becomes the test split, which a remark
-    says. Columns of other files are brought into the order of the training rows. Raises: InputError for what cannot be
-    read or does not fit together; MemorisedRowsError if the fifth would be rows that trained the backbone or the head.
+    A bar shows what is being read, unless `quiet`. With `carve_test` and no test file, a stratified fifth of the
+    training rows becomes the test split, which a remark says. Columns of other files are brought into the order of the
+    training rows. Raises: InputError for what cannot be read or does not fit together; MemorisedRowsError if the fifth
+    would be rows that trained the backbone or the head.
     """
     from poise.errors import MemorisedRowsError
     from poise.readers.heads import read_head
@@ -129,11 +135,13 @@ def load_inputs(
         train, test, held_out, head = _of_run(run, test, held_out, head)
     if head is not None:
         existing(head)
-    table = _read(train, label=label, group_column=groups, ignore=ignore, seen_by_backbone=seen)
+    with progress_bar(f"reading {Path(train).name}", quiet=quiet):
+        table = _read(train, label=label, group_column=groups, ignore=ignore, seen_by_backbone=seen)
     rows, ids, remarks = table.features, table.groups, list(table.notes)
     evaluated = None
     if test is not None:
-        evaluated = _like(rows, table.names, test, label, ignore)
+        with progress_bar(f"reading {Path(test).name}", quiet=quiet):
+            evaluated = _like(rows, table.names, test, label, ignore)
     elif carve_test:
         if rows.seen_by_backbone or head is not None:
             who = "the backbone" if rows.seen_by_backbone else "the given head"
@@ -174,6 +182,14 @@ def _alike(names: Sequence[str]) -> list[str]:
         if other != name:
             return [f"the classes {other!r} and {name!r} differ in case or spaces only; they count as two"]
     return []
+
+
+def refuse_swapped(train: str, method: str) -> None:
+    """Raises: InputError if the rows stand in the place of the method."""
+    from poise.errors import InputError
+
+    if Path(method).exists() and not _file_and_key(train)[0].exists():
+        raise InputError(f"the rows come before the method: `poise tune {method} {train}`")
 
 
 def existing(path: Path) -> Path:
@@ -253,11 +269,40 @@ def unlabelled(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
     return _said_once(lambda: read_rows(file, key=key, columns=wanted, ignore=_listed(ignore)))
 
 
+def without_torch(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
+    """The same for a model that needs no torch, of a file of features."""
+    from poise.onnx_rows import read_rows
+
+    file, key = _file_and_key(path)
+    return _said_once(lambda: read_rows(file, key=key, columns=columns, ignore=_listed(ignore)))
+
+
 def _read(path: str, *, label: str | None, ignore: str, **more: Any) -> Any:
     from poise.readers import read_features
 
     file, key = _file_and_key(path)
+    _refuse_folder(file)
     return _said_once(lambda: read_features(file, label_column=label, key=key, ignore=_listed(ignore), **more))
+
+
+def _refuse_folder(folder: Path) -> None:
+    """Raises: InputError for a folder that never was a store of feature rows."""
+    from poise.errors import InputError
+    from poise.manifest import MANIFEST
+
+    if (folder / "model.json").exists():
+        raise InputError(
+            f"{folder} is a model; give the rows that it was made of, or the folder of a run with its features"
+        )
+    if not folder.is_dir() or (folder / MANIFEST).exists() or list(folder.glob("*.safetensors*")):
+        return
+    inner = sorted(store.parent.name for store in folder.glob(f"*/{MANIFEST}"))
+    if inner:
+        raise InputError(f"{folder} holds the stores {', '.join(inner)}; name one of them: {folder / inner[0]}")
+    raise InputError(
+        f"{folder} is a folder without feature rows; if it holds images, `poise fit {folder} --out RUN` makes rows of "
+        "them, and `poise compare RUN` compares heads on these"
+    )
 
 
 def _file_and_key(path: str) -> tuple[Path, str | None]:

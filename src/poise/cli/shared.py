@@ -2,13 +2,24 @@
 
 import json
 import os
+import shlex
+import shutil
+import sys
+import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from poise.estimates import Estimate, Work
+    from poise.types import Features, Problem
 
 __all__ = [
     "Device",
@@ -23,9 +34,14 @@ __all__ = [
     "Trusted",
     "Workers",
     "answer",
+    "command_line",
     "in_options",
     "progress_bar",
     "refuse_several_processes",
+    "remember_words",
+    "say",
+    "say_estimate",
+    "say_plan",
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -76,6 +92,9 @@ OPTIONS = (
     ("(label_column=, or --label)", "(--label)"),
     ("the folder of the images as root", "the folder of the images (--root, or -s data.root=FOLDER)"),
     ("or give another root", "or the folder that it starts from (--root, or -s data.root=FOLDER)"),
+    ("(layer=)", "(--layer)"),
+    ("(class_names=)", "(--class-names)"),
+    ("(overwrite=True)", "(--overwrite)"),
 )
 
 
@@ -86,6 +105,14 @@ def in_options(message: str) -> str:
     return message
 
 
+def say(sentence: str) -> None:
+    """One line on standard error; on a terminal, several that end between words."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        sentence = textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
+    typer.echo(sentence, err=True)
+
+
 def refuse_several_processes(verb: str, instead: str) -> None:
     """Raises: InputError if torchrun started several processes for a verb that is one."""
     from poise.errors import InputError
@@ -94,9 +121,64 @@ def refuse_several_processes(verb: str, instead: str) -> None:
         raise InputError(f"{verb} runs in one process, torchrun started {os.environ['WORLD_SIZE']}; {instead}")
 
 
+_WORDS: ContextVar[tuple[str, ...]] = ContextVar("_WORDS", default=())
+
+
+def remember_words(words: Sequence[str]) -> None:
+    """Keep the words of this call of the command line, for what is written to say how it came about."""
+    _WORDS.set(tuple(words))
+
+
+def command_line() -> str:
+    """The command that is running, as it can be typed again."""
+    return shlex.join(["poise", *_WORDS.get()])
+
+
+SEEN = 15.0  # seconds of work that tell how long the rest of it takes
+LONG = 5.0  # seconds from which on it is said before how long a run will take
+
+
+def say_estimate(work: "Work", problem: "Problem", *more: "Features | None", quiet: bool) -> None:
+    """One line on standard error on how long the work will take, if that is long; a warning if memory will not do.
+
+    Nothing where it is one of several processes, which share the work in a way that was not measured.
+    """
+    from poise.estimates import available_bytes, foreseen
+
+    if quiet or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return
+    found = foreseen(work, problem, *more)
+    if found.seconds > LONG:
+        say(f"note: {work}, {found}")
+    if shortage := _shortage(found, available_bytes()):
+        say(f"warning: {shortage}")
+
+
+def say_plan(work: "Work", found: "Estimate", *, remarks: Sequence[str], as_json: bool, quiet: bool) -> None:
+    """What a run would do, a line for each method, and how long that may take."""
+    from poise.report import tables
+
+    settings = {str(family): len(grid) for family, grid in work.grids}
+    heads = {name: f"{number} {'setting' if number == 1 else 'settings'}" for name, number in settings.items()}
+    data = {"settings": settings, "heads": work.heads, "folds": work.folds, **found._asdict()}
+    answer(data, [tables.listing(heads), "", f"{work}, {found}"], remarks=remarks, as_json=as_json, quiet=quiet)
+
+
+def _shortage(found: "Estimate", available: int | None) -> str:
+    """What to do where the memory that there is will not do; nothing else."""
+    if available is None or found.bytes <= available:
+        return ""
+    return (
+        f"this may need {found.bytes / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free; try a smaller "
+        "--budget, fewer methods (-m), or rows kept in a store of float16 (poise extract, poise.save_features), which "
+        "is read from disk"
+    )
+
+
 @contextmanager
 def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error; silent where that is no terminal."""
+    from rich.console import Console
     from rich.progress import Progress, ProgressColumn, Task
     from rich.text import Text
 
@@ -105,15 +187,40 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], Non
             return Text("" if task.speed is None else f"{task.speed:.0f}/s", style="progress.data.speed")
 
     console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield _silent if quiet else _teller(what)
+        return
     columns = (*Progress.get_default_columns(), Speed())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+def _teller(what: str) -> Callable[[int, int], None]:
+    """Progress where no bar can be seen, as in the log of a job: one line if there is more than a minute to go."""
+    begun, said = time.monotonic(), False
+
+    def told(done: int, total: int) -> None:
+        nonlocal said
+        passed = time.monotonic() - begun
+        if said or passed < SEEN or not 0 < done < total:
+            return
+        said, rest = True, passed * (total - done) / done
+        if rest > 60:
+            from poise.estimates import in_words
+
+            say(f"note: {what}: about {in_words(rest)} to go")
+
+    return told
+
+
 def answer(
     data: Any,
-    said: Sequence[RenderableType],
+    said: "Sequence[RenderableType]",
     *,
     written: Sequence[Path] = (),
     remarks: Sequence[str] = (),
@@ -126,10 +233,12 @@ def answer(
     With JSON, everything else goes to standard error, so that the output stays one JSON value.
     """
     for remark in remarks if not quiet else ():
-        typer.echo(f"note: {remark}", err=True)
+        say(f"note: {remark}")
     if as_json:
         typer.echo(json.dumps(data))
     elif not quiet:
+        from rich.console import Console
+
         console = Console()
         for part in said:
             console.print(part, highlight=False, markup=False, emoji=False)

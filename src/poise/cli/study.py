@@ -3,10 +3,12 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from poise.cli import completion
 from poise.cli.deploy import fit
 from poise.cli.images import inspect_counts, inspect_images, samples_in
 from poise.cli.inputs import (
@@ -21,19 +23,22 @@ from poise.cli.inputs import (
     class_prior,
     existing,
     load_inputs,
+    refuse_swapped,
     unlabelled,
 )
 from poise.cli.shared import (
     ImageColumn,
     Json,
-    Out,
     Quiet,
     Root,
     Seed,
     TextColumn,
     answer,
+    command_line,
     progress_bar,
     refuse_several_processes,
+    say_estimate,
+    say_plan,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +52,9 @@ GLYPHS = "demo:glyphs"
 Search = Annotated[
     str,
     typer.Option(
+        autocompletion=completion.searches,
         help="full: every setting is trained in full. halving: only the best sixth after 0.3 of the epochs, half the "
-        "work. sketch: for large rows, looks at the settings on 128 principal axes first."
+        "work. sketch: for large rows, looks at the settings on 128 principal axes first.",
     ),
 ]
 Inspected = Annotated[
@@ -63,7 +69,10 @@ __all__ = ["audit", "compare", "demo", "inspect", "methods", "tune"]
 
 def demo(
     features: Annotated[
-        str, typer.Option("--set", help="cifar100lt_r32_autoaugment or cifar100lt_r32.")
+        str,
+        typer.Option(
+            "--set", help="cifar100lt_r32_autoaugment or cifar100lt_r32.", autocompletion=completion.demo_sets
+        ),
     ] = "cifar100lt_r32_autoaugment",
     text: Annotated[
         bool, typer.Option("--text", help="Questions to a bank instead of images (needs the extra `text`).")
@@ -75,7 +84,9 @@ def demo(
         ),
     ] = False,
     seed: Seed = 0,
-    out: Out = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into. (default: runs/demo/NAME)", show_default=False)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,7 +100,7 @@ def demo(
     from poise import runs
     from poise.checks import check_one_of
     from poise.data import DEMO_SETS, TEXT_SETS
-    from poise.demo import NOTES, TEXT_NOTES, run_demo, run_text_demo
+    from poise.demo import contents, recommended_model, run_demo, run_text_demo
     from poise.report import tables
 
     check_one_of("--set", features, DEMO_SETS)
@@ -97,26 +108,39 @@ def demo(
     folders = {name: (out or Path("runs/demo")) / f"{'text_' if text else ''}{name}" for name in titles}
     if out is not None and not text:
         folders = {features: out}
-    notes = TEXT_NOTES if text else NOTES
     for folder in folders.values():
         runs.prepare(folder)
     results = {}
     for name, title in titles.items():
+        if not text:
+            _say_demo(name, quiet=quiet or as_json)
         begun = time.perf_counter()
         with progress_bar("training heads", quiet=quiet or as_json) as report:
-            found = (run_text_demo if text else run_demo)(name, seed=seed, progress=report)
+            shown = (run_text_demo if text else run_demo)(name, seed=seed, progress=report)
+        found = shown.comparison
         results[name] = found.to_dict()
         took = f"{len(found.standings)} rows in {time.perf_counter() - begun:.0f} s"
         table = tables.to_terminal(found.table(), title=title)
-        answer(
-            None,
-            [table, tables.LEGEND, *notes, "", found.verdict(), "", took],
-            written=runs.write(folders[name], found, notes=notes),
-            quiet=quiet or as_json,
-            quiet_paths=as_json,
-        )
+        said: list[Any] = [table, tables.LEGEND, *shown.notes, "", found.verdict(), "", took]
+        answer(None, said, quiet=quiet or as_json)
+        with progress_bar("writing the report", quiet=quiet or as_json):
+            page = contents(shown, title=title, seed=seed, command=command_line())
+            written = runs.write(folders[name], found, contents=page, notes=shown.notes)
+            model = recommended_model(shown, seed)
+            written += [] if model is None else [model.save(folders[name] / "model")]
+        answer(None, [], written=written, quiet=True, quiet_paths=as_json)
     if as_json:
         answer(results if text else results[features], [], as_json=True)
+
+
+def _say_demo(name: str, *, quiet: bool) -> None:
+    """How long the demonstration may take, on standard error."""
+    from poise.data import load_demo
+    from poise.demo import demo_specs
+    from poise.estimates import work_of_comparison
+
+    _, problem, test = load_demo(name)
+    say_estimate(work_of_comparison(demo_specs(), problem, len(test)), problem, test, quiet=quiet)
 
 
 def compare(
@@ -126,12 +150,20 @@ def compare(
     head: HeadFile = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", "-m", help="A method such as 'crt' or 'los(delta=0.95)'; repeat. (default: all)"),
+        typer.Option(
+            "--method",
+            "-m",
+            help="A method such as 'crt' or 'los(delta=0.95)'; repeat. (default: all)",
+            autocompletion=completion.method_chain,
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only methods without training: seconds at any size.")] = False,
     select: Annotated[
         str | None,
-        typer.Option(help="held_out, kfold, cross_fit or paper. (default: held_out if given, else kfold)"),
+        typer.Option(
+            help="held_out, kfold, cross_fit or paper. (default: held_out if given, else kfold)",
+            autocompletion=completion.selections,
+        ),
     ] = None,
     oracle: Annotated[
         bool, typer.Option("--oracle/--no-oracle", help="Estimate what any head could gain, with test labels.")
@@ -141,6 +173,9 @@ def compare(
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a test split that shares rows with the training rows.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be tried and how long it may take, and stop.")
     ] = False,
     budget: Annotated[int, typer.Option(min=1, help="Settings tried per method.")] = 16,
     search: Search = "full",
@@ -154,7 +189,9 @@ def compare(
     groups: Groups = None,
     ignore: Ignore = "",
     seen: Seen = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into. (default: runs/compare)", show_default=False)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -169,11 +206,14 @@ def compare(
     """
     from poise import methods, runs
     from poise.checks import check_one_of
+    from poise.diagnosis import contents_of
     from poise.distributed import started
     from poise.elimination import SEARCHES
+    from poise.estimates import foreseen, work_of_comparison
     from poise.headroom import oracle_accuracy
     from poise.protocols import compare
     from poise.report import tables
+    from poise.report.headroom import headroom_lines
     from poise.report.protocol import protocol_lines
 
     check_one_of("--select", select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
@@ -189,10 +229,27 @@ def compare(
         seen=seen,
         carve_test=True,
         seed=seed,
+        quiet=quiet or as_json,
     )
     assert read.test is not None
-    folder = runs.prepare(out or Path("runs/compare"))
     chosen = method or [name for name in methods.available() if not (quick and methods.is_trained(name))]
+    work = work_of_comparison(
+        chosen,
+        read.problem,
+        len(read.test),
+        selection=select or ("kfold" if read.problem.held_out is None else "held_out"),
+        budget=budget,
+        search=search,
+        folds=folds,
+        seeds=seeds,
+        recipes=recipes,
+        oracle=oracle,
+    )
+    if dry_run:
+        say_plan(work, foreseen(work, read.problem, read.test), remarks=read.assumed, as_json=as_json, quiet=quiet)
+        return
+    folder = runs.prepare(out or Path("runs/compare"))
+    say_estimate(work, read.problem, read.test, quiet=quiet or as_json)
     with started() as world, progress_bar("training heads", quiet=quiet or as_json or not world.first) as report:
         problem = replace(read.problem, world=world)
         found = compare(
@@ -211,43 +268,63 @@ def compare(
             data=read.name,
             progress=report,
         )
-        advised = _headroom(problem, read.test, found, seed) if headroom else []
+        more = _headroom(problem, read.test, found, seed) if headroom else {}
     if not world.first:
         return
+    advised = ["", *headroom_lines(**more)] if headroom else []
     notes = protocol_lines(found.records)
+    with progress_bar("writing the report", quiet=quiet or as_json):
+        page = contents_of(
+            found, read.test, title=read.name, problem=read.problem, seed=seed, command=command_line(), **more
+        )
+        written = runs.write(folder, found, contents=page, notes=notes)
     answer(
         {**found.to_dict(), **({"headroom": advised} if headroom else {})},
         [tables.to_terminal(found.table(), title=read.name), tables.LEGEND, "", found.verdict(), *advised, "", *notes],
-        written=runs.write(folder, found, notes=notes),
+        written=written,
         remarks=read.assumed,
         as_json=as_json,
         quiet=quiet,
     )
 
 
-def _headroom(problem: "Problem", test: "Features", found: "Comparison", seed: int) -> list[str]:
-    """Lines on what more labelled rows would give, beside the recommended head."""
+def _headroom(problem: "Problem", test: "Features", found: "Comparison", seed: int) -> dict[str, Any]:
+    """What more labelled rows would give: a curve, and advice beside the recommended head."""
     from poise.advice import advice
     from poise.headroom import learning_curve
-    from poise.methods import from_spec
-    from poise.report.headroom import headroom_lines
 
-    alone = found.recommended is not None and found.recommended in found.standings
-    best = from_spec(found.recommended.method)(problem, seed) if alone and found.recommended is not None else None
-    return ["", *headroom_lines(learning_curve(problem, test, seed=seed), advice(problem, test, best=best, seed=seed))]
+    scorers = () if found.recommended is None else found.recommended.scorers
+    best = scorers[0].head if len(scorers) == 1 else None
+    return {
+        "curve": learning_curve(problem, test, seed=seed),
+        "advice": advice(problem, test, best=best, seed=seed),
+    }
 
 
 def tune(
     train: Train,
-    method: Annotated[str, typer.Argument(help="The method to tune, such as 'crt' or 'los(delta=0.95)'.")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            help="The method to tune, such as 'crt' or 'los(delta=0.95)'.", autocompletion=completion.method_chain
+        ),
+    ],
     held_out: HeldOut = None,
     head: HeadFile = None,
     select: Annotated[
-        str | None, typer.Option(help="held_out or kfold. (default: held_out if given, else kfold)")
+        str | None,
+        typer.Option(
+            help="held_out or kfold. (default: held_out if given, else kfold)",
+            autocompletion=completion.tune_selections,
+        ),
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="What decides: balanced_accuracy, accuracy, macro_f1, many, medium, few.")
-    ] = ("balanced_accuracy"),
+        str,
+        typer.Option(
+            help="What decides: balanced_accuracy, accuracy, macro_f1, many, medium, few.",
+            autocompletion=completion.metrics,
+        ),
+    ] = "balanced_accuracy",
     budget: Annotated[
         int | None,
         typer.Option(
@@ -285,7 +362,9 @@ def tune(
     groups: Groups = None,
     ignore: Ignore = "",
     seen: Seen = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into. (default: runs/tune)", show_default=False)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -301,6 +380,7 @@ def tune(
     from poise.distributed import started
     from poise.elimination import SEARCHES
     from poise.errors import InputError
+    from poise.estimates import work_of_search
     from poise.methods import from_spec
     from poise.report import tables
     from poise.selection import METRICS, tune
@@ -315,10 +395,19 @@ def tune(
         other := _beside_a_study(random=random, unlabelled=unlabelled, out=out, search=search != "full")
     ):
         raise InputError(f"--study draws its own settings, reads labels and writes into its folder; leave out {other}")
+    refuse_swapped(train, method)
     spec = Spec.parse(method)
     from_spec(spec)
     read = load_inputs(
-        train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed
+        train,
+        held_out=held_out,
+        head=head,
+        label=label,
+        groups=groups,
+        ignore=ignore,
+        seen=seen,
+        seed=seed,
+        quiet=quiet or as_json,
     )
     rule = select or ("kfold" if read.problem.held_out is None else "held_out")
     if study is not None:
@@ -343,6 +432,11 @@ def tune(
             quiet=quiet,
         )
         return
+    say_estimate(
+        work_of_search(grid, read.problem, select=rule, search=search, folds=folds),
+        read.problem,
+        quiet=quiet or as_json,
+    )
     with started() as world, progress_bar("training heads", quiet=quiet or as_json or not world.first) as report:
         best, records = tune(
             grid,
@@ -453,16 +547,39 @@ def inspect(
     if samples is not None:
         inspect_images(samples, train, every=every, as_json=as_json, quiet=quiet)
         return
-    read = load_inputs(train, held_out=held_out, head=head, label=label, groups=groups, ignore=ignore, seen=seen)
+    read = load_inputs(
+        train,
+        held_out=held_out,
+        head=head,
+        label=label,
+        groups=groups,
+        ignore=ignore,
+        seen=seen,
+        quiet=quiet or as_json,
+    )
     problem = read.problem
-    found = inspect_features(problem.train, head=problem.head, held_out=problem.held_out, groups=read.groups)
+    with progress_bar("looking at rows", quiet=quiet or as_json):
+        found = inspect_features(problem.train, head=problem.head, held_out=problem.held_out, groups=read.groups)
     answer(
         found.to_dict(),
-        [read.name, *found.lines(), *_named(read.columns), "", *found.advice],
+        [read.name, *found.lines(), *_named(read.columns), "", *found.advice, "", _next(train, held_out, seen, read)],
         remarks=read.remarks,
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _next(train: str, held_out: str | None, seen: bool | None, read: "Inputs") -> str:
+    """The command that makes a model of these rows."""
+    known = read.problem.train.seen_by_backbone
+    said = "" if seen is None else " --seen" if seen else " --unseen"
+    if held_out is not None:
+        said += f" --held-out {quote(held_out)}"
+    elif known is None:
+        said = " --unseen, if the backbone never saw these rows"
+    elif known and read.problem.held_out is None:
+        said += " --held-out MORE"
+    return f"next: poise fit {quote(train)}{said}"
 
 
 def _named(columns: tuple[str, ...] | None) -> list[str]:
@@ -478,13 +595,16 @@ def audit(
     ],
     budget: Annotated[int, typer.Option(min=1, help="Settings tried per adjustment.")] = 16,
     seed: Seed = 0,
-    out: Out = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into. (default: runs/audit)", show_default=False)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Judge saved logits of any repository: groups, calibration, adjustments that need no features, and a verdict."""
     from poise import runs
     from poise.audit import audit
+    from poise.diagnosis import contents_of
     from poise.readers import read_logits
     from poise.report import tables
     from poise.report.protocol import protocol_lines
@@ -494,19 +614,23 @@ def audit(
     held_out = None
     if read.held_out_logits is not None and read.held_out_y is not None:
         held_out = (read.held_out_logits, read.held_out_y)
-    found = audit(
-        read.logits,
-        read.y,
-        read.counts,
-        held_out=held_out,
-        class_names=read.class_names,
-        budget=budget,
-        seed=seed,
-        data=logits.name,
-    )
+    with progress_bar("judging logits", quiet=quiet or as_json):
+        found = audit(
+            read.logits,
+            read.y,
+            read.counts,
+            held_out=held_out,
+            class_names=read.class_names,
+            budget=budget,
+            seed=seed,
+            data=logits.name,
+        )
     comparison = found.comparison
     notes = protocol_lines(comparison.records)
     data = found.to_dict()
+    page = contents_of(
+        comparison, found.rows, title=logits.name, more_traces=found.traces, seed=seed, command=command_line()
+    )
     answer(
         data,
         [
@@ -520,14 +644,22 @@ def audit(
             *notes,
         ],
         # The paths of every strength and the sweep of priors are for plotting, not for a terminal.
-        written=[*runs.write(folder, comparison, notes=notes), runs.write_json(folder / "audit.json", data)],
+        written=[
+            *runs.write(folder, comparison, contents=page, notes=notes),
+            runs.write_json(folder / "audit.json", data),
+        ],
         as_json=as_json,
         quiet=quiet,
     )
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A method to explain; without one, all are listed.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A method to explain; without one, all are listed.", autocompletion=completion.method_names
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

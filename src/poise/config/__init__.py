@@ -120,6 +120,11 @@ def _source(given: str | Path) -> tuple[str, str, Path]:
     except FileNotFoundError:
         meant = near(str(given), names) or f"; the recipes are {', '.join(names)}"
         raise InputError(f"{given} is neither a file nor a recipe{meant}") from None
+    except IsADirectoryError:
+        raise InputError(
+            f"{given} is a folder, where a recipe is expected: a YAML file, or a name such as photographs; the folder "
+            "of the samples is data.train"
+        ) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     try:

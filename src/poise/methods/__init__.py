@@ -188,7 +188,8 @@ def build(name: str, **params: Any) -> Method:
     allowed = [*own, *(Options.__annotations__ if is_trained(name) else ())]
     for given in params:
         if given not in allowed:
-            raise InputError(f"{name} has no parameter {given!r}{near(given, allowed)}; it takes {', '.join(allowed)}")
+            meant = near(given, allowed) or ";"
+            raise InputError(f"{name} has no parameter {given!r}{meant} it takes {', '.join(allowed)}")
     missing = [p.name for p in own.values() if p.required and p.name not in params]
     if missing:
         raise InputError(f"{name} needs the parameter {missing[0]!r}")

@@ -80,11 +80,17 @@ def _transformed(features: Features, transform: Transform) -> tuple[Prep | None,
 def ncm(*, transform: Transform = "cl2n", distance: Distance = "l2") -> Method:
     """Nearest class mean (Kang et al., ICLR 2020).
 
+    Formula: -|f' - mu_k|^2 for `l2`, f' . mu_k for `dot`, f' . mu_k / |mu_k| for `cos`,
+    f' the transformed features and mu_k their mean over class k.
+
     Features are taken with the test-time transform: `raw`; `l2n`, divided by their norm; `cl2n` (the default there),
     first centred on the mean of all training rows. Class means are means of transformed features and are not normalised
-    again. `l2` scores -|f - mu_k|^2, which is the head W = 2 mu, b = -|mu|^2 exactly; `dot` scores f . mu_k (the
-    released `cos` up to a constant factor); `cos` divides mu_k by its norm. A class without rows has the mean of all
-    rows.
+    again. `l2` is the head W = 2 mu, b = -|mu|^2 exactly. A class without rows has the mean of all rows.
+
+    When to use it: without any training or stage-1 head, with very few rows per class, or where classes come and go.
+
+    Paper and code: what the released code calls `cos` divides by the dimension, not by the norm of the mean; up to that
+    constant factor it is `dot`.
 
     Raises: InputError for an unknown transform or distance.
     """
@@ -112,9 +118,14 @@ def lda(
 ) -> Method:
     """Linear discriminant analysis with a shrunk covariance (training-free baseline of Wang et al., ICLR 2024).
 
-    S is the pooled within-class covariance, S' = (1 - a) S + a tr(S) / D I; w_k = S'^-1 mu_k and
-    b_k = -mu_k' S'^-1 mu_k / 2, plus log prior_k for `prior="train"`. `shrinkage` a lies in (0, 1], or is found by the
-    formula of Ledoit and Wolf on the rows centred by class. A class without rows has the mean of all rows.
+    Formula: w_k = S'^-1 mu_k, b_k = -mu_k' S'^-1 mu_k / 2, plus log prior_k for `prior="train"`,
+    S' = (1 - a) S + a tr(S) / D I, S the pooled within-class covariance.
+
+    `shrinkage` a lies in (0, 1], or is found by the formula of Ledoit and Wolf on the rows centred by class. A class
+    without rows has the mean of all rows.
+
+    When to use it: on features of a pretrained model that never saw the rows; rare classes borrow the covariance of
+    all. Within-class scatter of memorised rows is not that of new ones, so expect less there.
 
     Raises: InputError for a shrinkage outside (0, 1], or rows that do not vary within their classes.
     """

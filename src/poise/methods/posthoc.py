@@ -39,7 +39,11 @@ def _stage1_head(problem: Problem, seed: int) -> Head:
 def stage1() -> Method:
     """The stage-1 head as it is: the baseline of every table.
 
+    Formula: z_k = w_k f + b_k.
+
     Without one, cross-entropy is fitted from fresh on the training features.
+
+    When to use it: as the baseline, and whenever nothing beats it on unseen rows.
     """
     return partial(_stage1)
 
@@ -51,8 +55,15 @@ def _stage1(problem: Problem, seed: int = 0) -> Head:
 def tau_norm(*, tau: float = 1.0, bias: Literal["drop", "keep"] = "drop") -> Method:
     """tau-normalised head: w_k / |w_k|^tau (Kang et al., ICLR 2020).
 
-    The authors drop the bias; weight balancing and BagofTricks keep it. tau = 0 leaves the weight as it is, tau = 1
-    gives unit rows; the paper searches (0, 1), the released script 0 to 2. A zero row stays zero.
+    Formula: z_k = (w_k / |w_k|^tau) f, plus b_k for `bias="keep"`.
+
+    tau = 0 leaves the weight as it is, tau = 1 gives unit rows. A zero row stays zero.
+
+    When to use it: where the norms of the stage-1 rows grow with the class size, as after plain training of a network.
+    Without a trained head there are no such norms, and `logit_adjustment` is the tuned scalar to take.
+
+    Paper and code: the authors drop the bias; weight balancing and BagofTricks keep it. The paper searches (0, 1), the
+    released script 0 to 2.
 
     Raises: InputError for an unknown `bias`.
     """
@@ -70,15 +81,26 @@ def _tau_norm(problem: Problem, seed: int = 0, *, tau: float, bias: str) -> Head
 
 
 def l2_norm() -> Method:
-    """Unit weight rows, bias kept: the post-hoc L2 normalisation of weight balancing (Alshammari et al., CVPR 2022)."""
+    """Unit weight rows, bias kept: the post-hoc L2 normalisation of weight balancing (Alshammari et al., CVPR 2022).
+
+    Formula: z_k = (w_k / |w_k|) f + b_k.
+
+    When to use it: if not even one number can be selected; `tau_norm` with a selected tau is its tunable form.
+    """
     return tau_norm(tau=1.0, bias="keep")
 
 
 def logit_adjustment(*, tau: float = 1.0) -> Method:
     """Post-hoc logit adjustment: z_k - tau log prior_k (Menon et al., ICLR 2021), folded into the bias.
 
+    Formula: z_k - tau log prior_k.
+
     The prior is that of the training counts. tau = 1 turns a head calibrated for the training prior into one for a
     uniform prior; the sign is minus, and rare classes gain as tau grows.
+
+    When to use it: first. It needs logits and counts only, costs nothing, and one tuned tau is what any trained method
+    must beat. At tau = 1 no unseen rows are needed; on features of a network that has memorised its rows another tau is
+    usually better, and choosing it takes unseen rows.
     """
     check_number("tau", tau)
     return partial(_logit_adjustment, tau=tau)
@@ -91,9 +113,13 @@ def _logit_adjustment(problem: Problem, seed: int = 0, *, tau: float) -> Head:
 def unlearn(*, t: float = 1.0) -> Method:
     """Closed-form un-learning of class frequency: w_k - t prior_k mu_k and b_k - t prior_k.
 
-    mu_k is the class mean of the training features (test-time transform). Ours: the first steps of label over-smoothing
-    on memorised rows, where softmax is nearly one-hot, are exactly of this form. Tune t: its scale is that of a
-    learning rate, and its best value depends on the norm of the features.
+    Formula: z_k - t prior_k (mu_k . f + 1),
+    mu_k the mean of the training features of class k (test-time transform).
+
+    Ours: the first steps of label over-smoothing on memorised rows, where softmax is nearly one-hot, are exactly of
+    this form. Tune t: its scale is that of a learning rate, and its best value depends on the norm of the features.
+
+    When to use it: in place of `los` on memorised features, to see whether training does more than this one number.
 
     Raises: InputError for a head on normalised features.
     """
@@ -111,8 +137,17 @@ def _unlearn(problem: Problem, seed: int = 0, *, t: float) -> Head:
 def rebalance(*, power: float = 1.0) -> Method:
     """Inductive prediction re-balancing: z_k - power log m_k, m_k the mean softmax of class k over held-out rows.
 
+    Formula: z_k - power log m_k with m_k = mean over held-out rows of softmax(z)_k.
+
     The sound form of GALA's re-balancing (ICASSP 2024), akin to Prior2Posterior (WACV 2025): m is estimated once, on
     rows that neither trained the representation nor are evaluated, and folded into the bias. power = 0 changes nothing.
+
+    When to use it: where training counts do not say what a head favours (`gala`, `los`, `tau_norm`, other people's
+    models) and unseen rows are at hand, which need no labels for m.
+
+    Paper and code: the original divides by the mean over the evaluated rows themselves, so an answer depends on the
+    other rows of the table, and one row alone cannot be answered. That form is `methods.prediction_rebalancing`, marked
+    as transductive.
 
     Raises: InputError without held-out rows; MemorisedRowsError if they trained the representation, where m is merely
     the training prior and `logit_adjustment` says the same without pretence.
@@ -141,7 +176,12 @@ def log_mean_softmax(head: Head, features: Features) -> Tensor:
 def temperature() -> Method:
     """Temperature scaling: all logits divided by the T that minimises the NLL of held-out rows.
 
+    Formula: z_k / T with T = argmin mean(-log softmax(z / T)_y) over held-out rows.
+
     Changes no prediction. T is searched in [0.01, 100].
+
+    When to use it: after any other method, if its probabilities are read (`crt+temperature`). It repairs confidence
+    that is too high or too low everywhere, not a wrong class prior.
 
     Raises: InputError without held-out rows; MemorisedRowsError if they trained the representation (measured once: T =
     0.44 from training rows where 2.31 is right).

@@ -109,15 +109,28 @@ def choices(method: Retrain) -> dict[str, Any]:
 
 
 def ce(**options: Unpack[Options]) -> Retrain:
-    """Plain softmax cross-entropy on the features: what re-training alone does, without any re-balancing."""
+    """Plain softmax cross-entropy on the features: what re-training alone does, without any re-balancing.
+
+    Formula: -log softmax(z)_y.
+
+    When to use it: as the reference that tells what re-balancing adds beyond re-training, or if the deployment has the
+    class frequencies of training.
+    """
     return recipe(losses.cross_entropy(), options)
 
 
 def crt(**options: Unpack[Options]) -> Retrain:
     """Classifier re-training (cRT; Kang et al., ICLR 2020): a fresh head, cross-entropy, class-balanced sampling.
 
+    Formula: -log softmax(z)_y, each class drawn with probability 1 / C.
+
     The sampler is the class-aware cycle of the released code, 4 images per class visit; an epoch is N draws.
-    Deviation: the released code keeps batch normalisation in training mode, so its features drift; cached ones cannot.
+
+    When to use it: as the classic baseline of decoupled training that papers compare with; many epochs repeat the rows
+    of tiny classes, so select weight decay and learning rate on unseen rows.
+
+    Paper and code: the released code keeps batch normalisation in training mode, so its features drift; cached ones
+    cannot.
     """
     return recipe(losses.cross_entropy(), options, default=Options(start="fresh", sampler="class_balanced"))
 
@@ -125,8 +138,13 @@ def crt(**options: Unpack[Options]) -> Retrain:
 def lws(**options: Unpack[Options]) -> Retrain:
     """Learnable weight scaling (LWS; Kang et al., ICLR 2020): one factor s_k per class, class-balanced sampling.
 
-    z_k = s_k (w_k f + b_k) with s = 1 at the start and the stage-1 weight frozen: as in the released code the bias is
-    scaled too, and weight decay acts on s, pulling it to 0.
+    Formula: -log softmax(z)_y with z_k = s_k (w_k f + b_k), s = 1 at the start, w and b frozen.
+
+    When to use it: where rare classes have few rows, since only C numbers are learned and the directions of the stage-1
+    head stay.
+
+    Paper and code: in the paper the factor scales the weight; in the released code, and here, the bias too. Weight
+    decay acts on s and pulls it to 0, as released.
     """
     default = Options(sampler="class_balanced", lr=0.1)
     return recipe(losses.cross_entropy(), options, default=default, part=params.scale_only)
@@ -135,9 +153,14 @@ def lws(**options: Unpack[Options]) -> Retrain:
 def cosine(*, scale: float = 16.0, learn_scale: bool = False, **options: Unpack[Options]) -> Retrain:
     """Cosine head: cross-entropy of s cos(f, w_k), no bias. Published scales run from 16 to 30.
 
+    Formula: -log softmax(z)_y with z_k = s (f . w_k) / (|f| |w_k|).
+
     The scale is part of the head's weight; `learn_scale` trains it too. Starts from the directions of the stage-1 rows.
     With `scale_features` (the default) the features are centred before they are normalised, as in CL2N of Kang et al.;
     without, f is as it is.
+
+    When to use it: where row norms that grow with the class size are the trouble, or features were trained with cosine
+    similarity (contrastive, CLIP).
     """
     check_positive("scale", scale)
     part = params.unit_rows_and_scale if learn_scale else params.unit_rows
@@ -147,17 +170,29 @@ def cosine(*, scale: float = 16.0, learn_scale: bool = False, **options: Unpack[
 def los(*, delta: float = 0.98, **options: Unpack[Options]) -> Retrain:
     """Label over-smoothing (LOS; Sun et al., ICLR 2025): cross-entropy against (1 - delta) onehot + delta / C.
 
+    Formula: -sum_k q_k log softmax(z)_k with q = (1 - delta) onehot(y) + delta / C.
+
     Starts from the stage-1 head, instance sampling, no class counts. On memorised rows its first steps are `unlearn`,
     and how far it goes is set by the sum of learning rates: the number of epochs is a parameter to select.
-    Deviation: the released code keeps batch normalisation in training mode and keeps the best test epoch.
+
+    When to use it: on features of a network trained on the same rows, with unseen rows to select the epoch on. Without
+    selection it can end below the head that it started from; on rows that the network never saw, its reason is missing.
+
+    Paper and code: the released code keeps batch normalisation in training mode, and reports the best test epoch, which
+    hides how much the number of epochs matters.
     """
     return recipe(losses.los(delta=delta), options, default=Options(lr=0.03))
 
 
 def balanced_softmax(*, tau: float = 1.0, **options: Unpack[Options]) -> Retrain:
-    """Balanced softmax (Ren et al., NeurIPS 2020), the logit-adjusted loss of Menon et al. (ICLR 2021).
+    """Balanced softmax (Ren et al., NeurIPS 2020), also called logit-adjusted loss (Menon et al., ICLR 2021).
 
-    Cross-entropy of z + tau log prior; prediction with plain z. tau = 0 is `ce`.
+    Formula: -log softmax(z + tau log prior)_y in training, plain z in prediction.
+
+    tau = 0 is `ce`, tau = 1 aims at a uniform prior.
+
+    When to use it: the first trained head to try. It has one strength with a meaning, and its softmax can be read as
+    probabilities for a uniform prior. If training is not wanted, `logit_adjustment` often comes close.
     """
     return recipe(losses.balanced_softmax(tau=tau), options)
 
@@ -165,22 +200,42 @@ def balanced_softmax(*, tau: float = 1.0, **options: Unpack[Options]) -> Retrain
 def class_balanced(*, beta: float = 0.9999, gamma: float = 0.0, **options: Unpack[Options]) -> Retrain:
     """Class-balanced loss (Cui et al., CVPR 2019): weights (1 - beta) / (1 - beta^n_y), normalised to sum to C.
 
-    Times cross-entropy, or focal loss if `gamma` is above 0. beta = 0 is `ce`.
+    Formula: w_y (1 - p_y)^gamma (-log p_y),
+    w_k = C v_k / sum_j v_j with v_k = (1 - beta) / (1 - beta^n_k).
+
+    gamma = 0, the default, is weighted cross-entropy; beta = 0 as well is `ce`; as beta approaches 1, the weights
+    approach 1 / n_k.
+
+    When to use it: where losses are weighted already and only the weights should come from the counts. Weights hardly
+    move a head that fits its rows perfectly; there `balanced_softmax` or a post-hoc method does more.
     """
     return recipe(losses.class_balanced(beta=beta, gamma=gamma), options)
 
 
 def focal(*, gamma: float = 2.0, **options: Unpack[Options]) -> Retrain:
-    """Focal loss (Lin et al., ICCV 2017): -(1 - p_y)^gamma log p_y. gamma = 0 is `ce`."""
+    """Focal loss (Lin et al., ICCV 2017): -(1 - p_y)^gamma log p_y. gamma = 0 is `ce`.
+
+    Formula: -(1 - p_y)^gamma log p_y with p = softmax(z).
+
+    When to use it: for comparison with work that uses it. It weights hard rows, not rare classes; on its own it
+    re-balances little.
+    """
     return recipe(losses.focal(gamma=gamma), options)
 
 
 def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = True, **options: Unpack[Options]) -> Retrain:
     """LDAM (Cao et al., NeurIPS 2019): cosine logits with a margin m_y proportional to n_y^(-1/4) on the true class.
 
-    `drw` (deferred re-weighting) applies class-balanced weights (beta 0.9999) in the last fifth of the epochs. The
-    head has unit rows times the scale and no bias; margins are not used in prediction. With `scale_features` (the
-    default) the features are centred before they are normalised; the release does not centre.
+    Formula: -log softmax(s (c - m_y onehot(y)))_y
+    with c_k = cos(f, w_k) and m_k = max_margin (n_min / n_k)^(1/4).
+
+    `drw` (deferred re-weighting) applies class-balanced weights (beta 0.9999) in the last fifth of the epochs. The head
+    has unit rows times the scale and no bias; margins are not used in prediction.
+
+    When to use it: for comparison with the many papers that report it, or for features trained with it.
+
+    Paper and code: the release does not centre the features before they are normalised; `scale_features` (the default)
+    does.
     """
     loss = losses.ldam(max_margin=max_margin, scale=scale, drw=drw)
     return recipe(loss, options, default=Options(lr=0.3), part=params.unit_rows, scale=scale)
@@ -189,7 +244,13 @@ def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = True, **op
 def vs(*, tau: float = 1.0, gamma: float = 0.3, **options: Unpack[Options]) -> Retrain:
     """Vector scaling loss (Kini et al., NeurIPS 2021): cross-entropy of z_k / d_k + tau log prior_k.
 
-    d_k = (n_max / n_k)^gamma; prediction with plain z. gamma = 0 is balanced softmax, tau = 0 is CDT (Ye et al., 2020).
+    Formula: -log softmax(z')_y in training, plain z in prediction,
+    with z'_k = z_k / d_k + tau log prior_k and d_k = (n_max / n_k)^gamma.
+
+    gamma = 0 is balanced softmax, tau = 0 is CDT (Ye et al., 2020).
+
+    When to use it: where `balanced_softmax` is close and one more number may be selected; the factors d keep their
+    effect on rows that are fitted perfectly, where the shifts lose theirs.
     """
     return recipe(losses.vs(tau=tau, gamma=gamma), options, default=Options(lr=0.3))
 
@@ -204,10 +265,18 @@ def label_aware_smoothing(
 ) -> Retrain:
     """Label-aware smoothing (MiSLAS; Zhong et al., CVPR 2021) on LWS scales with class-balanced sampling.
 
+    Formula: (1 - e_y) (-log p_y) + e_y mean_k(-log p_k),
+    e_k = smooth_tail + (smooth_head - smooth_tail) g(u_k),
+    u_k = (n_k - n_min) / (n_max - n_min),
+    g(u) = sin(pi u / 2) `concave`, u `linear`, 1 + sin(3 pi / 2 + pi u / 2) `convex`.
+
     The smoothing grows from `smooth_tail` to `smooth_head` with the size of the true class. Released values: 0.4 and
     0.1 for CIFAR-100 IF 100 and Places-LT; 0.3 and 0 for IF 50, ImageNet-LT and iNaturalist; 0.2 and 0 for IF 10.
-    `released` spreads the smoothing over all classes, `paper` over the others. Deviation: shifted batch normalisation,
-    the other half of MiSLAS's second stage, needs images.
+
+    When to use it: where the many classes are over-confident and confidence matters as much as accuracy.
+
+    Paper and code: `released` spreads the smoothing over all classes, `paper` over the others. Shifted batch
+    normalisation, the other half of MiSLAS's second stage, needs images and is not here.
     """
     loss = losses.label_aware_smoothing(smooth_head=smooth_head, smooth_tail=smooth_tail, shape=shape, variant=variant)
     default = Options(sampler="class_balanced", lr=0.1)
@@ -217,8 +286,13 @@ def label_aware_smoothing(
 def marc(*, rho: float = 1.0, **options: Unpack[Options]) -> Retrain:
     """Margin calibration (MARC; Wang et al., ACML 2022): z'_k = a_k z_k + b_k |w_k| on a frozen head.
 
-    2 C parameters, a = 1 and b = 0 at the start; with `scale_features`, |w_k| is the norm on the scaled features;
-    cross-entropy with weights prior_k^-rho. The exponent is not established by our sources: it is a parameter.
+    Formula: v_y (-log softmax(z')_y)
+    with z'_k = a_k z_k + b_k |w_k| and v_k proportional to prior_k^-rho.
+
+    2 C parameters, a = 1 and b = 0 at the start; with `scale_features`, |w_k| is the norm on the scaled features. The
+    exponent is not established by our sources: it is a parameter.
+
+    When to use it: like `lws`, where little may be learned; it can shift a class as well as scale it.
     """
     return recipe(losses.prior_weighted(rho=rho), options, default=Options(lr=0.1), part=params.affine_only)
 
@@ -234,11 +308,18 @@ def weight_balancing(
 ) -> Retrain:
     """Weight balancing, second stage (Alshammari et al., CVPR 2022): class-balanced loss, weight decay and MaxNorm.
 
-    `bce` is the released loss, binary cross-entropy on the softmax averaged over rows and classes; `ce` is the ordinary
-    class-balanced cross-entropy, C times larger. Row norms stay below `radius`, or below m + threshold (M - m) of the
-    stage-1 norms' minimum and maximum (0.1 if neither is given). The paper projects after every step, the released demo
-    once per epoch, where its weight decay of 0.1 has already shrunk every row and the projection never acts. Starts
-    from the stage-1 head, instance sampling.
+    Formula: v_y mean_k BCE(p_k, onehot(y)_k) for `bce`, v_y (-log p_y) for `ce`,
+    p = softmax(z), v the weights of `class_balanced`; after a step, w_k min(1, radius / |w_k|).
+
+    Row norms stay below `radius`, or below m + threshold (M - m) of the stage-1 norms' minimum and maximum (0.1 if
+    neither is given). Starts from the stage-1 head, instance sampling.
+
+    When to use it: where the row norms of the stage-1 head grow with the class size (compare `l2_norm` and `tau_norm`
+    first, which need no training); `loss="ce"` is easier to tune.
+
+    Paper and code: the released loss is `bce`, binary cross-entropy on the softmax averaged over rows and classes,
+    about C times smaller than the class-balanced cross-entropy `ce`. The paper projects after every step, the released
+    demo once per epoch, where its weight decay of 0.1 has already shrunk every row and the projection never acts.
 
     Raises: InputError for an unknown loss.
     """
@@ -259,9 +340,19 @@ def gala(
 ) -> Retrain:
     """Gradient-aware logit adjustment (GALA, ICASSP 2024): balanced softmax whose prior is accumulated gradients.
 
-    See `losses.gala` for the formula, for what `released` and `paper` differ in, and why `lambda_neg` has no effect in
-    the released form. Memorised rows give little gradient, so the prior comes out flatter than the counts: search
-    lambda_pos in 0.5 to 6. Fresh start, instance sampling.
+    Formula: -log softmax(z + lambda_pos log theta)_y in the released form,
+    theta_k the gradient that rows of class k have given to their own logit so far.
+
+    See `losses.gala` for the formula of the `paper` form. Memorised rows give little gradient, so theta comes out
+    flatter than the counts: search lambda_pos in 0.5 to 6. Fresh start, instance sampling.
+
+    When to use it: if the counts say too little about how hard a class is. It was made for training a whole network
+    (`poise train gala_...`), where gradients are larger than in a head on fitted features.
+
+    Paper and code: the paper leaves the logit of the label alone, adds lambda_pos log theta_j to every other one, and
+    takes lambda_neg log theta_y from them; the released code shifts the whole row, so lambda_neg cancels in the softmax
+    and has no effect there. The two agree where both lambdas are equal. The released code also sums the running sum
+    once more (`accumulate="cumsum"`).
     """
     loss = losses.gala(lambda_pos=lambda_pos, lambda_neg=lambda_neg, variant=variant, accumulate=accumulate)
     return recipe(loss, options, default=Options(start="fresh"))

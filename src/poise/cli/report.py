@@ -1,0 +1,94 @@
+"""The verb that writes a report anew, and in other formats."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from poise.cli.inputs import existing
+from poise.cli.shared import Json, Out, Quiet, answer
+
+if TYPE_CHECKING:
+    from poise.report.contents import Contents
+
+__all__ = ["report"]
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or its report.json.")],
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="html, md, latex (a table for a paper), csv, svg and png (figures for a paper; need the extra "
+            "`figures`); several with commas, or all.",
+        ),
+    ] = "html",
+    spreadsheet: Annotated[
+        bool,
+        typer.Option(
+            "--spreadsheet",
+            help="Make the CSV for a spreadsheet: names that it would run as formulas begin with an apostrophe.",
+        ),
+    ] = False,
+    out: Out = None,
+    browse: Annotated[bool, typer.Option("--open", help="Show report.html in the browser.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the report of a run anew, as a page, as Markdown, as a LaTeX table, as CSV, or as figures for a paper.
+
+    Everything is made of report.json, which `demo`, `compare`, `fit` and `audit` leave in their folders: nothing is
+    trained, read or measured again. Files are written beside it unless --out names another folder: report.html,
+    report.md, report.tex, methods.csv and classes.csv, figures/*.svg, figures/*.png.
+    """
+    from poise.reports import find_report, read_report, write_formats
+
+    wanted = _wanted(formats)
+    if browse and "html" not in wanted:
+        raise typer.BadParameter("--open shows the page; add html to --format")
+    source = find_report(existing(run))
+    contents = read_report(source)
+    folder = out or source.parent
+    written = write_formats(folder, contents, wanted, spreadsheet=spreadsheet)
+    verdict = contents.verdict
+    answer(
+        {
+            "title": contents.title,
+            "decision": verdict.decision,
+            "verdict": verdict.sentence,
+            "recommended": verdict.recommended,
+            "written": [str(path) for path in written],
+        },
+        [],
+        written=written,
+        remarks=_remarks(contents, wanted, spreadsheet),
+        as_json=as_json,
+        quiet=quiet,
+    )
+    if browse:
+        typer.launch((folder / "report.html").absolute().as_uri())
+
+
+def _wanted(formats: str) -> list[str]:
+    """The formats of a list with commas. Raises: InputError for one that there is not."""
+    from poise.checks import check_one_of
+    from poise.reports import FORMATS
+
+    names = [name.strip().lower() for name in formats.split(",")]
+    if names == ["all"]:
+        return list(FORMATS)
+    for name in names:
+        check_one_of("--format", name, (*FORMATS, "all"))
+    return names
+
+
+def _remarks(contents: "Contents", wanted: list[str], spreadsheet: bool) -> list[str]:
+    from poise.report.sheets import formulas
+
+    risky = formulas(contents) if "csv" in wanted and not spreadsheet else 0
+    if not risky:
+        return []
+    names = "1 name begins" if risky == 1 else f"{risky} names begin"
+    return [f"{names} like a formula, which a spreadsheet would run; add --spreadsheet to open the CSV in one"]
