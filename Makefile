@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test docs lint format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,6 +30,9 @@ demo: $(READY)  ## train every method on real CIFAR-100-LT features and print th
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 -q
 
+docs: $(READY)  ## build the documentation into build/docs; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+
 lint: $(READY)  ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -44,4 +47,4 @@ lock: $(READY)  ## resolve the requirements anew
 	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements/lock.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist docs/gallery docs/generated docs/methods
