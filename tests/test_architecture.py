@@ -292,9 +292,11 @@ ALLOWED: dict[str, set[str]] = {
     "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "pipeline", "project"}
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
     "cli/report": {"checks", "cli", "report", "reports"},
-    "cli/study": {"audit", "errors", "catalogue", "checks", "cli", "data", "demo", "elimination", "estimates", "grids"}
-    | {"diagnosis", "headroom", "inspection", "methods", "protocols"}
-    | {"advice", "comparison", "distributed", "readers", "report", "runs", "selection", "spec", "studies", "types"},
+    "cli/search": {"advice", "checks", "cli", "comparison", "diagnosis", "distributed", "elimination", "errors"}
+    | {"estimates", "grids", "headroom", "methods", "protocols", "report", "runs", "selection", "spec", "studies"}
+    | {"types"},
+    "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "diagnosis", "estimates", "inspection"}
+    | {"readers", "report", "runs"},
 }
 
 

@@ -416,7 +416,7 @@ def test_a_recipe_that_is_best_by_far_is_not_recommended(monkeypatch) -> None:
     assert problem.head is not None
     bad = Head(-problem.head.weight, problem.head.bias)
     monkeypatch.setattr(
-        "poise.protocols.published", lambda name: (Published(Spec("lda"), "all"),) if name == "l2_norm" else ()
+        "poise.methods.published.published", lambda name: (Published(Spec("lda"), "all"),) if name == "l2_norm" else ()
     )
     found = compare(["l2_norm"], replace(problem, head=bad), test, budget=4)
     top = found.table()[0]

@@ -19,7 +19,7 @@ from poise.elimination import Rung, as_search
 from poise.grids import BUDGET, default_grid
 from poise.methods import from_spec, traits_of
 from poise.methods.method import Chain
-from poise.methods.published import published
+from poise.methods.published import stated
 from poise.metrics import MOST_LOGITS
 from poise.plan import Plan
 from poise.protocols import BASELINE, FIRST, NULLS
@@ -150,7 +150,7 @@ def work_of_comparison(
     families = dict.fromkeys((BASELINE, *NULLS, *(Spec.parse(s) if isinstance(s, str) else s for s in specs)))
     unseen = problem.held_out is not None or selection == "cross_fit"
     possible = [f for f in families if unseen or not any(traits.needs_held_out for traits in traits_of(f))]
-    stated = [_stated(family) for family in possible if recipes and family != BASELINE]
+    recipes_of = [stated(family) for family in possible if recipes and family != BASELINE]
     rows = len(problem.train)
     grids = tuple((family, default_grid(family, budget)) for family in possible)
     if selection == "paper":  # every epoch of a recipe, every setting of what is no single recipe
@@ -160,9 +160,9 @@ def work_of_comparison(
     held = test_rows // 2 if selection == "cross_fit" else 0 if problem.held_out is None else len(problem.held_out)
     searched = [settings for _, settings in grids] + ([default_grid(FIRST, budget)] if problem.head is None else [])
     passes = _searched(searched, rows * halves, search, folds if selection == "kfold" else 0)
-    finals = [settings[0] for _, settings in grids] + stated
+    finals = [settings[0] for _, settings in grids] + recipes_of
     again = seeds if selection == "kfold" else seeds - 1
-    passes += [(stated, halves * rows), (finals, halves * rows * again)]
+    passes += [(recipes_of, halves * rows), (finals, halves * rows * again)]
     passes += [([Spec("balanced_softmax")] * ORACLES, rows + test_rows // 2)] if oracle else []
     settings = sum(len(grid) for grid in searched)
     measured = settings * (rows if selection == "kfold" else halves * held) + len(finals) * seeds * test_rows
@@ -206,16 +206,10 @@ def work_of_fit(problem: Problem, method: str = "auto") -> Work:
 Pass = tuple[Sequence[Spec], float]
 
 
-def _stated(family: Spec) -> Spec:
-    """The recipe of a method that is compared beside the tuned one."""
-    rows = published(family.name) if not family.params and family.then is None else ()
-    return rows[0].spec if rows else family
-
-
 def _on_test(family: Spec, grid: tuple[Spec, ...]) -> tuple[Spec, ...]:
     """What the papers' protocol fits of a method."""
-    stated = _stated(family)
-    return (stated,) if isinstance(from_spec(stated), Retrain) else grid
+    recipe = stated(family)
+    return (recipe,) if isinstance(from_spec(recipe), Retrain) else grid
 
 
 def _searched(grids: Sequence[Sequence[Spec]], rows: int, search: str | Sequence[Rung], folds: int) -> list[Pass]:

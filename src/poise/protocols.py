@@ -23,7 +23,7 @@ from poise.experiment import Fitted, Measured, Progress, fit_specs, make_record,
 from poise.folds import fold_ids
 from poise.grids import BUDGET, default_grid
 from poise.methods import from_spec, traits_of
-from poise.methods.published import published
+from poise.methods.published import stated
 from poise.record import Role, Selection
 from poise.selection import FOLDS, Judgement, Rule, as_specs, judge_grids, pick
 from poise.solver import Retrain, fit_heads
@@ -297,8 +297,7 @@ def _recipes(plan: _Plan) -> dict[Spec, Spec]:
     for family in plan.families if plan.recipes else ():
         if family == BASELINE:
             continue
-        rows = published(family.name) if not family.params and family.then is None else ()
-        spec = rows[0].spec if rows else family
+        spec = stated(family)
         method = from_spec(spec)
         if isinstance(method, Retrain) and method.plan.drop_last and method.plan.batch_size > len(plan.problem.train):
             continue  # a recipe for a larger data set leaves not one batch here

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from poise.spec import Spec
 
-__all__ = ["PUBLISHED", "Published", "published"]
+__all__ = ["PUBLISHED", "Published", "published", "stated"]
 
 
 class Published(NamedTuple):
@@ -90,3 +90,9 @@ PUBLISHED: tuple[Published, ...] = (
 def published(name: str) -> tuple[Published, ...]:
     """The published recipes of the method `name`; none for most."""
     return tuple(row for row in PUBLISHED if row.spec.name == name)
+
+
+def stated(family: Spec) -> Spec:
+    """What runs as stated beside a tuned method: the first published recipe of a bare name, else the spec itself."""
+    rows = published(family.name) if not family.params and family.then is None else ()
+    return rows[0].spec if rows else family
