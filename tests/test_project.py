@@ -37,6 +37,8 @@ FILES = {
     "split.json",
     "records.jsonl",
     "summary.csv",
+    "report.html",
+    "report.json",
     "summary.md",
     "comparison.json",
     "model.json",

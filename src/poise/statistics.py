@@ -10,6 +10,7 @@ estimate plus and minus its standard error times a quantile of the resampled |di
 methods at once the quantile is that of the largest of them, so that the intervals hold together.
 """
 
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -108,12 +109,10 @@ def plain_intervals(values: Tensor, y: Tensor, *, level: float = 0.95) -> list[I
     """
     check_values(values, y)
     check_rounds(level, 100)
-    from scipy import stats
-
     by_class = _by_class(values, y)
     means, variance, lone = _stratified(by_class[0], _strata(*by_class[1:]), len(by_class[2]))
     errors = (variance + lone).sqrt()
-    width = float(stats.norm.ppf((1 + level) / 2))
+    width = NormalDist().inv_cdf((1 + level) / 2)
     return [Interval(m, m - width * e, m + width * e) for m, e in zip(means.tolist(), errors.tolist(), strict=True)]
 
 
