@@ -121,6 +121,7 @@ def check_inputs_unchanged(case: Case) -> None:
 def check_same_seed_same_bytes(case: Case) -> None:
     """Two calls agree bit for bit, whatever the global random state; another seed matters only if declared."""
     problem = case.world()
+    torch.manual_seed(54321)  # a known state: the one that this check left behind before would hide a difference
     first = case.head(problem)
     torch.manual_seed(12345)
     assert _same(first, case.head(problem))
