@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from poise import methods
+from poise.artefact import load
 from poise.cli import main
+from poise.data import load_demo
 from poise.demo import demo_specs
 from poise.report.tables import short_name
 
@@ -59,6 +61,26 @@ def test_the_demo_says_only_its_estimate_and_its_warning_on_standard_error_when_
     # Six test rows of the shipped set equal training rows; that is told, and nothing else.
     expected = ("test rows are training rows too", " heads, about ")
     assert all(any(words in line for words in expected) for line in demo[0].stderr.splitlines())
+
+
+def test_the_report_of_the_demo_is_one_file_of_less_than_1200_kilobytes(
+    demo: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    assert 500_000 < (demo[1] / "report.html").stat().st_size < 1_200_000
+
+
+def test_the_model_of_the_demo_answers_all_test_rows_in_onnxruntime_as_in_the_library(
+    demo: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(demo[1] / "model"), "--onnx", "--out", str(tmp_path)])
+    assert stop.value.code == 0, capsys.readouterr().err
+    rows = load_demo().test.x[0]
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    [logits] = session.run(["logits"], {"features": rows.float().numpy()})
+    assert logits.shape == (10_000, 100)
+    assert (logits.argmax(axis=1) == load(demo[1] / "model").head(rows).argmax(dim=1).numpy()).all()
 
 
 def test_the_demo_writes_records_and_summaries(demo: tuple[subprocess.CompletedProcess[str], Path]) -> None:
