@@ -186,7 +186,7 @@ ALLOWED: dict[str, set[str]] = {
     "last_layer": VALUES,
     "checkpoint_copy": {"errors", "files", "last_layer"},
     "rebalancing": VALUES
-    | {"artefact", "checkpoint_copy", "deployment", "experiment", "last_layer", "metrics", "readers"},
+    | {"artefact", "checkpoint_copy", "deployment", "experiment", "last_layer", "memorised", "metrics", "readers"},
     "answers": {"errors", "files"},
     "pipelines": {"artefact", "errors", "estimator", "types"},
     "onnx_rows": {"decoding", "errors", "readers", "wording"},
@@ -223,7 +223,7 @@ ALLOWED: dict[str, set[str]] = {
             "weights",
         )
     },
-    "checkup": {"artefact", "errors", "representation", "store", "types"},
+    "checkup": {"artefact", "checkpoint_copy", "errors", "representation", "store", "types"},
     "report/__init__": set(),
     **{
         f"report/{name}": {"report"}
@@ -271,7 +271,8 @@ ALLOWED: dict[str, set[str]] = {
     "cli/export": {"artefact", "backbones", "cli", "errors", "export", "project", "report", "representation", "runs"}
     | {"sources"},
     "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing"},
-    "cli/inputs": {"cli", "errors", "folds", "manifest", "onnx_rows", "priors", "readers", "types", "wording"},
+    "cli/inputs": {"cli", "errors", "folds", "manifest", "memorised", "onnx_rows", "priors", "readers"}
+    | {"types", "wording"},
     "cli/deploy": {
         "answers",
         "artefact",
@@ -284,6 +285,7 @@ ALLOWED: dict[str, set[str]] = {
         "manifest",
         "onnx_predict",
         "onnx_rows",
+        "operating",
         "pipeline",
         "predictions",
         "project",
@@ -291,7 +293,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"diagnosis", "readers", "reports", "runs", "sources", "wording"},
     "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "pipeline", "project"}
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
-    "cli/report": {"checks", "cli", "report", "reports"},
+    "cli/report": {"checks", "cli", "errors", "report", "reports"},
     "cli/search": {"advice", "checks", "cli", "comparison", "diagnosis", "distributed", "elimination", "errors"}
     | {"estimates", "grids", "headroom", "methods", "protocols", "report", "runs", "selection", "spec", "studies"}
     | {"types"},

@@ -1,13 +1,17 @@
 """`check`: what an artefact is, and every way in which it is not intact, in one sentence each."""
 
+import hashlib
 import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from poise.artefact import Model
+from poise.artefact import Model, load
+from poise.checkpoint_copy import note_path
 from poise.checkup import check_path
 from poise.errors import InputError
+from poise.export import export_safetensors
 from poise.store import save_features
 from poise.types import ClassCounts, Features, Head
 
@@ -137,3 +141,49 @@ def test_a_damaged_head_file_is_one_problem(tmp_path):
 def test_a_path_with_nothing_at_it_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no file or folder"):
         check_path(tmp_path / "nothing")
+
+
+def rebalanced(folder, name="m.rebalanced.safetensors"):
+    """A checkpoint beside the note on it, as `rebalance` leaves them; the note is that of a folder for another name."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    save_file({"fc.weight": torch.eye(2)}, path)
+    about = {"file": name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    note = note_path(path) if name.startswith("m.") else folder / "rebalanced.json"
+    note.write_text(json.dumps({"files": [{"before": {}, "after": about}]}))
+    return path
+
+
+def test_a_rebalanced_file_is_compared_with_its_note(tmp_path):
+    path = rebalanced(tmp_path)
+    assert check_path(path) == ("re-balanced checkpoint", [])
+    flipped(path)
+    assert check_path(path)[1] == [
+        f"{path} is not the file that m.rebalanced.json describes (SHA-256 differs); make it again"
+    ]
+    note_path(path).write_text("{")
+    assert check_path(path)[1] == [
+        f"{note_path(path)} cannot be read as the note on a result: it was changed; make it again"
+    ]
+
+
+def test_the_checkpoint_itself_is_not_taken_for_the_copy_that_its_note_describes(tmp_path):
+    rebalanced(tmp_path)
+    own = Head(torch.eye(2), torch.zeros(2)).save(tmp_path / "m.safetensors")
+    assert check_path(own) == ("head", [])
+
+
+def test_a_rebalanced_folder_is_compared_with_its_note(tmp_path):
+    path = rebalanced(tmp_path / "m.rebalanced", "model.safetensors")
+    assert check_path(path.parent) == ("re-balanced checkpoint", [])
+    path.unlink()
+    assert check_path(path.parent)[1] == [f"{path} cannot be read: No such file or directory"]
+
+
+def test_an_exported_head_is_compared_with_its_note_as_folder_and_as_file(tmp_path):
+    modelled(tmp_path / "model")
+    head, _ = export_safetensors(load(tmp_path / "model"), tmp_path / "out")
+    assert check_path(tmp_path / "out") == check_path(head) == ("exported head", [])
+    flipped(head)
+    found = [f"{head} is not the file that head.json describes (SHA-256 differs); make it again"]
+    assert check_path(tmp_path / "out") == check_path(head) == ("exported head", found)

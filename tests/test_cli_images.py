@@ -27,6 +27,9 @@ from poise.store import load_features
 Run = Callable[..., tuple[int, str, str]]
 
 
+UNTRAINED = "warning: convnet4 is not trained: its features are those of random weights; give --weights FILE\n"
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pictures, a finished run and a fitted model, which tests only add to; its name is not friendly."""
@@ -329,7 +332,7 @@ def test_a_run_its_representation_and_a_name_give_features(poise_: Run, world: P
         assert code == 0
         assert said == f"train of photos\nwrote {out}/train\n"
         known = "warning: 25 of 36 samples of train trained the backbone, the others not\n"
-        assert err == (known if model != "convnet4" else "")
+        assert err == (known if model != "convnet4" else UNTRAINED)
     one, two, three = (load_features(world / out / "train") for out in ("x1", "x2", "x3"))
     assert torch.equal(one.x, two.x)
     assert one.seen_by_backbone is True
@@ -382,10 +385,6 @@ def test_an_interrupted_store_is_finished(poise_: Run, world: Path) -> None:
         (
             ("run", "--data", "texts.csv", "--text", "question", "--label", "intent"),
             "texts.csv, line 2: 'a' is none of the 3",
-        ),
-        (
-            ("convnet4", "--data", "texts.csv", "--text", "question", "--label", "intent"),
-            "backbone convnet4 reads images, ",
         ),
         (("sentence:minilm", "--data", "more"), "backbone sentence:minilm reads texts, more/bee/000.png is no text"),
         (("run", "--dtype", "float8"), "extraction: dtype must be float16, bfloat16 or float32, got 'float8'"),
@@ -733,3 +732,19 @@ def test_the_head_that_is_written_is_the_one_that_was_compared(poise_: Run, worl
     row = next(row for row in found["table"] if row["method"] == model["method"])
     said = json.loads(poise_("fit", "photos", "--out", "model", "--json", *changed())[1])
     assert said["test"]["balanced_accuracy"] == pytest.approx(row["balanced_accuracy"], abs=1e-9)
+
+
+def test_features_of_random_weights_are_warned_of_once(poise_: Run, tmp_path: Path) -> None:
+    code, _, err = poise_("extract", "convnet4", "--data", "more", "--out", tmp_path / "random")
+    assert code == 0
+    assert err.count("warning: ") == 1
+    assert UNTRAINED in err
+    read = ("--data", "texts.csv", "--text", "question", "--label", "intent", "--out", tmp_path / "texts")
+    _, _, err = poise_("extract", "convnet4", *read)
+    assert err == f"{UNTRAINED}poise: backbone convnet4 reads images, texts.csv, row 1 is no image; name another\n"
+    assert "is not trained" not in poise_("extract", "run", "--data", "more", "--out", tmp_path / "trained")[2]
+
+
+def test_a_comparison_of_a_run_is_called_as_its_folder(poise_: Run, tmp_path: Path) -> None:
+    out = poise_("compare", "run", "-m", "ncm", "--no-oracle", "--out", tmp_path / "compared")[1]
+    assert out.splitlines()[0].strip().startswith("run")

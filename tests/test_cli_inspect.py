@@ -30,7 +30,7 @@ def inspect(capsys: pytest.CaptureFixture[str]) -> Run:
 
 def groups_in(said: str) -> dict[str, tuple[int, int]]:
     """Classes and samples of every group that an output names."""
-    pattern = r"^(many|medium|few)\b.*?: (\d+) classes, (\d+) samples$"
+    pattern = r"^(many|medium|few)\b.*?: (\d+) class(?:es)?, (\d+) samples?$"
     return {name: (int(k), int(n)) for name, k, n in re.findall(pattern, said, re.MULTILINE)}
 
 

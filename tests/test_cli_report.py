@@ -157,3 +157,13 @@ def test_tables_have_colours_on_a_terminal_only_and_never_with_no_color(capsys, 
     assert "\x1b[" in listed()
     monkeypatch.setenv("NO_COLOR", "1")
     assert not any(f"\x1b[{code}m" in listed() for code in range(30, 50))
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_with_what_out_names(folder: Path, tmp_path: Path, capsys) -> None:
+    place = tmp_path / "page.html"
+    place.write_text("")
+    assert run(capsys, folder, "--out", place) == (
+        2,
+        "",
+        f"poise: {place} is a file; --out names the folder that the report is written into\n",
+    )

@@ -646,3 +646,52 @@ def test_audit_writes_the_paths_and_the_sweep_that_it_does_not_print(poise_):
     assert written == json.loads(out)
     assert len(written["paths"]["logit_adjustment"]) == 3
     assert len(written["sweep"]["accuracy"]) == len(written["sweep"]["exponents"])
+
+
+@pytest.mark.parametrize("words", [("inspect",), ("compare", "--quick", "--dry-run"), ("tune", "stage1"), ("fit",)])
+def test_a_head_whose_classes_are_in_another_order_is_remarked_and_put_right_by_names(poise_, files, tmp_path, words):
+    verb, *rest = words
+    more = () if verb == "inspect" else ("--test", files / "test.csv") if verb == "compare" else ()
+    more += ("--out", tmp_path / "out") if verb != "inspect" else ()
+    given = (verb, files / "train.csv", *rest, "--held-out", files / "held.csv", *more)
+    _, _, err = poise_(*given, "--head", files / "head.npz")  # in the order zebra, ant, cat; the rows are sorted
+    assert (
+        " % with its classes in another order: are they in the order of the rows? Here it is ant, cat, zebra; " in err
+    )
+    assert "; class_names in the file of the head settle it\n" in err
+    assert "note: the given head gets a balanced accuracy of " in err
+    arrays = dict(np.load(files / "head.npz"))
+    np.savez(tmp_path / "named.npz", **arrays, class_names=np.array(NAMES))
+    _, _, err = poise_(*given, "--head", tmp_path / "named.npz")
+    assert "guessing" not in err
+
+
+def test_a_class_alone_is_one_class_and_ignored_columns_are_named(poise_, files):
+    _, out, _ = poise_("inspect", files / "numbered.csv", "--ignore", "id,f3")
+    assert "few (fewer than 20): 1 class, 10 rows" in out
+    assert "features: f0, f1, f2; ignored: id,f3" in out
+
+
+def test_rows_without_an_answer_are_counted_only_where_there_can_be_some(poise_, files, tmp_path):
+    fitted = ("fit", files / "train.csv", "--unseen", "-m", "ncm")
+    poise_(*fitted, "--out", "plain", "--top-k", "2")
+    assert poise_("predict", "plain", files / "test.csv")[1].splitlines()[0] == "95 rows"
+    poise_(*fitted, "--out", "shy", "--coverage", "0.9")
+    assert " without an answer" in poise_("predict", "shy", files / "test.csv")[1]
+
+
+def test_a_few_test_rows_are_remarked_before_the_table(poise_, files, tmp_path):
+    x, y = world(5, (4, 4, 4))
+    write_csv(tmp_path / "few.csv", x, [NAMES[k] for k in y])
+    _, _, err = poise_("compare", files / "train.csv", "--test", tmp_path / "few.csv", "--unseen", "-m", "ncm")
+    assert "note: only 12 test rows: intervals are wide; give more before reading the table\n" in err
+
+
+def test_the_same_warning_is_said_once(poise_, monkeypatch):
+    def twice(*_, **__):
+        for _ in range(2):
+            warnings.warn("look here", UserWarning, stacklevel=1)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("poise.cli.app", twice)
+    assert poise_("methods")[2] == "warning: look here\n"

@@ -175,8 +175,12 @@ def test_the_verdict_keeps_what_may_be_nothing_and_what_was_never_beaten() -> No
     worse = by_hand(standing("stage1", right(0.4), role="baseline"), standing("tau_norm", right(0.36, 1)))
     assert worse.decision == "keep"
     assert worse.verdict().startswith(
-        "Keep what you have: the head chosen without the test split, tau_norm, gains -4.0 points"
+        "Keep what you have: the head chosen without the test split, tau_norm, loses 4.0 points of balanced "
+        "accuracy against stage1 (95 % interval "
     )
+    lost = by_hand(standing("stage1", right(0.8), role="baseline"), standing("tau_norm", right(0.2, 1)))
+    assert "tau_norm, loses 60.0 points" in lost.verdict()
+    assert "which may be nothing" not in lost.verdict()
     unsure = by_hand(standing("stage1", right(0.4), role="baseline"), standing("tau_norm", right(0.44, 1)))
     assert unsure.verdict().startswith("Keep what you have until more test rows decide: these are too few to be sure")
     assert "tau_norm, chosen without them, is better. It gains +4.0 points" in unsure.verdict()
@@ -765,3 +769,12 @@ def test_a_recommendation_that_differs_between_the_halves_names_both() -> None:
             assert found.recommended.records[0].method == found.recommended.method
             assert found.recommended.role == "tuned"
     assert seen <= {"baseline", "tuned"}
+
+
+def test_too_few_test_rows_are_remarked() -> None:
+    near = by_hand(standing("stage1", right(0.4), role="baseline"), standing("tau_norm", right(0.4)))
+    assert near.remark_on_size() is None  # 25 rows of each class
+    few = replace(near, y=Y[torch.arange(len(Y)) % 25 < 9])
+    assert few.remark_on_size() == ("only 36 test rows: intervals are wide; give more before reading the table")
+    apart = by_hand(standing("stage1", right(0.5), role="baseline"), standing("tau_norm", right(0.5, 3)))
+    assert apart.remark_on_size() == "only 100 test rows: intervals are wide; give more before reading the table"

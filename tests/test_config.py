@@ -413,3 +413,16 @@ def test_the_schema_names_every_key_and_what_it_must_be() -> None:
     assert set(stage1["properties"]) == {field.name for field in fields(Stage1)}
     assert stage1["properties"]["lr"]["description"] == "a number"
     assert schema["$defs"]["Data"]["properties"]["broken"]["enum"] == ["error", "skip"]
+
+
+def test_a_weight_file_takes_the_place_of_the_published_weights_of_a_shipped_recipe():
+    weights = "backbone.weights=w.safetensors"
+    assert load_config("photographs", [weights]).backbone.pretrained is False
+    assert load_config("photographs", [weights, "backbone.pretrained=true"]).backbone.pretrained is True
+    assert load_config("photographs", ["backbone.weights=null"]).backbone.pretrained is True
+
+
+def test_pretrained_in_a_file_of_ones_own_stays_beside_a_weight_file(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(dump_config(load_config("photographs")), encoding="utf-8")
+    assert load_config(path, ["backbone.weights=w.safetensors"]).backbone.pretrained is True

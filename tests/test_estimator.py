@@ -383,3 +383,49 @@ def test_a_parameter_that_is_no_json_cannot_be_saved(tmp_path):
 def test_an_estimator_that_is_not_fitted_cannot_be_saved(tmp_path):
     with pytest.raises(NotFittedError):
         LongTailClassifier().save(tmp_path)
+
+
+# --- a prior by name --------------------------------------------------------------------------------------------------
+
+SHARES = {"eel": 0.1, "ant": 0.5, "bee": 0.2, "cat": 0.1, "dog": 0.1}
+
+
+def test_a_prior_by_name_is_the_same_shares_in_the_order_of_the_classes():
+    rows = draw(rows=200)
+    named = LongTailClassifier("lda", prior=SHARES).fit(*rows)
+    listed = LongTailClassifier("lda", prior=[0.5, 0.2, 0.1, 0.1, 0.1]).fit(*rows)
+    assert np.array_equal(named.predict_proba(rows[0]), listed.predict_proba(rows[0]))
+    assert named.get_params()["prior"] is SHARES
+    copied = clone(named)
+    assert copied.get_params() == named.get_params()
+    assert np.array_equal(copied.fit(*rows).predict_proba(rows[0]), named.predict_proba(rows[0]))
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_prior_by_name_is_saved_as_shares_in_the_order_of_the_classes(tmp_path, numbers):
+    x, y = draw(rows=200)
+    prior = dict(enumerate([0.5, 0.2, 0.1, 0.1, 0.1])) if numbers else SHARES
+    y = np.searchsorted(NAMES, y) if numbers else y
+    classifier = LongTailClassifier("lda", prior=prior).fit(x, y)
+    classifier.save(tmp_path / "model")
+    loaded = LongTailClassifier.load(tmp_path / "model")
+    assert loaded.get_params()["prior"] == [0.5, 0.2, 0.1, 0.1, 0.1]
+    assert np.array_equal(loaded.predict_proba(x), classifier.predict_proba(x))
+    assert np.array_equal(loaded.fit(x, y).predict_proba(x), classifier.predict_proba(x))
+
+
+@pytest.mark.parametrize(
+    ("prior", "sentence"),
+    [
+        (
+            {**SHARES, "eal": 0.0},
+            "prior names the class 'eal', which the training rows do not have, did you mean 'eel'?",
+        ),
+        ({"ant": 0.5, "bee": 0.5}, "prior has no share for the class 'cat'; add it"),
+        ({**SHARES, "eel": 0.6}, "prior sums to 1.5, not to 1; divide it by its sum"),
+    ],
+)
+def test_a_prior_by_name_that_does_not_fit_is_refused(prior, sentence):
+    with pytest.raises(InputError) as caught:
+        LongTailClassifier("lda", prior=prior).fit(*draw(rows=200))
+    assert str(caught.value) == sentence

@@ -1,5 +1,7 @@
 """Heads of trained models in files: read as they are, or refused in one sentence."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -136,3 +138,29 @@ def test_a_damaged_file_is_refused(tmp_path, suffix):
     path = tmp_path / f"head{suffix}"
     path.write_bytes(b"PK\x03\x04 nothing")
     assert refusal(path).startswith(f"head{suffix} cannot be read, it is damaged or no {suffix} file (")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_class_names_in_the_file_bring_the_classes_into_the_order_of_the_rows(tmp_path, suffix):
+    path, own = tmp_path / f"head{suffix}", ["zebra", "ant", "cat"]
+    if suffix == ".npz":
+        np.savez(path, W=W, b=B, class_names=np.array(own))
+    else:
+        Head(torch.from_numpy(W), torch.from_numpy(B)).save(path, metadata={"class_names": json.dumps(own)})
+    head = read_head(path, classes=3, dim=4, names=("ant", "cat", "zebra"))
+    assert torch.equal(head.weight, torch.from_numpy(W[[1, 2, 0]]))
+    assert head.bias.tolist() == [2.0, 3.0, 1.0]
+    assert torch.equal(read_head(path, classes=3, dim=4).weight, torch.from_numpy(W))
+
+
+def test_class_names_that_are_others_are_refused(tmp_path):
+    path = tmp_path / "head.npz"
+    np.savez(path, W=W, b=B, class_names=np.array(["zebra", "ant", "cut"]))
+    assert refusal(path, names=("ant", "cat", "zebra")) == (
+        "the head in head.npz does not know the class 'cat' of the training rows, did you mean 'cut'?; its class_names "
+        "are 'zebra', 'ant', 'cut'"
+    )
+    np.savez(path, W=W, b=B, class_names=np.array(["zebra", "ant"]))
+    assert refusal(path, names=("ant", "cat", "zebra")) == (
+        "head.npz has 2 class_names for 3 classes; give one for each"
+    )

@@ -43,7 +43,7 @@ def test_the_lines_for_people_say_the_same():
     assert inspect_features(split(names=tuple("abcdef"), seen=False)).lines() == [
         "241 rows, 6 classes, 7 features",
         "class sizes 101 down to 0: imbalance 101",
-        "many (more than 100): 1 classes, 101 rows",
+        "many (more than 100): 1 class, 101 rows",
         "medium (20 to 100): 2 classes, 120 rows",
         "few (fewer than 20): 3 classes, 20 rows",
         "empty classes: 1 (f)",

@@ -598,3 +598,22 @@ def test_classes_that_are_never_answered_are_named() -> None:
             trained_on=problem.train,
             precision=0.5,
         )
+
+
+@pytest.mark.parametrize(
+    ("abstain", "said"),
+    [
+        (0.0, ["every row is answered"]),
+        (0.5, ["no answer below a confidence of 0.5"]),
+        (0.87654, ["no answer below a confidence of 0.877"]),
+        (0.9999, ["no answer below a confidence of 0.9999"]),
+        (0.99999876, ["no answer below a confidence of 0.999999"]),
+        (1.0, ["no answer below a confidence of 1"]),
+    ],
+)
+def test_a_threshold_is_told_with_as_many_digits_as_tell_it_from_one(abstain, said):
+    assert OperatingPoint(abstain=abstain).described() == said
+
+
+def test_a_point_with_thresholds_never_says_that_every_row_is_answered():
+    assert OperatingPoint(abstain=0.0, thresholds=(0.5, 0.0)).described() == ["a threshold per class"]

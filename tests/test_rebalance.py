@@ -579,6 +579,20 @@ def test_the_verb_matches_names_by_a_file_or_the_config_beside(world, tmp_path):
     assert json.loads(world(*words, "--json")[1]) == json.loads(plain)
 
 
+def test_numbers_with_names_beside_them_are_the_outputs_unless_the_checkpoint_has_names(world, tmp_path):
+    for name in ("train", "held"):
+        np.savez(f"{name}_both.npz", **dict(np.load(f"{name}.npz")), class_names=np.array(NAMES))
+    both = ("m.safetensors", "--features", "train_both.npz", "--held-out", "held_both.npz", "-m", "stage1", "--json")
+    plain = json.loads(world(*FED, "-m", "stage1", "--json")[1])
+    assert json.loads(world(*both)[1]) == plain
+    note = json.loads((tmp_path / "m.rebalanced.json").read_text())
+    assert note["class_names"] == list(NAMES)
+    turned = NAMES[::-1]
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(turned))}))
+    assert json.loads(world(*both)[1]) != plain
+    assert json.loads((tmp_path / "m.rebalanced.json").read_text())["class_names"] == list(turned)
+
+
 def test_rows_are_set_aside_only_if_they_trained_nothing(world):
     for seen in ((), ("--seen",)):
         assert world("m.safetensors", "-f", "train.npz", *seen) == (

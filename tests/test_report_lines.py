@@ -43,6 +43,14 @@ def test_the_protocol_names_splits_rule_rows_settings_seeds_and_versions() -> No
     assert "torch" in lines[-1]
 
 
+def test_the_papers_protocol_says_that_it_chose_on_the_test_split() -> None:
+    problem, test = study()
+    found = compare(["ncm"], problem, test, selection="paper", budget=3, data="birds").records
+    assert protocol_lines(found)[2].startswith(
+        "settings: chosen by accuracy on the test split itself, as the papers did: 90 labelled rows ("
+    )
+
+
 def test_transductive_rows_and_edges_are_marked() -> None:
     base = [record for record in records() if record.selection is not None]
     edged = replace(base[0], transductive=True, selection=replace(base[0].selection, edges=("tau=1.9",)))
@@ -65,6 +73,7 @@ def test_the_curve_is_a_line_per_size_and_the_advice_comes_last() -> None:
         assert line.split()[:2] == [str(size), f"{100 * scores.balanced_accuracy:.1f}"]
         assert line.count("/") == 2
     assert lines[-1] == advised.sentence
+    assert headroom_lines(learning_curve(problem, test, sizes=(0,)), advised) == [advised.sentence]
 
 
 def test_a_promise_that_too_few_rows_cannot_keep_is_told() -> None:

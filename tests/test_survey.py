@@ -15,13 +15,19 @@ from poise.survey import survey
 
 DATA = os.environ.get("POISE_DATA", "")
 SET_ASIDE = (
-    "Set samples aside before the backbone is trained (up to 20 of each class, at most half): nothing can be selected "
-    "on samples that trained it."
+    "`poise fit` sets samples aside by itself, to select and to calibrate on: on samples that train a backbone nothing "
+    "can be selected."
 )
 SENTENCES = "Texts need no training of a backbone: a pretrained sentence encoder gives features."
-SMALL = "Small pictures: train resnet32 from nothing, with crop and flip if a mirrored picture means the same."
-PRETRAINED = "Too few pictures to learn a representation from nothing: start from a pretrained backbone."
-ENOUGH = "Enough pictures to train a backbone from nothing; a pretrained one costs less and is usually better."
+SMALL = (
+    "Small pictures: `poise fit` trains convnet4 from nothing, with crop and flip; where a mirrored picture means "
+    "something else, leave the flip out: -s 'stage1.augment=[crop]'."
+)
+PRETRAINED = "Too few pictures to learn a representation from nothing: `poise fit` starts from a pretrained backbone."
+ENOUGH = (
+    "Enough pictures to train a backbone from nothing; the pretrained one of `poise fit` costs less and is usually "
+    "better."
+)
 
 
 def texts(*sizes, where="text", groups=None):
@@ -59,9 +65,9 @@ def test_the_numbers_are_those_of_the_labels():
 def test_the_lines_for_people_say_the_same():
     named = {"train": texts(101, 3, 1, 0, groups=("site",) * 105), "test": texts(2, 2, 2, 2, where="test")}
     assert survey(named).lines() == [
-        "train: 105 texts, 4 classes, 1 groups",
+        "train: 105 texts, 4 classes, 1 group",
         "class sizes 101 (a) down to 1 (c): imbalance 101",
-        "many (more than 100): 1 classes, 101 samples",
+        "many (more than 100): 1 class, 101 samples",
         "medium (20 to 100): 0 classes, 0 samples",
         "few (fewer than 20): 3 classes, 4 samples",
         "empty classes: 1 (d)",

@@ -22,6 +22,8 @@ from poise.types import Head, Scores
 
 __all__ = ["Comparison", "Scorer", "Standing", "Tried"]
 
+FEW = 10  # test rows per class, on average
+WIDE = 0.1  # half of an interval that says little
 WORTHWHILE = 0.02  # a gain that the interval should exclude before "keep" is said without reserve
 PAPER_VERDICT = (
     "No verdict: the papers' protocol chose every setting and epoch on the test split itself; compare with held_out, "
@@ -191,18 +193,23 @@ class Comparison:
             f"{_points(classes.low)} to {_points(classes.high)} over classes of this kind)"
         )
         name = self.recommended.method
-        gained = f"{_points(images.estimate)} points of balanced accuracy over {self.baseline.method} {doubt}"
+        gains, gain = "gains", _points(images.estimate)
+        if gain.startswith("-"):
+            gains, gain = "loses", gain[1:]
+        against = "over" if gains == "gains" else "against"
+        gained = f"{gains} {gain} points of balanced accuracy {against} {self.baseline.method} {doubt}"
         if self.decision == "change":
-            return f"Change to {name}: it gains {gained}."
+            return f"Change to {name}: it {gained}."
         keep = "Keep what you have" if self.given else f"Stay with plain cross-entropy ({self.baseline.method})"
         if self.recommended is self.baseline:
             return f"{keep}: nothing was better than {name} on the rows that settings were chosen on."
         if images.estimate > 0 and images.high > WORTHWHILE:
             return (
                 f"{keep} until more test rows decide: these are too few to be sure that {name}, chosen without them, "
-                f"is better. It gains {gained}."
+                f"is better. It {gained}."
             )
-        return f"{keep}: the head chosen without the test split, {name}, gains {gained}, which may be nothing."
+        nothing = ", which may be nothing" if images.high > 0 else ""
+        return f"{keep}: the head chosen without the test split, {name}, {gained}{nothing}."
 
     def _rest_in_words(self) -> list[str]:
         tied, rows = self.tied(), self.contenders
@@ -224,6 +231,13 @@ class Comparison:
                 "scored on the other half."
             )
         return found
+
+    def remark_on_size(self) -> str | None:
+        """A remark if the test rows are too few to read much from the table; None if they will do."""
+        enough = len(self.y) >= FEW * len(torch.unique(self.y))
+        if enough and all((gain.high - gain.low) / 2 <= WIDE for gain in self.gains["images"].values()):
+            return None
+        return f"only {len(self.y)} test rows: intervals are wide; give more before reading the table"
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain JSON types, the records left out."""

@@ -24,6 +24,7 @@ from poise.priors import as_prior, estimate_prior, prior_shift
 from poise.spec import Spec
 from poise.types import Features
 from poise.unseen import Evidence, class_shares, deployed, distinct_rows, effective_counts, final, row_weights
+from poise.wording import near
 
 __all__ = ["LongTailClassifier"]
 
@@ -36,10 +37,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A linear classifier over feature rows, re-balanced for the class prior of its deployment.
 
     `method` is "auto", the name of a method, or the text of a Spec such as "crt+tau_norm(tau=0.5)". `prior` is the
-    class prior of deployment: "uniform", "train", or one share per class in the order of `classes_`. `seen_by_backbone`
-    says whether the rows trained the representation: such rows can train a head, but neither choose nor calibrate one.
-    `random_state` seeds methods that shuffle rows; None is 0. Further parameters are those of the method named, its
-    options of training included; they can be searched, as in GridSearchCV(clf, {"tau": [0.5, 1.0]}).
+    class prior of deployment: "uniform", "train", one share per class in the order of `classes_`, or a mapping
+    {class: share} that names every class. `seen_by_backbone` says whether the rows trained the representation: such
+    rows can train a head, but neither choose nor calibrate one. `random_state` seeds methods that shuffle rows; None is
+    0. Further parameters are those of the method named, its options of training included; they can be searched, as in
+    GridSearchCV(clf, {"tau": [0.5, 1.0]}).
 
     "auto" compares 24 configurations (cross-entropy and balanced softmax fitted to convergence, logit adjustment and
     tau-norm of the former, class means, linear discriminant), each calibrated and shifted to `prior`, on rows that no
@@ -142,7 +144,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         train, units = self._rows(X, y, weight, groups)
         unseen = None if held_out is None else self._held_out(held_out, train)
         share = class_shares(train)
-        target = share if isinstance(self.prior, str) and self.prior == "train" else as_prior(self.prior, train.counts)
+        given = _shares(self.prior, classes.tolist()) if isinstance(self.prior, Mapping) else self.prior
+        target = share if isinstance(given, str) and given == "train" else as_prior(given, train.counts)
         fitting = Fitting(train, units, unseen, self.seen_by_backbone, self._seed())
         fitted = fitting.auto(target) if spec is None else fitting.named(spec, target)
         self.method_ = str(fitted.spec)
@@ -263,8 +266,13 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def model(self) -> Model:
         """The fitted estimator as a deployable value."""
         check_is_fitted(self)
+        params = self.get_params(deep=False)
+        if isinstance(
+            self.prior, Mapping
+        ):  # JSON has no keys but text, so the shares are kept in the order of classes_
+            params["prior"] = [float(share) for share in _shares(self.prior, self.classes_.tolist())]
         about = {
-            "params": {name: _plain(name, value) for name, value in self.get_params(deep=False).items()},
+            "params": {name: _plain(name, value) for name, value in params.items()},
             "classes": self.classes_.tolist(),
             "dtype": self.classes_.dtype.str,
             "class_counts": self.class_counts_.tolist(),
@@ -326,6 +334,18 @@ def _spec_of(method: Any, params: Mapping[str, Any]) -> Spec | None:
     if params and (len(spec.steps) > 1 or spec.params):
         raise InputError(f"parameters of {method!r} belong into its text, got {', '.join(sorted(params))} beside it")
     return Spec(spec.name, params) if params else spec
+
+
+def _shares(prior: Mapping[Any, Any], classes: list[Any]) -> list[Any]:
+    """The shares of a mapping {class: share} in the order of `classes`, all of which it has to name."""
+    for name in prior:
+        if name not in classes:
+            hint = near(str(name), map(str, classes))
+            raise InputError(f"prior names the class {name!r}, which the training rows do not have{hint}")
+    for name in classes:
+        if name not in prior:
+            raise InputError(f"prior has no share for the class {name!r}; add it")
+    return [prior[name] for name in classes]
 
 
 def _plain(name: str, value: Any) -> Any:

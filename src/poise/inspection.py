@@ -11,13 +11,14 @@ from poise.folds import group_ids
 from poise.memorised import MEMORISED_ACCURACY
 from poise.metrics import evaluate_head
 from poise.types import Features, Head
-from poise.wording import some
+from poise.wording import counted, some
 
 __all__ = ["Inspection", "inspect_features"]
 
 # A head that is this much better on its training rows than on unseen ones has memorised them (20 points), or is right
 # on nearly all of them (98 %).
 MEMORISED_GAP = 0.20
+CLASS = ("class", "classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,11 @@ class Inspection:
         """The numbers as sentences for a terminal."""
         named = {"empty classes": self.empty_classes, "classes of one row": self.singletons}
         return [
-            f"{self.rows} rows, {self.classes} classes, {self.dim} features",
+            ", ".join([counted(self.rows, "row"), counted(self.classes, *CLASS), counted(self.dim, "feature")]),
             f"class sizes {self.largest} down to {self.smallest}: imbalance {self.imbalance:.4g}",
             *(
-                f"{name} ({text}): {self.groups[name]['classes']} classes, {self.groups[name]['rows']} rows"
+                f"{name} ({text}): {counted(self.groups[name]['classes'], *CLASS)}, "
+                f"{counted(self.groups[name]['rows'], 'row')}"
                 for name, text in (("many", "more than 100"), ("medium", "20 to 100"), ("few", "fewer than 20"))
             ),
             *(f"{what}: {len(names)} ({some(names)})" for what, names in named.items() if names),

@@ -98,12 +98,13 @@ class OperatingPoint:
         """What it changes, in words."""
         words = {
             "costs": "costs of misses",
-            "abstain": f"no answer below a confidence of {self.abstain or 0:.3g}",
+            "abstain": "every row is answered" if not self.abstain else f"no answer below {_confidence(self.abstain)}",
             "thresholds": "a threshold per class",
             "top_k": f"the {self.top_k} best classes are named",
             "conformal": f"conformal sets at alpha {self.alpha}",
         }
-        return [text for name, text in words.items() if getattr(self, name) is not None]
+        silent = {"abstain"} if self.abstain == 0 and self.thresholds is not None else set()  # those may not answer
+        return [text for name, text in words.items() if getattr(self, name) is not None and name not in silent]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` is the inverse."""
@@ -127,6 +128,12 @@ class OperatingPoint:
                 f"this operating point has schema {schema}, this version reads up to {POINT_SCHEMA}; update poise"
             )
         return cls(**{key: value for key, value in data.items() if key != "schema"})
+
+
+def _confidence(value: float) -> str:
+    """A confidence in words: three digits, or as many more as tell it from 1."""
+    texts = (f"{value:.{digits}g}" for digits in range(3, 18))
+    return f"a confidence of {next((text for text in texts if float(text) < 1), '1')}"
 
 
 def _listed(value: Any) -> Any:

@@ -22,6 +22,7 @@ from poise.deployment import deploy
 from poise.errors import InputError
 from poise.experiment import Progress
 from poise.last_layer import Checkpoint, Layer, encoded, read_layer
+from poise.memorised import guessing
 from poise.metrics import evaluate_head
 from poise.readers.labels import INTEGER, Coded, match
 from poise.readers.source import listed
@@ -31,7 +32,6 @@ __all__ = ["Rebalanced", "Rounding", "class_names_of", "in_order", "rebalance"]
 
 NOTE_SCHEMA = 1
 CONSTANT = 1e-6  # a bias whose entries differ by less, relative to the logits, changes no answer
-GUESSING = 0.05  # of the way from guessing to all right: features of another layer do no better
 
 
 class Rounding(NamedTuple):
@@ -81,7 +81,8 @@ def rebalance(
     """
     target = destination(checkpoint, out, overwrite=overwrite)
     old = read_layer(layer).to(problem.train.dtype)
-    remarks = [*_alike(layer), *_guessing(old, problem.train)]
+    guessed = guessing("the layer as it is", old, problem.train)
+    remarks = [*_alike(layer), *([guessed] if guessed else [])]
     given = replace(problem, head=old)
     # Without a bias no prior can be shifted to: for uniform classes the method's own head is taken as it is.
     alone = layer.bias is None
@@ -160,18 +161,6 @@ def _alike(layer: Layer) -> list[str]:
     return [f"other layers of the same shape are as they were: {listed(layer.alike)}"] if layer.alike else []
 
 
-def _guessing(head: Head, train: Features) -> list[str]:
-    """A remark if the layer does no better than guessing on the training rows: they may not be its features."""
-    found = evaluate_head(head, train).balanced_accuracy
-    floor = 1 / max(1, int((torch.bincount(train.y) > 0).sum()))
-    if found > floor + GUESSING * (1 - floor):
-        return []
-    return [
-        f"the layer as it is gets a balanced accuracy of {100 * found:.1f} % on the training rows, hardly more than "
-        "guessing: are these the features that it reads, and are the classes in its order?"
-    ]
-
-
 # --- classes in the order of the layer --------------------------------------------------------------------------------
 
 
@@ -220,25 +209,30 @@ def _names_in(data: Any) -> tuple[str, ...] | None:
     return None
 
 
-def in_order(rows: Features, names: tuple[str, ...] | None, classes: int, where: str) -> Features:
+def in_order(
+    rows: Features, names: tuple[str, ...] | None, classes: int, where: str, *, numbered: bool = False
+) -> Features:
     """Rows numbered as the outputs of a layer with `classes` rows: integer labels as they are, others by name.
 
-    The counts of classes that the rows do not know are 0. `where` names the rows in messages.
+    The counts of classes that the rows do not know are 0. `where` names the rows in messages. `numbered` says that the
+    names of the rows only stand for their numbers: without `names`, these numbers are the outputs.
 
     Raises: InputError if the names of the classes are needed and not known, or a label is none of them.
     """
     if names is not None and len(names) != classes:
         raise InputError(f"there are {len(names)} class names for a layer of {classes} outputs; give one for each")
+    if numbered and names is None and len(rows.counts) == classes:
+        return rows
     known = range(len(rows.counts)) if rows.class_names is None else rows.class_names
-    numbered = all(INTEGER.fullmatch(str(name)) for name in known)
-    if names is None and not numbered:
+    integers = all(INTEGER.fullmatch(str(name)) for name in known)
+    if names is None and not integers:
         raise InputError(
             f"{where} has labels by name, such as {known[0]!r}, and the order of the classes in the checkpoint is not "
             "known; give the names in its order (class_names=), or label the rows 0, 1, ..."
         )
-    own = np.array([int(name) for name in known]) if numbered else np.arange(len(known))
+    own = np.array([int(name) for name in known]) if integers else np.arange(len(known))
     target = names or tuple(str(k) for k in range(classes))
-    place = match(Coded(own, None if numbered else tuple(map(str, known))), target, lambda _: where).y
+    place = match(Coded(own, None if integers else tuple(map(str, known))), target, lambda _: where).y
     counts = torch.zeros(classes, dtype=torch.int64).index_add(0, torch.from_numpy(place), rows.counts.n)
     return replace(rows, y=torch.from_numpy(place)[rows.y], counts=ClassCounts(counts), class_names=names)
 

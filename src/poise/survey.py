@@ -12,14 +12,14 @@ from poise.errors import InputError
 from poise.leakage import SameBy, keys, repeats, shared
 from poise.samples import Items, Kind, Samples
 from poise.types import ClassCounts
-from poise.wording import some
+from poise.wording import counted, some
 
 __all__ = ["Look", "SplitSurvey", "Survey", "scarce", "survey"]
 
 JUDGED = 5  # samples from which on accuracy of a class says something
 SMALL_SIDE = 64  # pixels: below, networks for small pictures fit, and photographs' networks see little
 SCRATCH_ROWS = 50_000  # training samples from which a representation of photographs can be learnt from nothing
-HELD_OUT = 20  # per class: what is set aside unless asked otherwise
+CLASS = ("class", "classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,15 +184,14 @@ def _size(sample: Image | str) -> tuple[int, int]:
 
 
 def _lines(name: str, split: SplitSurvey, kind: Kind) -> list[str]:
-    what = "images" if kind == "image" else "texts"
-    head = f"{name}: {split.rows} {what}, {split.classes} classes"
+    head = f"{name}: {counted(split.rows, kind)}, {counted(split.classes, *CLASS)}"
     named = {
         "empty classes": split.empty_classes,
         "classes of one sample": split.singletons,
         f"classes of 2 to {JUDGED - 1} samples": split.scarce if name == "train" else (),
     }
     return [
-        head + (f", {split.row_groups} groups" if split.row_groups is not None else ""),
+        head + (f", {counted(split.row_groups, 'group')}" if split.row_groups is not None else ""),
         _class_sizes(split),
         *(_shots(split) if name == "train" else []),
         *(f"{title}: {len(names)} ({some(names)})" for title, names in named.items() if names),
@@ -212,7 +211,8 @@ def _class_sizes(split: SplitSurvey) -> str:
 def _shots(split: SplitSurvey) -> list[str]:
     edges = (("many", "more than 100"), ("medium", "20 to 100"), ("few", "fewer than 20"))
     return [
-        f"{name} ({text}): {split.groups[name]['classes']} classes, {split.groups[name]['rows']} samples"
+        f"{name} ({text}): {counted(split.groups[name]['classes'], *CLASS)}, "
+        f"{counted(split.groups[name]['rows'], 'sample')}"
         for name, text in edges
     ]
 
@@ -256,8 +256,8 @@ def _held_out(splits: Mapping[str, SplitSurvey]) -> str:
     if "val" in splits or "held_out" in splits:
         return "Held-out samples are there: they select and calibrate, and must not train the backbone."
     return (
-        f"Set samples aside before the backbone is trained (up to {HELD_OUT} of each class, at most half): nothing can "
-        "be selected on samples that trained it."
+        "`poise fit` sets samples aside by itself, to select and to calibrate on: on samples that train a backbone "
+        "nothing can be selected."
     )
 
 
@@ -266,7 +266,13 @@ def _backbone(kind: Kind, train: SplitSurvey) -> str:
         return "Texts need no training of a backbone: a pretrained sentence encoder gives features."
     side = None if train.look.largest is None else max(train.look.largest)
     if side is not None and side <= SMALL_SIDE:
-        return "Small pictures: train resnet32 from nothing, with crop and flip if a mirrored picture means the same."
+        return (
+            "Small pictures: `poise fit` trains convnet4 from nothing, with crop and flip; where a mirrored picture "
+            "means something else, leave the flip out: -s 'stage1.augment=[crop]'."
+        )
     if train.rows < SCRATCH_ROWS:
-        return "Too few pictures to learn a representation from nothing: start from a pretrained backbone."
-    return "Enough pictures to train a backbone from nothing; a pretrained one costs less and is usually better."
+        return "Too few pictures to learn a representation from nothing: `poise fit` starts from a pretrained backbone."
+    return (
+        "Enough pictures to train a backbone from nothing; the pretrained one of `poise fit` costs less and is usually "
+        "better."
+    )

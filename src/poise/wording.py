@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-__all__ = ["near", "prior_in_words", "some"]
+__all__ = ["counted", "near", "prior_in_words", "some"]
 
 # What other libraries call the same.
 SYNONYMS: Mapping[str, str] = MappingProxyType(
@@ -23,6 +23,15 @@ SYNONYMS: Mapping[str, str] = MappingProxyType(
         "wd": "weight_decay",
     }
 )
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "class", "classes"), counted(2, "row")
+    ('1 class', '2 rows')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def near(name: str, names: Iterable[str]) -> str:

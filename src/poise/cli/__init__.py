@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     # Must be set before torch is loaded. Threads that spin while they wait make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = partial(_show_warning, set())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
@@ -132,9 +133,12 @@ def _refuse(sentence: str, debug: bool, code: int = 2) -> int:
     return code
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes that torchrun started, one speaks
-        say(f"warning: {in_options(str(message))}")
+def _show_warning(said: set[str], message: Warning | str, *_: object) -> None:
+    """Say a warning that was not `said` before."""
+    text = in_options(str(message))
+    if text not in said and os.environ.get("RANK", "0") == "0":  # of several processes of torchrun, one speaks
+        said.add(text)
+        say(f"warning: {text}")
 
 
 def _terminated(number: int, frame: object) -> None:

@@ -1,7 +1,7 @@
 """Verbs that make and use what is deployed: fit, predict, check."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
     from poise.deployment import Deployed
     from poise.onnx_predict import Exported
+    from poise.operating import OperatingPoint
 
 __all__ = ["check", "fit", "predict"]
 
@@ -366,6 +367,12 @@ def _predict_exported(
     _tell(done, found, notes, as_json=as_json, quiet=quiet)
 
 
+def _abstains(point: "OperatingPoint | Mapping[str, Any] | None") -> bool:
+    """Can a row be left without an answer?"""
+    parts = point if isinstance(point, Mapping) else vars(point) if point else {}
+    return any(parts.get(name) is not None for name in ("abstain", "thresholds"))
+
+
 def _tell(done: "Tallied", model: "Model | Exported", notes: Sequence[str], *, as_json: bool, quiet: bool) -> None:
     """Say what was predicted."""
     given = sorted(((name, n) for name, n in done.answers.items() if n), key=lambda item: -item[1])
@@ -383,7 +390,7 @@ def _tell(done: "Tallied", model: "Model | Exported", notes: Sequence[str], *, a
         },
         [
             f"{done.rows} {'row' if done.rows == 1 else 'rows'}"
-            + (f", {done.abstained} without an answer" if model.operating else ""),
+            + (f", {done.abstained} without an answer" if _abstains(model.operating) else ""),
             *(f"  {name}: {n}" for name, n in given[:10]),
             *rest,
             f"probabilities are for {prior}",

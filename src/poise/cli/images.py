@@ -173,7 +173,9 @@ def extract(
     """
     from poise import runs
     from poise.claims import claimed
+    from poise.config import Backbone
     from poise.distributed import started
+    from poise.errors import PoiseWarning
     from poise.extract import Views
     from poise.pipeline import extract_splits, opened_backbone, run_data
 
@@ -182,8 +184,13 @@ def extract(
     with started() as world:
         runs.prepare(out)
         with claimed(out) if world.first else nullcontext():
+            network = opened_backbone(model, pretrained=pretrained, weights=weights, trusted=backbone)
+            if not (pretrained or weights or Path(model).is_dir()) and Backbone(name=model).untrained:
+                give = "--pretrained, or --weights FILE" if ":" in model else "--weights FILE"
+                said = f"{model} is not trained: its features are those of random weights; give {give}"
+                warnings.warn(said, PoiseWarning, stacklevel=1)
             stores = extract_splits(
-                opened_backbone(model, pretrained=pretrained, weights=weights, trusted=backbone),
+                network,
                 source,
                 out,
                 otherwise=how,
@@ -346,6 +353,7 @@ def _not_compared(found: "Fitted", method: str) -> list[str]:
 def inspect_counts(path: Path, *, as_json: bool, quiet: bool) -> None:
     """The sizes of classes and groups of a JSON file that holds a list of counts."""
     from poise.sources import read_counts
+    from poise.wording import counted
 
     counts = read_counts(path)
     groups = {
@@ -355,8 +363,11 @@ def inspect_counts(path: Path, *, as_json: bool, quiet: bool) -> None:
     answer(
         {"rows": rows, "classes": classes, "imbalance": counts.imbalance, "groups": groups},
         [
-            f"{path}: {rows} samples, {classes} classes, imbalance {counts.imbalance:.4g}",
-            *(f"{name}: {found['classes']} classes, {found['rows']} samples" for name, found in groups.items()),
+            f"{path}: {counted(rows, 'sample')}, {classes} classes, imbalance {counts.imbalance:.4g}",
+            *(
+                f"{name}: {counted(found['classes'], 'class', 'classes')}, {counted(found['rows'], 'sample')}"
+                for name, found in groups.items()
+            ),
         ],
         as_json=as_json,
         quiet=quiet,

@@ -12,7 +12,7 @@ import typer
 from poise.cli.shared import progress_bar
 
 if TYPE_CHECKING:
-    from poise.types import Features, Problem
+    from poise.types import Features, Head, Problem
 
 __all__ = [
     "Groups",
@@ -70,7 +70,10 @@ Seen = Annotated[
 
 
 class Inputs(NamedTuple):
-    """What was read: the problem, a test split if one was wanted, groups (N,) of the training rows, and remarks."""
+    """What was read: the problem, a test split if one was wanted, groups (N,) of the training rows, and remarks.
+
+    `numbered`: the class names are those that the training file gives for the numbers in it.
+    """
 
     problem: "Problem"
     test: "Features | None"
@@ -78,6 +81,7 @@ class Inputs(NamedTuple):
     columns: tuple[str, ...] | None
     remarks: tuple[str, ...]
     name: str
+    numbered: bool = False
 
     @property
     def assumed(self) -> tuple[str, ...]:
@@ -131,6 +135,7 @@ def load_inputs(
     from poise.readers.heads import read_head
     from poise.types import Problem
 
+    name = _file_and_key(train)[0].absolute().name
     if (run := Path(train) / "features").is_dir():
         train, test, held_out, head = _of_run(run, test, held_out, head)
     if head is not None:
@@ -150,11 +155,13 @@ def load_inputs(
         remarks.append(
             f"no --test was given: {len(evaluated)} rows, about a fifth of every class, were set aside as it"
         )
-    first = None if head is None else read_head(head, classes=len(rows.counts), dim=rows.dim)
+    first = None
+    if head is not None:
+        first = read_head(head, classes=len(rows.counts), dim=rows.dim, names=rows.class_names)
+        remarks += _misfit(first, rows)
     unseen = None if held_out is None else _like(rows, table.names, held_out, label, ignore)
     remarks += _alike(rows.class_names or ())
-    name = _file_and_key(train)[0].name
-    return Inputs(Problem(rows, first, unseen), evaluated, ids, table.names, tuple(remarks), name)
+    return Inputs(Problem(rows, first, unseen), evaluated, ids, table.names, tuple(remarks), name, table.numbered)
 
 
 def _of_run(
@@ -172,6 +179,19 @@ def _of_run(
         held_out or there(stores / "held_out"),
         head or (None if classifier is None else Path(classifier)),
     )
+
+
+def _misfit(head: "Head", rows: "Features") -> list[str]:
+    """A remark on a head that guesses; where classes have names, with their order and what settles it."""
+    from poise.memorised import guessing
+    from poise.wording import some
+
+    remark = guessing("the given head", head, rows)
+    if remark is None:
+        return []
+    if rows.class_names is None:
+        return [remark]
+    return [f"{remark} Here it is {some(rows.class_names)}; class_names in the file of the head settle it"]
 
 
 def _alike(names: Sequence[str]) -> list[str]:

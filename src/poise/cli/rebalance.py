@@ -63,6 +63,7 @@ def rebalance(
     held-out rows; the layer itself is the classifier that they start from.
     """
     from dataclasses import replace
+    from functools import partial
 
     from poise.checkpoint_copy import default_out, destination
     from poise.last_layer import find_layer, open_checkpoint
@@ -79,8 +80,9 @@ def rebalance(
     read = _with_held_out(read, seed)
     train, unseen = read.problem.train, read.problem.held_out
     assert unseen is not None
-    train = in_order(train, names, found.classes, features)
-    unseen = replace(in_order(unseen, names, found.classes, held_out or features), counts=train.counts)
+    order = partial(in_order, names=names, classes=found.classes, numbered=read.numbered)
+    train = order(train, where=features)
+    unseen = replace(order(unseen, where=held_out or features), counts=train.counts)
     problem = replace(read.problem, train=train, held_out=unseen)
     with progress_bar("fitting", quiet=quiet or as_json) as report:
         done = rebalanced(

@@ -43,11 +43,14 @@ def report(
     trained, read or measured again. Files are written beside it unless --out names another folder: report.html,
     report.md, report.tex, methods.csv and classes.csv, figures/*.svg, figures/*.png.
     """
+    from poise.errors import InputError
     from poise.reports import find_report, read_report, write_formats
 
     wanted = _wanted(formats)
     if browse and "html" not in wanted:
         raise typer.BadParameter("--open shows the page; add html to --format")
+    if out is not None and out.is_file():
+        raise InputError(f"{out} is a file; --out names the folder that the report is written into")
     source = find_report(existing(run))
     contents = read_report(source)
     folder = out or source.parent

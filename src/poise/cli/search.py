@@ -191,7 +191,7 @@ def compare(
         {**found.to_dict(), **({"headroom": advised} if headroom else {})},
         [tables.to_terminal(found.table(), title=read.name), tables.LEGEND, "", found.verdict(), *advised, "", *notes],
         written=written,
-        remarks=read.assumed,
+        remarks=(*read.assumed, *filter(None, (found.remark_on_size(),))),
         as_json=as_json,
         quiet=quiet,
     )

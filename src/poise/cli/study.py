@@ -163,7 +163,15 @@ def inspect(
         found = inspect_features(problem.train, head=problem.head, held_out=problem.held_out, groups=read.groups)
     answer(
         found.to_dict(),
-        [read.name, *found.lines(), *_named(read.columns), "", *found.advice, "", _next(train, held_out, seen, read)],
+        [
+            read.name,
+            *found.lines(),
+            *_named(read.columns, ignore),
+            "",
+            *found.advice,
+            "",
+            _next(train, held_out, seen, read),
+        ],
         remarks=read.remarks,
         as_json=as_json,
         quiet=quiet,
@@ -183,11 +191,12 @@ def _next(train: str, held_out: str | None, seen: bool | None, read: "Inputs") -
     return f"next: poise fit {quote(train)}{said}"
 
 
-def _named(columns: tuple[str, ...] | None) -> list[str]:
-    """The columns taken for features, so that a year or an identifier among them is seen."""
+def _named(columns: tuple[str, ...] | None, ignored: str) -> list[str]:
+    """The columns taken for features, so that a year or an identifier among them is seen, and those left out."""
     if columns is None:
         return []
-    return [f"features: {', '.join(columns if len(columns) <= 8 else (*columns[:4], '...', *columns[-3:]))}"]
+    left_out = f"; ignored: {ignored}" if ignored else ""
+    return [f"features: {', '.join(columns if len(columns) <= 8 else (*columns[:4], '...', *columns[-3:]))}{left_out}"]
 
 
 def audit(

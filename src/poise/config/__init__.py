@@ -69,6 +69,8 @@ def load_config(path_or_recipe: str | Path, overrides: Sequence[str] = ()) -> Co
     changed = _located(tree, folder)
     for override in overrides:
         _override(changed, override)
+    if str(path_or_recipe) in _names() and not any(text.startswith("backbone.pretrained=") for text in overrides):
+        _prefer_weights(changed)
     return _checked(changed, f"{where} with {' '.join(f'-s {text}' for text in overrides)}")
 
 
@@ -181,6 +183,13 @@ def _override(tree: Tree, text: str) -> None:
     located = _located(tree, Path.cwd())  # all others are absolute by now
     tree.clear()
     tree.update(located)
+
+
+def _prefer_weights(tree: Tree) -> None:
+    """A weight file of the user's takes the place of the published weights that a shipped recipe names."""
+    backbone = tree.get("backbone")
+    if isinstance(backbone, dict) and backbone.get("weights"):
+        backbone["pretrained"] = False
 
 
 def _refuse_unknown(key: str, text: str) -> None:

@@ -33,13 +33,17 @@ ARRAYS: Mapping[str, Callable[[Path, Ask], Source]] = MappingProxyType(
 
 
 class Table(NamedTuple):
-    """Labelled rows of a file: features, groups (N,) or None, other columns (N,), feature names, remarks."""
+    """Labelled rows of a file: features, groups (N,) or None, other columns (N,), feature names, remarks.
+
+    `numbered`: the labels are numbers, and the file says beside them which names these stand for.
+    """
 
     features: Features
     groups: npt.NDArray[Any] | None
     extra: Mapping[str, tuple[Any, ...]]
     names: tuple[str, ...] | None
     notes: tuple[str, ...]
+    numbered: bool = False
 
 
 class Rows(NamedTuple):
@@ -96,7 +100,9 @@ def read_features(
         raise InputError(f"{file}: {len(source.groups)} groups for {len(features)} rows; each row needs one")
     if not file.is_dir():
         _warn_repeats(source, features.x[0])
-    return Table(features, source.groups, source.extra, source.names, source.notes)
+    named = not file.is_dir() and class_names is None and source.class_names is not None
+    numbered = named and source.labels is not None and source.labels.dtype.kind in "iu"
+    return Table(features, source.groups, source.extra, source.names, source.notes, numbered)
 
 
 def read_rows(

@@ -7,7 +7,9 @@ __all__ = ["headroom_lines"]
 
 
 def headroom_lines(curve: LearningCurve, advice: Advice) -> list[str]:
-    """The learning curve as a small table in per cent, then the advice."""
+    """The learning curve as a small table in per cent, then the advice; no table where no rows could be added."""
+    if len(curve.sizes) < 2:
+        return [advice.sentence]
     lines = ["labelled rows added per class, and balanced accuracy (many / medium / few) of a head that has them:"]
     for size, scores in zip(curve.sizes, curve.scores, strict=True):
         groups = " / ".join("-" if v is None else f"{100 * v:.1f}" for v in (scores.many, scores.medium, scores.few))

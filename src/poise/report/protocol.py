@@ -43,6 +43,5 @@ def _selection(records: Sequence[Record]) -> str:
         return ""
     rule, tried = chosen[0], {selection.configurations for selection in chosen}
     budget = f"{min(tried)} to {max(tried)}" if len(tried) > 1 else f"{max(tried)}"
-    return (
-        f"chosen by {rule.metric} on {rule.rule}: {rule.rows} labelled rows ({rule.key}), {budget} settings per method"
-    )
+    where = "the test split itself, as the papers did" if rule.rule == "paper" else rule.rule
+    return f"chosen by {rule.metric} on {where}: {rule.rows} labelled rows ({rule.key}), {budget} settings per method"
