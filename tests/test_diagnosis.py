@@ -114,12 +114,21 @@ def test_means_leave_out_classes_without_rows() -> None:
 
 
 def test_plain_intervals_by_hand() -> None:
-    correct = torch.tensor([[1.0, 1.0, 1.0, 0.0, 1.0, 0.0]])
-    y = torch.tensor([0, 0, 0, 0, 1, 1])
-    [found] = plain_intervals(correct, y)
-    error = math.sqrt((0.75 * 0.25 / 3 + 0.25 / 1) / 4)
-    assert found.estimate == pytest.approx(0.625)
-    assert found.high - found.estimate == pytest.approx(1.959964 * error, rel=1e-6)
+    [found] = plain_intervals(torch.tensor([[1.0, 1.0, 1.0, 0.0]]), torch.zeros(4, dtype=torch.int64))
+    z, n, p = 1.959964, 4, 0.75  # of one class: the interval of Wilson
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert found.estimate == 0.75
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=1e-5)
+    assert (found.high + found.low) / 2 == pytest.approx((p + z**2 / (2 * n)) / (1 + z**2 / n), rel=1e-5)
+
+
+def test_plain_intervals_stay_within_0_and_1_and_are_never_sure() -> None:
+    y = torch.tensor([0, 0, 0, 1, 1, 2])
+    whole, none = plain_intervals(torch.stack([torch.ones(6), torch.zeros(6)]), y)
+    assert whole.high == pytest.approx(1)
+    assert 0.2 < whole.low < 0.9
+    assert none.low == pytest.approx(0, abs=1e-12)
+    assert none.high == pytest.approx(1 - whole.low)
 
 
 def test_plain_intervals_are_near_those_of_the_bootstrap() -> None:
@@ -250,9 +259,9 @@ def test_a_model_is_shown_by_the_rows_that_chose_it() -> None:
     held_out = problem().held_out
     assert page.rows[1].per_class == pytest.approx(evaluate_head(HEAD, held_out).per_class)
     assert page.scored_on == "60 held-out rows, which chose the settings"
-    assert page.verdict.decision == "none"
+    assert page.verdict.decision == "fitted"
     named = {fact.name: fact.text for fact in page.protocol.facts}
-    assert named["probabilities are meant for"] == "classes that are equally common"
+    assert named["probabilities are for"] == "a uniform class prior"
 
 
 def test_a_model_of_rows_alone_is_shown_by_its_folds() -> None:

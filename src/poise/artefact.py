@@ -24,6 +24,7 @@ from poise.operating import OperatingPoint
 from poise.priors import as_prior
 from poise.spec import Spec
 from poise.types import ClassCounts, Head, as_counts
+from poise.wording import prior_in_words
 
 __all__ = ["Model", "check", "load"]
 
@@ -73,6 +74,12 @@ class Model:
         if len(set(names)) < len(names):
             twice = next(name for k, name in enumerate(names) if name in names[:k])
             raise InputError(f"two classes are called {twice!r}; names tell classes apart")
+
+    @property
+    def meant_for(self) -> str:
+        """The class prior that its probabilities are for, in words."""
+        prior = None if self.prior_applied is None else self.prior_applied.tolist()
+        return prior_in_words(prior, self.counts.n.tolist(), self.class_names)
 
     def with_provenance(self, **more: Any) -> "Model":
         """The same model, with more said of where it comes from."""

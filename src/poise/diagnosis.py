@@ -55,8 +55,8 @@ def contents_of(
     """What the report of a comparison shows.
 
     `test` are the rows that it was scored on; `problem` is the one that was compared on: its training rows give the
-    gradients, and paths over epochs are trained on it (None where there are only logits). `more_traces` are of the
-    test rows, for looking only. `command` repeats the run.
+    gradients, and paths over epochs are trained on it (None where there are only logits). `facts` are said beside those
+    of the records. `more_traces` are of the test rows, for looking only. `command` repeats the run.
     """
     standings = sorted(comparison.standings, key=lambda standing: -(standing.mean("balanced_accuracy") or 0.0))
     searched = [standing for standing in standings if standing.role == "tuned" and standing.family in comparison.tried]
@@ -79,7 +79,7 @@ def contents_of(
         protocol=page.Protocol(
             facts=tuple(
                 page.Named(name=name, text=text)
-                for name, text in {**protocol_facts(comparison.records), **_meant(comparison), **(facts or {})}.items()
+                for name, text in {**protocol_facts(comparison.records), **(facts or _meant(comparison))}.items()
                 if name != ENDS  # the rows say it of each method
             ),
             remarks=(*comparison.remarks, *notes),
@@ -94,7 +94,7 @@ def _meant(comparison: Comparison) -> dict[str, str]:
         return {}
     words = {"train": "classes as common as in training", "uniform": "classes that are equally common"}
     known = words.get(comparison.recommended.records[0].implied_prior or "")
-    return {"probabilities": f"meant for {known}" if known else "of no known prior; `poise fit` calibrates for one"}
+    return {"probabilities": f"meant for {known}" if known else "of no known class prior: poise fit calibrates for one"}
 
 
 # --- verdict, classes, rows -------------------------------------------------------------------------------------------
@@ -404,7 +404,7 @@ def contents_of_model(
         scored_on=f"{len(y):,} {'held-out' if held_out else 'training'} rows"
         + (", which chose the settings" if held_out else ", each by a head that was fitted without it"),
         verdict=page.Verdict(
-            decision="none",
+            decision="fitted",
             sentence=sentence,
             level=0.95,
             baseline=seen[-1][0],
@@ -437,27 +437,16 @@ def _model_facts(model: Model) -> dict[str, str]:
     """What is known of a model, as names and texts."""
     about = model.provenance
     versions = about.get("versions") or {}
-    prior = "none: probabilities are plain softmax values" if model.prior_applied is None else _prior(model)
     facts = {
         "method": model.method,
         "data": str(about.get("data", "")),
         "training rows": str(about.get("train", "")),
-        "probabilities are meant for": prior,
+        "probabilities are for": model.meant_for,
         "operating point": ", ".join(model.operating.described()) if model.operating else "",
         "seed": str(about.get("seed", "")),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return {name: text for name, text in facts.items() if text}
-
-
-def _prior(model: Model) -> str:
-    """The prior of deployment in words."""
-    prior, classes = model.prior_applied, len(model.class_names)
-    assert prior is not None
-    if torch.allclose(prior, torch.full_like(prior, 1 / classes)):
-        return "classes that are equally common"
-    same = torch.allclose(prior, model.counts.prior.double(), atol=1e-6)
-    return "classes as common as in training" if same else "the class shares that were given"
 
 
 def _model_row(method: str, role: str, found: Scores, moments: Moments) -> page.Row:

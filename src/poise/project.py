@@ -88,6 +88,7 @@ def fit_samples(
     prior: Any = None,
     targets: Targets | None = None,
     seed: int = 0,
+    name: str = "",
     command: str | None = None,
     phase: Phase = unseen,
 ) -> Fitted:
@@ -95,7 +96,8 @@ def fit_samples(
 
     Held-out samples choose and calibrate; the test split is read once, by the comparison. `method` "auto" takes what
     the comparison recommends, or, without a test split, what the held-out samples choose. `prior` is that of the
-    configuration unless one is given. A step whose result is in the folder is not done again.
+    configuration unless one is given. A step whose result is in the folder is not done again. `name` is what the data
+    are called in records and report, by default the title of the configuration; `command` is what repeats it.
 
     Raises: StoppedError; InputError for settings, samples or a folder that do not fit.
     """
@@ -112,10 +114,7 @@ def fit_samples(
     comparison = None
     if found.test is not None:
         with phase("comparing heads") as progress:
-            comparison = compare_heads(config, found, seed=seed, progress=progress)
-        with phase("writing the report"):
-            page = _contents(comparison, found, config, splits, seed, command)
-            written += tuple(runs.write(folder, comparison, contents=page))
+            comparison = compare_heads(config, found, seed=seed, name=name, progress=progress)
     chosen = _recommended(comparison) if method == "auto" and found.problem.head is not None else method
     with phase("fitting") as progress:
         made = deploy(
@@ -129,33 +128,50 @@ def fit_samples(
         )
     read = {"text": config.data.text, "image": config.data.image}
     model = made.model.with_provenance(split=splits.hash, backbone=representation.backbone.name, read=read)
-    recall = model.provenance.get("unseen_recall")
-    if comparison is None and recall is not None:
-        target = config.heads.prior if prior is None else prior
-        page = contents_of_model(
-            made._replace(model=model),
-            title=config.title or "samples",
-            sentence=f"{model.method}: {expectation(recall, target, chosen=method == 'auto')}.",
-            held_out=found.problem.held_out is not None,
-            command=command,
-        )
-        written += tuple(write_report(folder, page))
+    title = name or config.title or "samples"
+    with phase("writing the report"):
+        if comparison is not None:
+            page = _judged(comparison, model, found, config, splits, seed, title=title, command=command)
+            written += tuple(runs.write(folder, comparison, contents=page))
+        elif made.evidence is not None:
+            target = config.heads.prior if prior is None else prior
+            expected = expectation(model.provenance["unseen_recall"], target, chosen=method == "auto")
+            held_out = found.problem.held_out is not None
+            sentence = f"{model.method}: {expected}."
+            page = contents_of_model(
+                made._replace(model=model), title=title, sentence=sentence, held_out=held_out, command=command
+            )
+            written += tuple(write_report(folder, page))
     return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
 
 
-def _contents(
-    comparison: Comparison, found: Loaded, config: Config, splits: Splits, seed: int, command: str | None
+def _judged(
+    comparison: Comparison,
+    model: Model,
+    found: Loaded,
+    config: Config,
+    splits: Splits,
+    seed: int,
+    *,
+    title: str,
+    command: str | None,
 ) -> Contents:
     """What the report of the comparison shows, with pictures of the classes that it names."""
     assert found.test is not None
     page = contents_of(
         comparison,
         found.test,
-        title=config.title or "samples",
+        title=title,
         problem=found.problem,
         seed=seed,
         command=command,
-        facts={"split": splits.hash, "backbone": config.backbone.name},
+        facts={
+            "split": splits.hash,
+            "backbone": config.backbone.name,
+            "model in this folder": f"{model.method}, chosen and calibrated on held-out samples; the verdict says what "
+            "the test split can prove",
+            "its probabilities": f"are for {model.meant_for}",
+        },
     )
     if splits.train.items.kind == "text":
         return page
@@ -194,7 +210,12 @@ def _refuse_unfit(config: Config, splits: Splits, method: str, targets: Targets)
 
 
 def compare_heads(
-    config: Config, found: Loaded, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    config: Config,
+    found: Loaded,
+    *,
+    seed: int = 0,
+    name: str = "",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """The heads that a configuration names, tuned and compared on its test split. Raises: InputError without one."""
     if found.test is None:

@@ -100,20 +100,27 @@ def simultaneous_intervals(
 
 
 def plain_intervals(values: Tensor, y: Tensor, *, level: float = 0.95) -> list[Interval]:
-    """Intervals over images, one per row of `values` (M, N), each for itself and without resampling.
+    """Intervals over images, one per row of `values` (M, N) in [0, 1], each for itself and without resampling.
 
-    The estimate plus and minus a normal quantile times its standard error within classes: for tables of many scores.
-    With few rows per class they are a little too short; `simultaneous_intervals` is for what is concluded from.
+    Wilson intervals: they stay within [0, 1] and have a width where all rows are right. The number of rows in them is
+    the one that would give the mean over classes the variance it has; that variance is of shares with half a row right
+    and half a row wrong added to every class. For tables of many scores; `simultaneous_intervals` is for what is
+    concluded from.
 
     Raises: InputError if shapes disagree or `level` is outside (0, 1).
     """
     check_values(values, y)
     check_rounds(level, 100)
-    by_class = _by_class(values, y)
-    means, variance, lone = _stratified(by_class[0], _strata(*by_class[1:]), len(by_class[2]))
-    errors = (variance + lone).sqrt()
-    width = NormalDist().inv_cdf((1 + level) / 2)
-    return [Interval(m, m - width * e, m + width * e) for m, e in zip(means.tolist(), errors.tolist(), strict=True)]
+    right, labels, n = _by_class(values, y)
+    hits = torch.zeros(len(right), len(n), dtype=torch.float64).index_add(-1, labels, right)
+    smooth = (hits + 0.5) / (n + 1)
+    share, mean = (hits / n).mean(dim=1), smooth.mean(dim=1)
+    variance = (smooth * (1 - smooth) / n).sum(dim=1) / len(n) ** 2
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    spread = z**2 * variance / (mean * (1 - mean))  # z^2 over the number of rows that the mean is worth
+    centre = (share + spread / 2) / (1 + spread)
+    width = (spread * share * (1 - share) + spread**2 / 4).sqrt() / (1 + spread)
+    return [Interval(*row) for row in torch.stack([share, (centre - width), (centre + width)], dim=1).tolist()]
 
 
 def check_values(values: Tensor, y: Tensor) -> None:
@@ -158,15 +165,21 @@ def _resample_classes(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int
 def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int, rng: np.random.Generator) -> Draws:
     """Estimates (M,), standard errors (M,) and studentised resampled deviations (rounds, M)."""
     methods, classes = len(values), len(sizes)
+    means, variance = torch.zeros(methods, dtype=torch.float64), torch.zeros(methods, dtype=torch.float64)
     drawn, drawn_variance = (torch.zeros(rounds, methods, dtype=torch.float64) for _ in range(2))
+    spread = torch.zeros(methods, dtype=torch.float64)  # mean variance of a row, for a row without company
     block = max(1, CACHED // methods)  # with all pairs of methods it is memory that costs
     strata = _strata(labels, sizes)
-    means, variance, lone = _stratified(values, strata, classes)
     for chosen, share in strata:
-        if len(chosen) == 1:
+        rows, size = values[:, chosen], len(chosen)
+        weight = share / classes
+        means += rows.mean(dim=1) * weight
+        if size == 1:
             continue
-        weight, unbiased = _weight(chosen, share, classes)
-        shares, deviations = _weights(*_kinds(values[:, chosen]), rounds, rng)
+        unbiased = weight**2 / (size - 1)
+        variance += rows.var(dim=1, correction=0) * unbiased
+        spread += rows.var(dim=1) / len(strata)
+        shares, deviations = _weights(*_kinds(rows), rounds, rng)
         squares = deviations.square()
         for first in range(0, rounds, block):
             some = slice(first, first + block)
@@ -175,27 +188,8 @@ def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int,
             drawn_variance[some].addmm_(shares[some], squares, alpha=unbiased)
             drawn_variance[some].addcmul_(deviation, deviation, value=-unbiased)
     studentised = _studentise(drawn, drawn_variance.clamp_min_(0).sqrt(), variance.sqrt() / 2)
-    return means, (variance + lone).sqrt(), studentised
-
-
-def _weight(chosen: Tensor, share: int, classes: int) -> tuple[float, float]:
-    """The weight of a stratum in the mean over classes, and of the variance of its rows in that of the mean."""
-    weight = share / classes
-    return weight, weight**2 / (len(chosen) - 1)
-
-
-def _stratified(values: Tensor, strata: "list[tuple[Tensor, int]]", classes: int) -> Draws:
-    """Means over classes (M,) of values (M, N), their variances (M,) from rows with company, and those from others."""
-    means, variance, spread = (torch.zeros(len(values), dtype=torch.float64) for _ in range(3))
-    for chosen, share in strata:
-        rows = values[:, chosen]
-        means += rows.mean(dim=1) * (share / classes)
-        if len(chosen) == 1:
-            continue
-        variance += rows.var(dim=1, correction=0) * _weight(chosen, share, classes)[1]
-        spread += rows.var(dim=1) / len(strata)  # mean variance of a row, for a row without company
     alone = sum(len(chosen) == 1 for chosen, _ in strata)
-    return means, variance, alone * spread / classes**2
+    return means, (variance + alone * spread / classes**2).sqrt(), studentised
 
 
 def _strata(labels: Tensor, sizes: Tensor) -> list[tuple[Tensor, int]]:

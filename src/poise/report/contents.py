@@ -59,9 +59,12 @@ class Gain(Range):
 
 
 class Verdict(Value):
-    """The result in words and numbers. `null` is the better of the two one-scalar methods."""
+    """The result in words and numbers. `null` is the better of the two one-scalar methods.
 
-    decision: Literal["change", "keep", "none"]
+    `decision` "none" is that of the papers' protocol, "fitted" that of a model which no test split has judged.
+    """
+
+    decision: Literal["change", "keep", "none", "fitted"]
     sentence: str
     level: float
     baseline: str
