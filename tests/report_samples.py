@@ -189,6 +189,22 @@ def everything() -> Contents:
     )
 
 
+def fitted() -> Contents:
+    """What `poise fit` writes: one method, no baseline, no test split."""
+    contents = everything()
+    only = contents.rows[1].model_copy(update={"tied": None, "gain": None, "edges": ""})
+    told = {"decision": "fitted", "sentence": "Balanced accuracy on unseen rows: 60.0 %.", "baseline": only.method}
+    nothing = dict.fromkeys(("null", "gain", "oracle", "gap_closed", "tied"))
+    return contents.model_copy(
+        update={
+            "verdict": Verdict.model_validate(contents.verdict.model_dump() | told | nothing | {"contenders": 1}),
+            "rows": (only,),
+            "closer": (closer(0, 0.1),),
+            "changes": (),
+        }
+    )
+
+
 def almost_nothing() -> Contents:
     """Two classes, the baseline alone, no intervals, and no optional part."""
     only = row("stage1", (0.9, 0.5, None, None, None, None), role="baseline").model_dump()

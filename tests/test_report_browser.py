@@ -10,7 +10,7 @@ import pytest
 from playwright import sync_api as playwright
 
 from poise.report.html import render
-from report_samples import HOSTILE, almost_nothing, everything
+from report_samples import HOSTILE, almost_nothing, everything, fitted
 
 CHROMIUM = shutil.which("chromium")
 
@@ -185,6 +185,8 @@ def test_selects_change_methods_readings_and_paths(desktop: tuple["playwright.Pa
     before = magnitude.evaluate("box => [...box.data[0].y]")
     page.locator('[data-control="reading"]').select_option("sample")
     assert magnitude.evaluate("box => [...box.data[0].y]") == [value / 2 for value in before]
+    page.locator('[data-control="b"]').select_option("2")
+    assert names(magnitude) == ["crt"]
     paths = drawn(page, "paths")
     page.locator('[data-control="path"]').select_option("1")
     assert paths.evaluate("box => box.layout.xaxis.title.text") == "epoch"
@@ -266,4 +268,36 @@ def test_a_report_of_next_to_nothing_opens(browser: "playwright.Browser", tmp_pa
     drawn(page, "frequency")
     assert log.errors == []
     assert shown_methods(page) == ["stage1"]
+    page.close()
+
+
+def test_a_report_of_one_fitted_method_shows_no_choices_between_methods(
+    browser: "playwright.Browser", tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render(fitted()), encoding="utf-8")
+    page, log = visit(browser, path, viewport={"width": 1280, "height": 900})
+    for name in ("magnitude", "norms", "recall", "reliability"):
+        assert drawn(page, name).locator(".legend .traces").count() >= 1
+    assert names(drawn(page, "magnitude")) == ["logit_adjustment(tau=1.0)"]
+    assert not page.locator('[data-control="a"], [data-control="b"], [data-control="close"]').first.is_visible()
+    assert not page.locator("#filter").is_visible()
+    assert log.errors == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390, 320])
+def test_values_of_tiles_stay_on_one_line(browser: "playwright.Browser", tmp_path: Path, width: int) -> None:
+    verdict = everything().verdict.model_copy(update={"tied": 23, "contenders": 23, "gap_closed": 1.0})
+    path = tmp_path / "report.html"
+    path.write_text(render(everything().model_copy(update={"verdict": verdict})), encoding="utf-8")
+    page, _ = visit(browser, path, viewport={"width": width, "height": 900})
+    found = page.eval_on_selector_all(
+        ".tile .value",
+        """all => all.map((value) => [
+          value.scrollWidth <= value.clientWidth,
+          value.clientHeight < 1.6 * parseFloat(getComputedStyle(value).fontSize),
+        ])""",
+    )
+    assert found == [[True, True]] * 5
     page.close()

@@ -16,12 +16,14 @@ import pytest
 
 from poise.report.charts import charts
 from poise.report.class_charts import DRAWN, binned, count_ticks, drawn_classes, first_choices, shared
-from poise.report.contents import Classes, Contents, Verdict
+from poise.report.contents import Classes, Contents, Gain, Verdict
 from poise.report.figure import legible, plotly_text, signed
-from poise.report.gain_charts import at_equal_many, interpolated, pareto
+from poise.report.gain_charts import around, at_equal_many, interpolated, pareto
+from poise.report.glossary import glossary
 from poise.report.html import library, render
 from poise.report.styles import styles
-from report_samples import HOSTILE, PIXEL, almost_nothing, everything
+from poise.report.view import choices, gain_tile, pair_remark
+from report_samples import HOSTILE, PIXEL, almost_nothing, everything, fitted
 
 PARTS = ("recall", "changes", "confusions", "tradeoff", "paths", "confidence", "labels", "inside")
 VOID = {"meta", "link", "img", "input", "br", "wbr", "rect", "path"}
@@ -218,6 +220,52 @@ def test_other_decisions_have_headlines_of_their_own(decision: str, words: str) 
     assert f'<p class="headline">{words}' in text
 
 
+def test_a_model_without_a_test_split_is_fitted_and_nothing_is_said_of_comparisons() -> None:
+    text = render(fitted())
+    shown = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text.split("<main>")[1].split("</main>")[0]))
+    assert "Fitted: logit_adjustment(tau=1.0)" in shown
+    for word in ("No verdict", "recommended", "tied", "oracle", "gap", "baseline", "Pareto", "as stated"):
+        assert word not in shown, word
+    table = text.split('id="method-table"')[1].split("</table>")[0]
+    assert '<span class="mark recommended">fitted</span>' in table
+    assert "gain" not in table
+    assert text.count('<div class="tile">') == 2
+
+
+def test_a_loss_is_called_one_and_keeps_its_sign() -> None:
+    lost = gain_tile(Gain(estimate=-0.011, low=-0.046, high=0.024, classes_low=-0.1, classes_high=0.1), 0.95, "stage1")
+    assert lost is not None
+    assert lost[:2] == ("Loss", "\N{MINUS SIGN}1.1")
+    assert lost.note == "points against stage1, 95 % interval \N{MINUS SIGN}4.6 to +2.4"
+    none = gain_tile(Gain(estimate=-0.0001, classes_low=-0.1, classes_high=0.1), 0.95, "stage1")
+    assert none is not None
+    assert none[:2] == ("Gain", "+0.0")
+
+
+def test_only_words_that_occur_are_explained() -> None:
+    full = {word.name for word in glossary(everything(), charts(everything()))}
+    assert {"tied", "oracle", "gap closed", "transductive", "recipe as stated", "Pareto front", "prior"} <= full
+    less = [word.name for word in glossary(almost_nothing(), charts(almost_nothing()))]
+    assert less == ["head", "many, medium, few", "recall, balanced accuracy", "Logits Magnitude", "ECE", "NLL", "prior"]
+
+
+def test_the_interval_of_the_table_is_told_from_that_of_the_verdict() -> None:
+    words = "holds for all methods at once; that of the verdict is for one comparison"
+    assert words in render(everything())
+    assert words not in render(fitted())
+
+
+def test_intervals_stay_between_none_and_all() -> None:
+    rows = tuple(
+        row.model_copy(
+            update={"scores": row.scores | {"all": row.scores["all"].model_copy(update={"low": -0.02, "high": 1.03})}}
+        )
+        for row in everything().rows
+        if row.scores["all"] is not None
+    )
+    assert "<small>0.0 to 100.0</small>" in render(without(rows=rows))
+
+
 def test_every_method_is_in_the_table_with_its_marks_in_words() -> None:
     text = render(everything())
     table = text.split('id="method-table"')[1].split("</table>")[0]
@@ -258,6 +306,38 @@ def test_gains_stand_in_points_with_both_intervals_and_the_way_to_the_oracle() -
 def test_an_oracle_below_a_method_draws_no_gap() -> None:
     verdict = Verdict.model_validate(everything().verdict.model_dump() | {"oracle": 0.55})
     assert charts(without(verdict=verdict))["gains"].layout["shapes"] == []
+
+
+def test_bounds_beyond_all_points_are_cut_in_the_chart_of_gains() -> None:
+    gain = Gain(estimate=-0.5, low=-0.6, high=-0.4, classes_low=-1.3, classes_high=0.2)
+    rows = (everything().rows[0], everything().rows[2].model_copy(update={"gain": gain}))
+    figure = charts(without(rows=rows))["gains"]
+    assert figure.traces[0]["error_x"]["arrayminus"] == [50.0]
+    assert figure.table.rows[0][3] == "\N{MINUS SIGN}100.0 to +20.0"
+
+
+def test_many_against_few_shows_whole_curves_and_no_impossible_recalls() -> None:
+    assert around([0.01, 1.0]) == [0.0, 100.0]
+    layout = charts(everything())["tradeoff"].layout
+    assert layout["xaxis"]["range"][0] < 60.0  # where the curves end
+    assert layout["yaxis"]["range"][1] > 60.0
+    assert at_equal_many(fitted()) is None
+
+
+def test_a_few_classes_are_named_on_the_axis_and_many_are_not() -> None:
+    names = charts(everything())["frequency"].layout["xaxis"]["ticktext"]
+    assert names[0] == plotly_text(HOSTILE[0], 16) == "&lt;img src=x oner…"
+    assert len(names) == 6
+    size = 13
+    classes = Classes(
+        names=tuple(f"class {i}" for i in range(size)),
+        counts=(5,) * size,
+        scored=(1,) * size,
+        groups=("few",) * size,
+        edges=(100, 20),
+    )
+    contents = almost_nothing().model_copy(update={"classes": classes})
+    assert "ticktext" not in charts(contents)["frequency"].layout["xaxis"]
 
 
 def test_the_front_holds_places_that_nothing_beats() -> None:
@@ -359,6 +439,29 @@ def test_the_baseline_and_the_recommended_head_are_drawn_first_and_look_like_no_
     looks = styles(contents)
     assert len({(look.symbol, look.dash) for look in looks}) == len(looks)
     assert first_choices(almost_nothing()) == [0]
+
+
+def test_inside_the_heads_the_recommended_one_stands_against_the_baseline() -> None:
+    found = choices(everything())
+    first = {name: [choice.number for choice in listed if choice.first] for name, listed in found.items()}
+    assert (first["a"], first["b"], set(first["close"])) == ([1], [0], {0, 1})
+    assert pair_remark(everything()) == ""
+
+
+def test_a_recommended_head_with_the_same_spread_gives_way_and_the_page_says_so() -> None:
+    rows = everything().rows
+    alike = rows[1].model_copy(update={"spread": rows[0].spread})
+    apart = rows[2].model_copy(update={"spread": {"unit": (0.9,) * 6}})
+    contents = without(rows=(rows[0], alike, apart, *rows[3:]))
+    assert [choice.number for choice in choices(contents)["a"] if choice.first] == [2]
+    assert pair_remark(contents).startswith("logit_adjustment(tau=1.0) has the same Regularized Std as stage1")
+    assert pair_remark(contents) in render(contents)
+
+
+def test_one_method_is_drawn_once_inside_the_heads() -> None:
+    figure = charts(fitted())["magnitude"]
+    assert [trace["show"] for trace in figure.traces] == [{"a": "0", "reading": "unit"}]
+    assert re.search(r'<label class="needs-js" hidden>Second method', render(fitted()))
 
 
 def test_colours_are_names_of_the_style_sheet() -> None:

@@ -28,6 +28,7 @@ from poise.report.figure import (
     rounded,
 )
 from poise.report.styles import SYMBOLS, Style, method_name, styles
+from poise.wording import counted
 
 __all__ = [
     "DRAWN",
@@ -135,7 +136,7 @@ def frequency(contents: Contents) -> Figure:
         trace = {
             "type": "scatter",
             "mode": "markers",
-            "name": f"{group} ({size} {'class' if size == 1 else 'classes'})",
+            "name": f"{group} ({counted(size, 'class', 'classes')})",
             "x": [lists["rank"][i] for i in own],
             "y": [lists["shown_count"][i] for i in own],
             "text": [lists["name"][i] for i in own],
@@ -238,6 +239,8 @@ def per_reading(contents: Contents, measure: Measure) -> Figure | None:
     if not have:
         return None
     slots = {"a": ("accent", "circle"), "b": ("c1", "diamond-open")}
+    if len({i for i, _ in have}) == 1:
+        del slots["b"]
     traces = [
         by_rank(
             plotly_text(method_name(contents.rows[index])),
@@ -335,9 +338,19 @@ def rank_layout(contents: Contents, y: dict[str, Any]) -> dict[str, Any]:
 
 
 def rank_axis(contents: Contents) -> dict[str, Any]:
-    """Ranks of the classes; of a few classes, every one has a tick."""
-    step = {"dtick": 1} if len(contents.classes.names) <= FEW else {}
-    return axis("class, most frequent first", **step)
+    """Ranks of the classes; a few classes are named."""
+    order = class_order(contents)
+    if len(order) > FEW:
+        return axis("class, most frequent first")
+    names = [contents.classes.names[k] for k in order]
+    ticks = {
+        "tickvals": list(range(1, len(order) + 1)),
+        "ticktext": [plotly_text(name, 16) for name in names],
+        "narrowtext": [plotly_text(name, 10) for name in names],
+        "range": [0.5, len(order) + 0.5],
+        "autotickangles": [0, -35, -90],  # ends at its tick, so that the last one is not cut off
+    }
+    return axis("class, most frequent first", **ticks)
 
 
 def count_bands(contents: Contents) -> list[dict[str, Any]]:

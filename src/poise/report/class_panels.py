@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from poise.report.canvas import BLUE, GROUP_LOOKS, PALE, VERMILION, Drawn, blank, in_percent, logarithmic, with_looks
 from poise.report.contents import GROUPS, Closer, Contents, Row
 from poise.report.words import baseline, compared, lines, shortened
+from poise.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ def class_frequency(contents: Contents) -> "Figure | None":
                 baseline=0.8,
                 fill=True,
                 color=GROUP_LOOKS[group].color,
-                label=f"{group}: {len(places)} classes",
+                label=f"{group}: {counted(len(places), 'class', 'classes')}",
             )
     axes.set_xlim(0, len(order))
     logarithmic(axes, "y")

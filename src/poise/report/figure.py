@@ -80,7 +80,7 @@ def plotly_text(text: str, width: int = 40) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """0.123 as "12.3"; a dash where there is nothing."""
-    return DASH if share is None else f"{100 * share:.{digits}f}"
+    return DASH if share is None else f"{100 * share:.{digits}f}".replace("-", MINUS)
 
 
 def signed(share: float, digits: int = 1) -> str:

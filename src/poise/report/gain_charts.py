@@ -20,7 +20,7 @@ from poise.report.figure import (
     points,
     signed,
 )
-from poise.report.styles import method_name, styles
+from poise.report.styles import best_word, method_name, styles
 
 __all__ = ["at_equal_many", "gains", "pareto", "tradeoff"]
 
@@ -29,7 +29,8 @@ LEVELS = 5  # many-recalls at which few-recalls are compared
 
 def gains(contents: Contents) -> Figure | None:
     """Gains over the baseline with both intervals, smallest at the bottom, and the way to the oracle."""
-    rows = sorted((row for row in contents.rows if row.gain is not None), key=gained)
+    found = [row.model_copy(update={"gain": possible(row.gain)}) for row in contents.rows if row.gain is not None]
+    rows = sorted(found, key=gained)
     if not rows:
         return None
     parts = (
@@ -45,7 +46,7 @@ def gains(contents: Contents) -> Figure | None:
             "circle-open",
             [i for i, r in enumerate(rows) if not r.tied and not r.recommended],
         ),
-        ("recommended", "accent", "diamond", [i for i, r in enumerate(rows) if r.recommended]),
+        (best_word(contents), "accent", "diamond", [i for i, r in enumerate(rows) if r.recommended]),
     )
     traces = [wide_intervals(rows), *(gain_trace(rows, *part) for part in parts if part[-1])]
     shapes, annotations = gap_lines(contents)
@@ -58,6 +59,13 @@ def gains(contents: Contents) -> Figure | None:
         "showlegend": True,
     }
     return Figure(tuple(traces), layout, gain_table(contents, rows[::-1]), 150 + 24 * len(rows))
+
+
+def possible(gain: Gain) -> Gain:
+    """The gain with its bounds cut where no gain can be: beyond 100 points either way."""
+    names = ("low", "high", "classes_low", "classes_high")
+    bounds = {name: bound for name in names if (bound := getattr(gain, name)) is not None}
+    return gain.model_copy(update={name: min(max(bound, -1.0), 1.0) for name, bound in bounds.items()})
 
 
 def gained(row: Row) -> float:
@@ -131,16 +139,14 @@ def gap_lines(contents: Contents) -> tuple[list[dict[str, Any]], list[dict[str, 
     gap = gap_to_oracle(contents)
     if gap is None:
         return [], []
-    shares = {0.5: "half the gap", 1.0: "oracle"}
+    shares = (0.5, 1.0)
     lines = [
         {"type": "line", "x0": 100 * gap * s, "x1": 100 * gap * s, "yref": "paper", "y0": 0, "y1": 1, "line": dotted()}
         for s in shares
     ]
-    texts = [
-        {"x": 100 * gap * s, "y": 1, "yref": "paper", "yanchor": "bottom", "text": text, "showarrow": False}
-        for s, text in shares.items()
-    ]
-    return lines, texts
+    # Half the way has no text of its own: where intervals are wide, the two would be printed over each other.
+    text = {"x": 100 * gap, "y": 1, "yref": "paper", "yanchor": "bottom", "text": "oracle", "showarrow": False}
+    return lines, [text]
 
 
 def gap_to_oracle(contents: Contents) -> float | None:
@@ -192,26 +198,27 @@ def tradeoff(contents: Contents) -> Figure | None:
         ("tuned", "c1", "circle", [p for p in placed if p[0].role == "tuned" and not p[0].recommended]),
         ("as stated", "muted", "circle-open", [p for p in placed if p[0].role == "recipe"]),
         ("baseline", "ink", "square", [p for p in placed if p[0].role == "baseline" and not p[0].recommended]),
-        ("recommended", "accent", "diamond", [p for p in placed if p[0].recommended]),
+        (best_word(contents), "accent", "diamond", [p for p in placed if p[0].recommended]),
     )
     traces = [
-        front_trace([(many, few) for row, many, few in placed if row.role != "recipe"]),
+        *([front_trace([(many, few) for row, many, few in placed if row.role != "recipe"])] if placed[1:] else []),
         *(curve_trace(contents, head) for head in contents.closer if curve(head)),
         *(place_trace(*part) for part in parts if part[-1]),
     ]
     rows = tuple((method_name(row), percent(many), percent(few)) for row, many, few in placed)
+    curves = [place for head in contents.closer for place in curve(head)]
     layout = {
-        "xaxis": axis("recall of the many, %", range=around([many for _, many, _ in placed])),
-        "yaxis": axis("recall of the few, %", range=around([few for _, _, few in placed])),
+        "xaxis": axis("recall of the many, %", range=around([m for _, m, _ in placed] + [m for m, _ in curves])),
+        "yaxis": axis("recall of the few, %", range=around([f for _, _, f in placed] + [f for _, f in curves])),
         "showlegend": True,
     }
     return Figure(tuple(traces), layout, Table(("method", "many, %", "few, %"), rows), 480)
 
 
 def around(shares: Sequence[float]) -> list[float | None]:
-    """An axis range in per cent with some room at both ends."""
+    """An axis range in per cent with some room at both ends, within 0 to 100."""
     room = 0.08 * (max(shares) - min(shares)) + 0.02
-    return points((min(shares) - room, max(shares) + room))
+    return points((max(min(shares) - room, 0.0), min(max(shares) + room, 1.0)))
 
 
 def place_trace(name: str, color: str, symbol: str, placed: Sequence[tuple[Row, float, float]]) -> Trace:
@@ -223,9 +230,8 @@ def place_trace(name: str, color: str, symbol: str, placed: Sequence[tuple[Row, 
         "x": points(many for _, many, _ in placed),
         "y": points(few for _, _, few in placed),
         "text": [plotly_text(method_name(row), 90) for row, _, _ in placed],
-        "marker": markers(
-            color, symbol, size=14 if name == "recommended" else 9, line={"width": 1.5, "color": css(color)}
-        ),
+        "marker": markers(color, symbol, size=14 if color == "accent" else 9, line={"width": 1.5, "color": css(color)}),
+        "cliponaxis": False,
         "hovertemplate": "%{text}<br>many %{x:.1f} %, few %{y:.1f} %<extra></extra>",
     }
 
@@ -266,7 +272,7 @@ def curve_trace(contents: Contents, head: Closer) -> Trace:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": plotly_text(method_name(contents.rows[head.row]), 32) + ", shifted",
+        "name": plotly_text(method_name(contents.rows[head.row]), 36) + ", shifted",
         "x": points(many for many, _ in places),
         "y": points(few for _, few in places),
         "line": {"color": css(look.color), "width": 2, "dash": look.dash},
@@ -278,7 +284,7 @@ def at_equal_many(contents: Contents) -> Table | None:
     """Few-recall of the heads looked at closer at equal many-recalls, interpolated on the fronts of their curves."""
     fronts = [(contents.rows[head.row], pareto(curve(head))) for head in contents.closer]
     found = [(row, places) for row, places in fronts if len(places) > 1]
-    if not found:
+    if len(found) < 2:
         return None
     low, high = max(places[0][0] for _, places in found), min(places[-1][0] for _, places in found)
     if high <= low:

@@ -24,6 +24,7 @@ from poise.report.class_charts import DRAWN, READINGS, shared
 from poise.report.contents import Contents
 from poise.report.figure import MINUS, Figure, legible, percent, short, signed
 from poise.report.gain_charts import at_equal_many
+from poise.report.glossary import glossary
 
 __all__ = ["render"]
 
@@ -51,8 +52,12 @@ def render(contents: Contents) -> str:
         more_names=view.MORE,
         readings=READINGS,
         most_drawn=DRAWN,
+        has_gains=any(row.gain is not None for row in contents.rows),
+        has_priors=any(row.implied_prior for row in contents.rows),
         has_recipes=any(row.role == "recipe" for row in contents.rows),
         choices=view.choices(contents),
+        pair_remark=view.pair_remark(contents),
+        glossary=glossary(contents, figures),
         equal_many=at_equal_many(contents),
         confusions=view.confusions(contents),
         pictures=view.pictures(contents),

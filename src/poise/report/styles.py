@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from poise.report.contents import Contents, Row
 
-__all__ = ["SYMBOLS", "Style", "method_name", "styles"]
+__all__ = ["SYMBOLS", "Style", "best_word", "method_name", "styles"]
 
 SYMBOLS = MappingProxyType(
     {"all": "circle", "balanced": "circle", "many": "circle", "medium": "square", "few": "triangle-up"}
@@ -36,6 +36,11 @@ def style(index: int, row: Row) -> Style:
     if row.role == "baseline":
         return Style("baseline", "circle-open", "dot")
     return Style(COLORS[index % len(COLORS)], MARKS[index % len(MARKS)], DASHES[index % len(DASHES)])
+
+
+def best_word(contents: Contents) -> str:
+    """What the row taken is called: nothing recommends a model that no test split has judged."""
+    return "fitted" if contents.verdict.decision == "fitted" else "recommended"
 
 
 def method_name(row: Row) -> str:

@@ -98,7 +98,8 @@ MORE = (
 
 LEGEND = (
     "tuned, stated: balanced accuracy in per cent with selected settings, and of the recipe as stated (the first "
-    "published one where there is one, else the defaults). many, med, few: classes with more than 100, 20 to 100, "
+    "published one where there is one, else the defaults; -: not run, as where its batch is larger than the training "
+    "set). many, med, few: classes with more than 100, 20 to 100, "
     "fewer than 20 training rows. gain: over the baseline, with the half width of a 95 % interval over images that "
     "holds for all methods at once. "
     "= cannot be told from the best, * recommended, ^ best value at the end of its range."
@@ -244,7 +245,7 @@ def listing(said: Mapping[str, str]) -> Table:
 
 
 def scores_by_part(scores: Mapping[str, Scores], *, title: str) -> Table:
-    """One classifier on several splits, one line each, in percent."""
+    """One classifier on several splits, one line each, in per cent."""
     lines = []
     for part, found in scores.items():
         values = (found.accuracy, found.balanced_accuracy, found.many, found.medium, found.few)

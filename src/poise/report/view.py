@@ -7,10 +7,20 @@ from typing import NamedTuple
 
 from poise.report.class_charts import first_choices
 from poise.report.contents import GROUPS, Change, Contents, Gain, PerClass, Range, Row
-from poise.report.figure import Figure, Table, legible, percent, short, signed
-from poise.report.styles import method_name
+from poise.report.figure import MINUS, Figure, Table, legible, percent, short, signed
+from poise.report.styles import best_word, method_name
 
-__all__ = ["MORE", "choices", "confusions", "headline", "method_rows", "pictures", "sections", "tiles"]
+__all__ = [
+    "MORE",
+    "choices",
+    "confusions",
+    "headline",
+    "method_rows",
+    "pair_remark",
+    "pictures",
+    "sections",
+    "tiles",
+]
 
 IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 PICTURES = 4  # of a class
@@ -76,6 +86,8 @@ def headline(contents: Contents) -> Headline:
         return Headline("Change to", legible(told.recommended), gained)
     if told.decision == "keep":
         return Headline("Keep", legible(told.baseline), "nothing is better beyond doubt on these rows")
+    if told.decision == "fitted":
+        return Headline("Fitted:", legible(told.recommended or told.baseline), "")
     return Headline("No verdict", "", "")
 
 
@@ -102,18 +114,20 @@ def gain_tile(gain: Gain | None, level: float, baseline: str) -> Tile | None:
     """The gain with its interval over images."""
     if gain is None:
         return None
-    over = f"points over {short(baseline, 24)}"
+    value = signed(gain.estimate)
+    lost = value.startswith(MINUS)
+    name, over = "Loss" if lost else "Gain", f"points {'against' if lost else 'over'} {short(baseline, 24)}"
     if gain.low is None or gain.high is None:
-        return Tile("Gain", signed(gain.estimate), over)
+        return Tile(name, value, over)
     interval = f"{100 * level:g} % interval {signed(gain.low)} to {signed(gain.high)}"
-    return Tile("Gain", signed(gain.estimate), f"{over}, {interval}")
+    return Tile(name, value, f"{over}, {interval}")
 
 
 def before_after(name: str, words: str, score: str, before: Row | None, after: Row | None) -> Tile | None:
     """A score of the baseline and of the recommended head; of one of them where they are the same."""
     first, second = (None if row is None else row.scores.get(score) for row in (before, after))
     if first is None:
-        return None
+        return None if second is None else Tile(name, f"{percent(second.estimate)} %", words)
     if second is None or before is after:
         return Tile(name, f"{percent(first.estimate)} %", f"{words}, with the baseline")
     return Tile(name, f"{percent(second.estimate)} %", f"{words}, from {percent(first.estimate)}")
@@ -126,7 +140,7 @@ def method_rows(contents: Contents) -> list[MethodRow]:
             row=row,
             number=index,
             name=row.own,
-            marks=marks(row),
+            marks=marks(row, best_word(contents)),
             scores=(*(score(row.scores.get(name)) for name in ("all", "balanced", *GROUPS)), gain_score(row.gain)),
             more=more_columns(row),
         )
@@ -135,10 +149,10 @@ def method_rows(contents: Contents) -> list[MethodRow]:
     return sorted(found, key=lambda line: -(line.scores[1][2] or 0.0))
 
 
-def marks(row: Row) -> tuple[tuple[str, str], ...]:
-    """What is to be said of a row, as (kind, words)."""
+def marks(row: Row, best: str) -> tuple[tuple[str, str], ...]:
+    """What is to be said of a row, as (kind, words); `best` is the word for the recommended one."""
     every = (
-        (row.recommended, "recommended", "recommended"),
+        (row.recommended, "recommended", best),
         (row.role == "baseline", "baseline", "baseline"),
         (bool(row.tied), "tied", "tied with the best"),
         (row.role == "recipe", "recipe", "as stated"),
@@ -154,7 +168,8 @@ def score(value: Range | None) -> tuple[str, str, float | None]:
         return percent(None), "", None
     if value.low is None or value.high is None:
         return percent(value.estimate), "", value.estimate
-    return percent(value.estimate), f"{percent(value.low)} to {percent(value.high)}", value.estimate
+    low, high = max(value.low, 0.0), min(value.high, 1.0)
+    return percent(value.estimate), f"{percent(low)} to {percent(high)}", value.estimate
 
 
 def gain_score(gain: Gain | None) -> tuple[str, str, float | None]:
@@ -190,27 +205,51 @@ def choices(contents: Contents) -> dict[str, list[Choice]]:
     first, order = first_choices(contents), [line.number for line in method_rows(contents)]
     rows, close = contents.rows, {head.row for head in contents.closer}
 
-    def listed(wanted: Sequence[int], start: Sequence[int]) -> list[Choice]:
+    def listed(wanted: Sequence[int], start: Sequence[int | None]) -> list[Choice]:
         return [Choice(i, method_name(rows[i]), i in start) for i in wanted]
 
     magnitudes = [i for i in order if rows[i].magnitude]
     heads = [i for i in order if i in close]
     return {
         "method": listed([i for i in order if rows[i].per_class], first),
-        "a": listed(magnitudes, [different(contents, magnitudes, first[0])]),
+        "a": listed(magnitudes, [first_inside(contents, magnitudes)]),
         "b": listed(magnitudes, first[:1]),
-        "close": listed(
-            heads, [i for i in (first[0], different(contents, heads, first[0])) if i in heads] or heads[:2]
-        ),
+        "close": listed(heads, [i for i in ends(contents) if i in heads] or heads[:2]),
         "head": listed(heads, [next((i for i in first[1:] if i in close), heads[0] if heads else 0)]),
     }
 
 
-def different(contents: Contents, candidates: Sequence[int], start: int) -> int:
-    """The first candidate with another Regularized Std than `start`: a shifted bias or a scale leaves it as it is."""
+def ends(contents: Contents) -> list[int]:
+    """The baseline and the recommended row, where they are."""
+    return [i for i, row in enumerate(contents.rows) if row.role == "baseline" or row.recommended]
+
+
+def first_inside(contents: Contents, candidates: Sequence[int]) -> int | None:
+    """The row drawn against the baseline: the recommended one if it can be told from it there, else the best such."""
     rows = contents.rows
-    first = rows[start].spread.get("unit", ())
-    return next((i for i in candidates if not alike(rows[i].spread.get("unit", ()), first)), start)
+    start = first_choices(contents)[0]
+    others = [i for i in candidates if i != start]
+    others.sort(key=lambda i: (not rows[i].recommended, rows[i].role == "recipe"))
+    differ = [i for i in others if not same_spread(rows[i], rows[start])]
+    return next(iter([*differ, *others, *candidates]), None)
+
+
+def same_spread(left: Row, right: Row) -> bool:
+    """Do two rows have the same Regularized Std? Neither a shifted bias nor another scale changes it."""
+    return alike(left.spread.get("unit", ()), right.spread.get("unit", ()))
+
+
+def pair_remark(contents: Contents) -> str:
+    """Why the recommended row is not the one drawn against the baseline; empty if it is."""
+    base = next((row for row in contents.rows if row.role == "baseline"), None)
+    best = next((row for row in contents.rows if row.recommended and row.magnitude), None)
+    shown = next((choice for choice in choices(contents)["a"] if choice.first), None)
+    if base is None or best is None or best is base or shown is None or contents.rows[shown.number] is best:
+        return ""
+    return (
+        f"{short(best.own)} has the same Regularized Std as {short(base.own)}, because it only shifts or scales the "
+        "logits; the best method that differs is drawn first instead."
+    )
 
 
 def alike(left: PerClass, right: PerClass) -> bool:
@@ -258,7 +297,7 @@ def inline(images: Sequence[str]) -> tuple[str, ...]:
 def sections(contents: Contents, figures: dict[str, Figure]) -> list[Section]:
     """The parts of the report in order, without those that have nothing to show."""
     every = (
-        (True, "verdict", "Verdict"),
+        (True, "verdict", "Result" if contents.verdict.decision == "fitted" else "Verdict"),
         (True, "classes", "Class sizes"),
         (True, "methods", "Methods"),
         ("recall" in figures, "recall", "Recall by class size"),

@@ -30,10 +30,11 @@ function chosen(box) {
   );
 }
 
-/** The traces that the chosen values show. */
+/** The traces that the chosen values show; a method that is chosen twice is drawn once. */
 function shown(traces, choice) {
   return traces
     .filter(({ show = {} }) => Object.entries(show).every(([control, value]) => choice[control]?.has(value)))
+    .filter(({ y }, place, all) => !y.ref || all.findIndex((other) => other.y.ref === y.ref) === place)
     .map(({ show, ...trace }) => trace);
 }
 
