@@ -227,16 +227,14 @@ ALLOWED: dict[str, set[str]] = {
     "report/__init__": set(),
     **{
         f"report/{name}": {"report"}
-        for name in ("charts", "class_charts", "figure", "gain_charts", "html", "styles", "view")
+        for name in ("charts", "figure", "gain_charts", "glossary", "html", "styles", "view")
     },
+    **{f"report/{name}": {"report", "wording"} for name in ("class_charts", "class_panels")},
     "report/contents": {"errors"},
     "report/headroom": {"advice", "headroom"},
     "report/protocol": {"record"},
     "report/tables": {"plan", "report", "spec", "types"},
-    **{
-        f"report/{name}": {"report"}
-        for name in ("canvas", "class_panels", "latex", "markdown", "panels", "sheets", "words")
-    },
+    **{f"report/{name}": {"report"} for name in ("canvas", "latex", "markdown", "panels", "sheets", "words")},
     "report/drawings": {"errors", "report"},
     "runs": {"comparison", "errors", "files", "record", "report", "reports"},
     "catalogue": {"converged", "methods"},
@@ -290,7 +288,7 @@ ALLOWED: dict[str, set[str]] = {
         "predictions",
         "project",
     }
-    | {"diagnosis", "readers", "reports", "runs", "sources", "wording"},
+    | {"diagnosis", "readers", "reports", "runs", "samples", "sources", "wording"},
     "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "pipeline", "project"}
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
     "cli/report": {"checks", "cli", "errors", "report", "reports"},

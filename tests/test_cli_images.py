@@ -37,6 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures(folder / "photos")
     pictures(folder / "more", {"bee": 2, "cat tail": 1}, seed=3)
     table(folder / "table.csv", folder / "photos", columns=("picture", "kind", "site"))
+    (folder / "paths.csv").write_text("file,f0\nimg_0848.jpg,1\n")
     (folder / "texts.csv").write_text("question,intent\nhow,a\nwhy,b\n")
     here = Path.cwd()
     os.chdir(folder)
@@ -124,7 +125,7 @@ def test_a_run_says_what_it_reached_and_what_comes_next(poise_: Run, world: Path
     code, out, err = train(poise_, "run")
     assert (code, err) == (0, "")
     assert "train: the split 'train' of 36 samples" in out
-    assert "stage 1, top-1 in percent" in out
+    assert "stage 1, top-1 in per cent" in out
     assert "next: poise compare run" in out
     assert [line for line in out.splitlines() if line.startswith("wrote ")] == [
         f"wrote run/{name}"
@@ -448,10 +449,16 @@ def test_damage_in_any_part_of_a_run_is_found(poise_: Run, world: Path, tmp_path
 
 def test_one_command_fits_and_another_predicts_by_name(poise_: Run, world: Path) -> None:
     code, out, err = poise_("fit", "photos", "--out", "model", *changed())
-    assert (code, err) == (0, "")
+    assert (code, err.splitlines()) == (
+        0,
+        [
+            "note: model holds an earlier result, which this one replaces (--out keeps both)",
+            "note: only 7 test rows: intervals are wide; give more before reading the table",
+        ],
+    )
     assert out.startswith("photos: 3 classes\n  train: the split 'train' of 36 samples\n")
     assert "recipe: small_images; backbone: convnet4" in out
-    assert "the model on the test split, in percent" in out
+    assert "the model on the test split, in per cent" in out
     assert out.endswith("wrote model\n")
     code, out, _ = poise_("predict", "model", "more", "--out", "p.csv")
     assert code == 0
@@ -464,13 +471,36 @@ def test_one_command_fits_and_another_predicts_by_name(poise_: Run, world: Path)
     assert poise_("predict", "model", "more/bee/000.png", "--top", 2, "--out", "one.csv")[1].startswith("1 row\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "a uniform class prior"),
+        (("--prior", "train"), "the class frequencies of the training rows (prior train)"),
+    ],
+)
+def test_the_prior_that_a_head_was_made_for_is_said_beside_it(
+    poise_: Run, world: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    shutil.copytree(world / "model", tmp_path / "m")
+    code, out, _ = poise_("fit", "photos", "--out", tmp_path / "m", *changed(), "-m", "stage1", *options)
+    assert code == 0
+    assert f"\nwritten: stage1, for {words}\n" in out
+
+
+def test_a_run_that_goes_on_replaces_nothing(poise_: Run, world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "model", tmp_path / "m")
+    (tmp_path / "m" / "model.json").unlink()
+    code, _, err = poise_("fit", "photos", "--out", tmp_path / "m", *changed())
+    assert (code, "earlier result" in err) == (0, False)
+
+
 def test_json_is_one_value_and_quiet_is_paths(poise_: Run) -> None:
     code, out, err = poise_("fit", "photos", "--out", "model", *changed(), "--json")
     assert code == 0
     found = json.loads(out)
     assert set(found) == {"method", "classes", "path", "test", "comparison"}
     assert found["test"]["rows"] == 7
-    assert all(line.startswith("wrote ") for line in err.splitlines())
+    assert all(line.startswith(("wrote ", "note: only 7 test rows")) for line in err.splitlines())
     code, out, err = poise_("fit", "photos", "--out", "model", *changed(), "--quiet")
     assert err == ""
     assert all(line.startswith("wrote ") for line in out.splitlines())
@@ -524,8 +554,8 @@ def test_names_of_every_kind_come_through(poise_: Run, tmp_path: Path) -> None:
     names = ("100% _%s", "ß 日本 😀", "x" * 200)
     data = pictures(tmp_path / "Фото % é", dict.fromkeys(names, 8))
     code, out, err = poise_("fit", data, *changed(), "--out", tmp_path / "möd el%s")
-    assert (code, err) == (0, "")
-    assert f"next: poise predict '{tmp_path}/möd el%s' MORE".replace(" ", "") in "".join(out.split())
+    assert (code, err) == (0, "note: only 6 test rows: intervals are wide; give more before reading the table\n")
+    assert f"\nnext: poise predict '{tmp_path}/möd el%s' MORE\n" in out
     assert poise_("predict", tmp_path / "möd el%s", data, "--out", tmp_path / "ü.csv", "-q")[0] == 0
     header = (tmp_path / "ü.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header == "sample,prediction,confidence," + ",".join(f"p({name})" for name in sorted(names))
@@ -599,6 +629,12 @@ def test_a_mistake_in_fitting_is_one_sentence(
         (
             ("model", "texts.csv"),
             "texts.csv has no column that is called image or path; name the column of the images (",
+        ),
+        (
+            ("model", "paths.csv"),
+            "paths.csv, line 2: there is no file img_0848.jpg; correct the path, or the folder that it starts from "
+            "(--root, or -s data.root=FOLDER); this model reads images: give a folder of them, or a table with a "
+            "column of paths (--image)",
         ),
         (("model", "texts.csv", "--text", "question"), "backbone convnet4 reads images, texts.csv, row 1 is no image"),
         (("model", "more", "--out", "p.txt"), "predictions are written to .csv or .parquet, and p.txt is neither"),

@@ -89,9 +89,15 @@ def test_what_holds_no_report_is_refused_in_one_sentence_with_the_remedy(tmp_pat
     other = tmp_path / "comparison.json"
     said = f"poise: {other} holds no report; `poise compare`, `demo`, `audit` and `fit` write one\n"
     assert run(capsys, other) == (2, "", said)
-    (tmp_path / "x.png").write_bytes(b"\x89PNG\xff")
-    said = f"poise: {tmp_path / 'x.png'} is no text; name the report.json of a run\n"
-    assert run(capsys, tmp_path / "x.png") == (2, "", said)
+    (tmp_path / "x.json").write_bytes(b"\x89PNG\xff")
+    said = f"poise: {tmp_path / 'x.json'} is no text; name the report.json of a run\n"
+    assert run(capsys, tmp_path / "x.json") == (2, "", said)
+
+
+def test_another_file_is_said_to_be_no_report(tmp_path: Path, capsys) -> None:
+    (tmp_path / "mine.csv").write_text("a,label\n1,b\n")
+    sentence = f"{tmp_path / 'mine.csv'} is no report.json; name the folder of a run, or the report.json in it"
+    assert run(capsys, tmp_path / "mine.csv") == (2, "", f"poise: {sentence}\n")
 
 
 def test_a_format_that_there_is_not_is_refused_before_anything_is_written(folder: Path, capsys) -> None:

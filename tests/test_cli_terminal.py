@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poise import data, elimination, estimates, methods, selection
+from poise import data, elimination, estimates, methods, reports, selection
 from poise.cli import VERBS, completion, main, shared
 from poise.config import recipes
 from poise.estimates import Estimate
@@ -31,6 +31,10 @@ def files(tmp_path_factory):
     x = (rng.normal(size=(len(y), 4)) + 2 * np.eye(3, 4)[y]).astype(np.float32)
     lines = ["a,b,c,d,label", *(",".join([*map(str, row), NAMES[k]]) for row, k in zip(x.tolist(), y, strict=True))]
     (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    np.savez(folder / "head.npz", weight=np.eye(3, 4, dtype=np.float32))
+    (folder / "list.csv").write_text(
+        "file,label\n" + "".join(f"{k}s/{i}.png,{k}\n" for k in ("cat", "dog") for i in range(9))
+    )
     np.savez(folder / "logits.npz", logits=x[:, :3], labels=y, counts=np.array(SIZES))
     for name in ("cats", "dogs"):
         (folder / "fotos" / name).mkdir(parents=True)
@@ -89,6 +93,10 @@ def completed(monkeypatch, capsys, line):
         ("poise demo --set ", ["cifar100lt_r32_autoaugment", "cifar100lt_r32"]),
         ("poise methods gal", ["gala"]),
         ("poise compare rows --dry", ["--dry-run"]),
+        ("poise report run --format m", ["md"]),
+        ("poise report run -f svg,p", ["svg,png"]),
+        ("poise rebalance model -m tau", ["tau_norm"]),
+        ("poise export model --onn", ["--onnx"]),
     ],
 )
 def test_a_word_is_completed(line, words, monkeypatch, capsys):
@@ -100,6 +108,7 @@ def test_what_is_completed_is_what_the_tables_hold():
     assert completion.demo_sets("") == list(data.DEMO_SETS)
     assert completion.searches("") == list(elimination.SEARCHES)
     assert completion.metrics("") == list(selection.METRICS)
+    assert completion.report_formats("") == [*reports.FORMATS, "all"]
     assert completion.recipe_files("") == list(recipes())
 
 
@@ -331,7 +340,12 @@ def test_predict_names_the_prior_and_which_argument_comes_first(prior, words, po
 @pytest.mark.parametrize(
     ("words", "following"),
     [
-        ("inspect train.csv", "poise fit train.csv --unseen, if the backbone never saw these rows"),
+        ("inspect train.csv", "poise fit train.csv"),
+        ("inspect train.csv --label label --ignore a,b", "poise fit train.csv --label label --ignore a,b"),
+        ("inspect train.csv --label label --groups c", "poise fit train.csv --label label --groups c"),
+        ("inspect train.csv --head head.npz --unseen", "poise fit train.csv --head head.npz --unseen --held-out MORE"),
+        ("inspect fotos", "poise fit fotos"),
+        ("inspect list.csv --image file --root fotos", "poise fit list.csv --image file --root fotos"),
         ("inspect train.csv --unseen", "poise fit train.csv --unseen"),
         ("inspect train.csv --seen", "poise fit train.csv --seen --held-out MORE"),
         ("inspect train.csv --seen --held-out train.csv", "poise fit train.csv --seen --held-out train.csv"),
@@ -341,6 +355,34 @@ def test_inspect_names_the_next_step(words, following, poise_):
     code, out, err = poise_(*words.split())
     assert code == 0, err
     assert out.splitlines()[-1] == f"next: {following}"
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("fit train.csv --unseen -m ncm --out again", "again"),
+        ("predict model_again train.csv --out again.csv", "again.csv"),
+        ("tune train.csv ncm --unseen --budget 1 --out tuned", "tuned"),
+        ("compare train.csv --unseen -m ncm --no-oracle --budget 1 --out compared", "compared"),
+        ("audit logits.npz --budget 1 --out audited", "audited"),
+    ],
+)
+def test_a_result_that_is_replaced_is_named_before(words, place, poise_):
+    note = f"note: {place} holds an earlier result, which this one replaces (--out keeps both)"
+    poise_("fit", "train.csv", "--unseen", "-m", "ncm", "--out", "model_again", "-q")
+    code, _, err = poise_(*words.split())
+    assert (code, note in err.splitlines()) == (0, False), err
+    assert poise_(*words.split())[2].splitlines().count(note) == 1
+    for silent in ("--quiet", "--json"):
+        assert note not in poise_(*words.split(), silent)[2]
+
+
+def test_a_command_to_copy_is_one_line_of_any_length(poise_):
+    name = "rows of a run " * 8 + ".csv"
+    shutil.copy("train.csv", name)
+    code, out, err = poise_("inspect", name, "--label", "label", "--unseen")
+    assert code == 0, err
+    assert out.splitlines()[-1] == f"next: poise fit '{name}' --label label --unseen"
 
 
 def test_broken_images_are_not_known_before_all_were_read(poise_):

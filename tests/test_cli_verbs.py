@@ -60,6 +60,8 @@ def files(tmp_path_factory):
     write_csv(folder / "strange.csv", x, ["zebro", *labels[1:]])
     write_csv(folder / "numbered.csv", *splits["train"][:1], labels, id=range(len(x)))
     write_csv(folder / "rows #1.csv", x, labels)
+    np.savez(folder / "network.npz", **{"conv1.weight": x, "fc.weight": x})
+    (folder / "gaps.csv").write_text("f0,label\n1,a\n" + ",b\n" + "2,b\n")
     np.savez(folder / "splits.npz", a=x, y_a=y, b=x[:, :3], y_b=y)
     np.savez(folder / "wide.npz", x=np.zeros((9, 5), np.float32), y=np.arange(9) % 3, class_names=np.array(NAMES))
     np.savez(folder / "head.npz", W=1.5 * np.eye(3, 4, dtype=np.float32), b=np.log(SIZES).astype(np.float32))
@@ -191,8 +193,18 @@ MISTAKES = [
     ),
     (
         "inspect splits.npz#c",
-        "splits.npz has no array 'c'; it holds 'a', 'y_a', 'b', 'y_b'; choose one with key= (or FILE#NAME)",
+        "splits.npz has no array 'c'; it holds 'a', 'y_a', 'b', 'y_b'; choose one with FILE#NAME",
     ),
+    (
+        "inspect network.npz",
+        "network.npz holds no feature rows; with arrays such as 'conv1.weight' (2 in all) it looks like a checkpoint: "
+        "its last layer is read by --head beside feature rows, or by `poise rebalance`",
+    ),
+    (
+        "inspect gaps.csv",
+        "gaps.csv, line 3, column 'f0': the cell is empty; fix the cell, or leave the column out with --ignore",
+    ),
+    ("inspect train.csv#a", "#NAME chooses among arrays, and train.csv is a table; name its --label instead"),
     (
         "inspect train.csv --held-out strange.csv",
         "strange.csv, line 2: 'zebro' is none of the 3 classes, did you mean 'zebra'?",
@@ -497,7 +509,7 @@ def test_rows_set_aside_for_an_operating_point_are_said(poise_):
     code, _, err = poise_("fit", "train.csv", "--unseen", "-m", "ncm", "--coverage", 0.9, "--out", "m")
     assert code == 0
     assert err == "note: no --held-out was given: 19 rows were set aside to choose the operating point on\n"
-    assert poise_("fit", "train.csv", "--unseen", "-m", "ncm", "--costs", "costs.json", "--out", "m")[2] == ""
+    assert poise_("fit", "train.csv", "--unseen", "-m", "ncm", "--costs", "costs.json", "--out", "c")[2] == ""
 
 
 @pytest.mark.parametrize(

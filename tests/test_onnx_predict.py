@@ -516,7 +516,9 @@ def test_the_verb_answers_as_with_the_folder_and_refuses_what_means_nothing(tmp_
         said = capsys.readouterr()
         return stop.value.code, said.out, said.err
 
-    assert run("m.onnx", "x.npy", "--out", "p.csv") == run("model", "x.npy", "--out", "p.csv")
+    answered = run("m.onnx", "x.npy", "--out", "p.csv")
+    (tmp_path / "p.csv").unlink()
+    assert answered == run("model", "x.npy", "--out", "p.csv")
     assert run("m.onnx", "x.npy", "--device", "cuda") == (
         2,
         "",

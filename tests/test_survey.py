@@ -73,10 +73,10 @@ def test_the_lines_for_people_say_the_same():
         "empty classes: 1 (d)",
         "classes of one sample: 1 (c)",
         "classes of 2 to 4 samples: 1 (b: 3)",
-        "sizes 2 words to 4 words (64 read)",
+        "sizes 2 words to 4 words (64 texts looked at)",
         "test: 8 texts, 4 classes",
         "class sizes 2: balanced",
-        "sizes 2 words to 4 words (8 read)",
+        "sizes 2 words to 4 words (8 texts looked at)",
     ]
 
 
@@ -97,7 +97,7 @@ def test_pictures_have_their_smallest_and_largest_size(tmp_path):
     found = survey({"train": samples})
     look = found.splits["train"].look
     assert (look.read, look.smallest, look.largest, look.broken) == (3, (30, 20), (100, 80), ())
-    assert "sizes 30 x 20 pixels to 100 x 80 pixels (3 read)" in found.lines()
+    assert "sizes 30 x 20 pixels to 100 x 80 pixels (3 images looked at)" in found.lines()
 
 
 def test_only_so_many_are_read_as_asked_and_all_on_request():

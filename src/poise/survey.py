@@ -221,7 +221,7 @@ def _look_lines(look: Look, kind: Kind) -> list[str]:
     found = []
     if look.smallest is not None and look.largest is not None:
         texts = [_size_text(size, kind) for size in dict.fromkeys((look.smallest, look.largest))]
-        found.append(f"sizes {' to '.join(texts)} ({look.read - len(look.broken)} read)")
+        found.append(f"sizes {' to '.join(texts)} ({counted(look.read - len(look.broken), kind)} looked at)")
     if look.broken:
         found.append(f"cannot be read: {len(look.broken)} of {look.read} ({some(look.broken, 3)})")
     return found

@@ -15,6 +15,7 @@ __all__ = [
     "method_names",
     "metrics",
     "recipe_files",
+    "report_formats",
     "searches",
     "selections",
     "tune_selections",
@@ -70,6 +71,12 @@ def recipe_files(incomplete: str) -> list[str]:
     """The shipped recipes; where none fits, the shell goes on with files."""
     entries = (entry.name for entry in files("poise").joinpath("recipes").iterdir())
     return _begun(sorted(name.removesuffix(".yaml") for name in entries if name.endswith(".yaml")), incomplete)
+
+
+def report_formats(incomplete: str) -> list[str]:
+    """The formats of `report` where several may be joined by commas: the last of them is completed."""
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in _begun((*names_in("reports", "FORMATS"), "all"), last)]
 
 
 def searches(incomplete: str) -> list[str]:

@@ -40,6 +40,7 @@ from poise.cli.shared import (
     progress_bar,
     refuse_several_processes,
     say_estimate,
+    say_replaced,
 )
 from poise.wording import prior_in_words
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from poise.deployment import Deployed
     from poise.onnx_predict import Exported
     from poise.operating import OperatingPoint
+    from poise.samples import Items
 
 __all__ = ["check", "fit", "predict"]
 
@@ -191,7 +193,7 @@ def fit(
     )
     target = class_prior(prior, names)
     refuse_mixture(train, out)
-    runs.prepare(out)
+    say_replaced(runs.prepare(out), "model.json", quiet=quiet or as_json)
     if targets.need_rows and read.problem.held_out is None:
         read = read.with_rows_aside(seed)
     say_estimate(work_of_fit(read.problem, method), read.problem, quiet=quiet or as_json)
@@ -308,12 +310,10 @@ def predict(
     if reads_samples(model) and not (Path(rows) / MANIFEST).exists():
         from poise.distributed import device_of
         from poise.project import predict_items
-        from poise.sources import open_items
 
         known = found.provenance.get("read") or {}
-        if Path(rows).is_file():  # a table is read by the columns that the model was trained with
-            image, text = image or known.get("image"), text or known.get("text")
-        items = open_items(rows, split=split, image=image, text=text, root=root)
+        items = _items(rows, known, split=split, image=image, text=text, root=root)
+        say_replaced(out, quiet=silent)
         phase = partial(progress_bar, quiet=silent)
         where = device_of(device)
         done = predict_items(
@@ -333,9 +333,32 @@ def predict(
         with progress_bar(f"reading {Path(rows).name}", quiet=silent):
             read = unlabelled(rows, found.provenance.get("columns"), ignore)
         notes = read.notes
+        say_replaced(out, quiet=silent)
         with progress_bar("predicting", quiet=silent) as report:
             done = write_predictions(found, read.x, out, carried=read.extra, top=top, progress=report)
     _tell(done, found, notes, as_json=as_json, quiet=quiet)
+
+
+def _items(
+    rows: str, known: Mapping[str, Any], *, split: str | None, image: str | None, text: str | None, root: Path | None
+) -> "Items":
+    """The images or texts to predict; a table is read by the columns that the model was trained with.
+
+    Raises: InputError as `open_items`; where a column that was not named was taken for paths, it says so.
+    """
+    from poise.errors import InputError
+    from poise.sources import open_items
+
+    if Path(rows).is_file():
+        image, text = image or known.get("image"), text or known.get("text")
+    try:
+        return open_items(rows, split=split, image=image, text=text, root=root)
+    except InputError as error:
+        if image or root or "there is no file" not in str(error) or not Path(rows).is_file():
+            raise
+        raise InputError(
+            f"{error}; this model reads images: give a folder of them, or a table with a column of paths (--image)"
+        ) from None
 
 
 def _refuse_options(model: Path, given: dict[str, Any], device: str) -> None:
@@ -357,6 +380,7 @@ def _predict_exported(
     from poise.onnx_rows import image_files
 
     found, notes = open_onnx(model), ()
+    say_replaced(out, quiet=quiet or as_json)
     with progress_bar("predicting", quiet=quiet or as_json) as report:
         if found.pixels is not None:
             done = predict_images(found, image_files(Path(rows)), out, top=top, broken=broken, progress=report)

@@ -26,7 +26,9 @@ from poise.cli.shared import (
     Workers,
     answer,
     command_line,
+    fit_of,
     progress_bar,
+    say_replaced,
 )
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_j
             return
     scores = stage1_scores(load_problem(representation, stores))
     lines = [*(f"  {note}" for note in splits.notes), *_said_of(config)]
-    table = tables.scores_by_part(scores, title="stage 1, top-1 in percent") if scores else "no stage-1 classifier"
+    table = tables.scores_by_part(scores, title="stage 1, top-1 in per cent") if scores else "no stage-1 classifier"
     answer(
         {"out": str(out), "split": splits.hash, "stage1": {part: found.to_dict() for part, found in scores.items()}},
         [f"split {splits.hash}", *lines, "", table, "", f"next: poise compare {quote(str(out))}"],
@@ -291,7 +293,7 @@ def fit_images(
     given |= {f"data.{key}": value for key, value in asked.items()}
     named = recipe or recipe_for(samples["train"].items, backbone)
     config = load_config(named, [*_changes(given), *(changes or ())])
-    runs.prepare(out)
+    say_replaced(runs.prepare(out), "model.json", quiet=quiet or as_json)  # a stopped run has none, and goes on
     with claimed(out):
         splits = prepare(config, strict=strict)
         lines = [f"{path}: {len(splits.train.class_names)} classes", *(f"  {note}" for note in splits.notes)]
@@ -307,18 +309,20 @@ def fit_images(
             prior=class_prior(prior, splits.train.class_names),
             targets=targets,
             seed=seed,
+            name="" if path.startswith("demo:") else Path(path).name,
             command=command_line(),
             phase=partial(progress_bar, quiet=quiet or as_json),
         )
     said: list[Any] = []
+    remark = None if found.comparison is None else found.comparison.remark_on_size()
     if config.stage1 is None and splits.held_out is not None:
         said += ["stage1: no classifier came with the backbone, so plain cross-entropy was fitted and tuned", ""]
     if found.comparison is not None:
         said += [tables.to_terminal(found.comparison.table(), title=Path(path).name), tables.LEGEND, ""]
         said += [found.comparison.verdict(), ""]
-    said += [f"written: {found.model.method}{_whose(found, method)}", *_not_compared(found, method)]
+    said += [f"written: {found.model.method}{_for_prior(found)}{_whose(found, method)}", *_not_compared(found, method)]
     if found.scores is not None:
-        said += [tables.scores_by_part({"test": found.scores}, title="the model on the test split, in percent")]
+        said += [tables.scores_by_part({"test": found.scores}, title="the model on the test split, in per cent")]
     answer(
         {
             "method": found.model.method,
@@ -329,9 +333,20 @@ def fit_images(
         },
         [*said, f"next: poise predict {quote(str(out))} MORE"],
         written=found.written,
+        remarks=[remark] if remark else [],
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _for_prior(found: "Fitted") -> str:
+    """The class prior that the head was made for, which its scores follow; nothing for plain scores."""
+    from poise.wording import prior_in_words
+
+    model = found.model
+    if model.prior_applied is None:
+        return ""
+    return f", for {prior_in_words(model.prior_applied.tolist(), model.counts.n.tolist(), model.class_names)}"
 
 
 def _whose(found: "Fitted", method: str) -> str:
@@ -374,10 +389,14 @@ def inspect_counts(path: Path, *, as_json: bool, quiet: bool) -> None:
     )
 
 
-def inspect_images(samples: "dict[str, Samples]", path: str, *, every: bool, as_json: bool, quiet: bool) -> None:
-    """What is in a source of samples, as `poise inspect` says it."""
+def inspect_images(
+    samples: "dict[str, Samples]", path: str, *, every: bool, asked: Mapping[str, Any], as_json: bool, quiet: bool
+) -> None:
+    """What is in a source of samples that is read as `asked`, as `poise inspect` says it."""
     from poise.survey import survey
 
     with progress_bar("looking at samples", quiet=quiet or as_json) as report:
         found = survey(samples, read=None if every else 64, progress=report)
-    answer(found.to_dict(), [path, *found.lines(), "", *found.advice], as_json=as_json, quiet=quiet)
+    options = {"--groups" if key == "group" else f"--{key}": value for key, value in asked.items()}
+    following = ["", f"next: {fit_of(path, options)}"] if "train" in samples else []
+    answer(found.to_dict(), [path, *found.lines(), "", *found.advice, *following], as_json=as_json, quiet=quiet)

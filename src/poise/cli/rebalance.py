@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from poise.cli import completion
 from poise.cli.inputs import Groups, HeldOut, Ignore, Inputs, Label, Seen, class_prior, load_inputs
 from poise.cli.shared import Json, Quiet, Seed, answer, progress_bar, refuse_several_processes
 
@@ -43,7 +44,13 @@ def rebalance(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="auto, or a method such as 'logit_adjustment(tau=1.0)' or 'crt'.")
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            help="auto, or a method such as 'logit_adjustment(tau=1.0)' or 'crt'.",
+            autocompletion=completion.fit_methods,
+        ),
     ] = "auto",
     prior: Annotated[
         str, typer.Option(help="Class prior of deployment: uniform, train, or a JSON file {class name: share}.")

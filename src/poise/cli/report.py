@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from poise.cli import completion
 from poise.cli.inputs import existing
 from poise.cli.shared import Json, Out, Quiet, answer
 
@@ -23,6 +24,7 @@ def report(
             "-f",
             help="html, md, latex (a table for a paper), csv, svg and png (figures for a paper; need the extra "
             "`figures`); several with commas, or all.",
+            autocompletion=completion.report_formats,
         ),
     ] = "html",
     spreadsheet: Annotated[
@@ -52,6 +54,8 @@ def report(
     if out is not None and out.is_file():
         raise InputError(f"{out} is a file; --out names the folder that the report is written into")
     source = find_report(existing(run))
+    if source.suffix.lower() != ".json":
+        raise InputError(f"{source} is no report.json; name the folder of a run, or the report.json in it")
     contents = read_report(source)
     folder = out or source.parent
     written = write_formats(folder, contents, wanted, spreadsheet=spreadsheet)

@@ -31,6 +31,7 @@ from poise.cli.shared import (
     refuse_several_processes,
     say_estimate,
     say_plan,
+    say_replaced,
 )
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def compare(
         say_plan(work, foreseen(work, read.problem, read.test), remarks=read.assumed, as_json=as_json, quiet=quiet)
         return
     folder = runs.prepare(out or Path("runs/compare"))
+    say_replaced(folder, "comparison.json", quiet=quiet or as_json)
     say_estimate(work, read.problem, read.test, quiet=quiet or as_json)
     with started() as world, progress_bar("training heads", quiet=quiet or as_json or not world.first) as report:
         problem = replace(read.problem, world=world)
@@ -325,6 +327,7 @@ def tune(
         _studied(read, spec, study, budget or 64, together, how, as_json=as_json, quiet=quiet)
         return
     folder = runs.prepare(out or Path("runs/tune"))
+    say_replaced(folder, "records.jsonl" if unlabelled is None else "marginal.json", quiet=quiet or as_json)
     grid = (grids.sample if random else grids.default_grid)(spec, budget or grids.BUDGET, seed=seed)
     if unlabelled is not None:
         matched = _matched(read, grid, unlabelled, prior or "uniform", ignore, seed)

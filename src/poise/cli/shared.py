@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -35,6 +35,7 @@ __all__ = [
     "Workers",
     "answer",
     "command_line",
+    "fit_of",
     "in_options",
     "progress_bar",
     "refuse_several_processes",
@@ -42,6 +43,7 @@ __all__ = [
     "say",
     "say_estimate",
     "say_plan",
+    "say_replaced",
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -95,6 +97,10 @@ OPTIONS = (
     ("(layer=)", "(--layer)"),
     ("(class_names=)", "(--class-names)"),
     ("(overwrite=True)", "(--overwrite)"),
+    ("with ignore", "with --ignore"),
+    ("choose one with key= (or FILE#NAME)", "choose one with FILE#NAME"),
+    ("key chooses among arrays", "#NAME chooses among arrays"),
+    ("name its label_column instead", "name its --label instead"),
 )
 
 
@@ -132,6 +138,20 @@ def remember_words(words: Sequence[str]) -> None:
 def command_line() -> str:
     """The command that is running, as it can be typed again."""
     return shlex.join(["poise", *_WORDS.get()])
+
+
+def fit_of(source: str, options: Mapping[str, Any]) -> str:
+    """The command that makes a model of what was looked at, with those of the options that have a value."""
+    given = {name: value for name, value in options.items() if value not in (None, "", False)}
+    words = (word for name, value in given.items() for word in ([name] if value is True else [name, str(value)]))
+    return shlex.join(["poise", "fit", source, *words])
+
+
+def say_replaced(place: Path, *results: str, quiet: bool) -> None:
+    """One line on standard error if the file, or the folder with any of these results, holds what is replaced now."""
+    there = any((place / name).is_file() for name in results) if results else place.is_file()
+    if there and not quiet and os.environ.get("RANK", "0") == "0":
+        say(f"note: {place} holds an earlier result, which this one replaces (--out keeps both)")
 
 
 SEEN = 15.0  # seconds of work that tell how long the rest of it takes
@@ -241,6 +261,8 @@ def answer(
 
         console = Console()
         for part in said:
-            console.print(part, highlight=False, markup=False, emoji=False)
+            # A command is to be copied, so it is not broken into lines.
+            whole = isinstance(part, str) and part.startswith("next: ")
+            console.print(part, highlight=False, markup=False, emoji=False, soft_wrap=whole)
     for path in written:
         typer.echo(f"wrote {path}", err=as_json or quiet_paths)

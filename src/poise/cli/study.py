@@ -1,8 +1,8 @@
 """Verbs that find out: demo, inspect, audit, methods."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,8 +29,10 @@ from poise.cli.shared import (
     TextColumn,
     answer,
     command_line,
+    fit_of,
     progress_bar,
     say_estimate,
+    say_replaced,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def demo(
     if out is not None and not text:
         folders = {features: out}
     for folder in folders.values():
-        runs.prepare(folder)
+        say_replaced(runs.prepare(folder), "comparison.json", quiet=quiet or as_json)
     results = {}
     for name, title in titles.items():
         if not text:
@@ -144,9 +146,10 @@ def inspect(
     if Path(train).suffix == ".json" and Path(train).is_file():
         inspect_counts(Path(train), as_json=as_json, quiet=quiet)
         return
-    samples = samples_in(train, asked={"label": label, "group": groups, "image": image, "text": text, "root": root})
+    asked = {"label": label, "group": groups, "image": image, "text": text, "root": root}
+    samples = samples_in(train, asked=asked)
     if samples is not None:
-        inspect_images(samples, train, every=every, as_json=as_json, quiet=quiet)
+        inspect_images(samples, train, every=every, asked=asked, as_json=as_json, quiet=quiet)
         return
     read = load_inputs(
         train,
@@ -159,6 +162,8 @@ def inspect(
         quiet=quiet or as_json,
     )
     problem = read.problem
+    given: dict[str, object] = {"--label": label, "--groups": groups, "--ignore": ignore, "--head": head}
+    given |= {"--seen": seen, "--unseen": seen is False, "--held-out": held_out}
     with progress_bar("looking at rows", quiet=quiet or as_json):
         found = inspect_features(problem.train, head=problem.head, held_out=problem.held_out, groups=read.groups)
     answer(
@@ -170,7 +175,7 @@ def inspect(
             "",
             *found.advice,
             "",
-            _next(train, held_out, seen, read),
+            _next(train, read, given),
         ],
         remarks=read.remarks,
         as_json=as_json,
@@ -178,17 +183,11 @@ def inspect(
     )
 
 
-def _next(train: str, held_out: str | None, seen: bool | None, read: "Inputs") -> str:
-    """The command that makes a model of these rows."""
-    known = read.problem.train.seen_by_backbone
-    said = "" if seen is None else " --seen" if seen else " --unseen"
-    if held_out is not None:
-        said += f" --held-out {quote(held_out)}"
-    elif known is None:
-        said = " --unseen, if the backbone never saw these rows"
-    elif known and read.problem.held_out is None:
-        said += " --held-out MORE"
-    return f"next: poise fit {quote(train)}{said}"
+def _next(train: str, read: "Inputs", asked: Mapping[str, object]) -> str:
+    """The command that makes a model of these rows, with the options that they were read with."""
+    known, unseen = read.problem.train.seen_by_backbone, read.problem.held_out is not None
+    needs = not unseen and (known or read.problem.head is not None)
+    return f"next: {fit_of(train, {**asked, '--held-out': 'MORE'} if needs else asked)}"
 
 
 def _named(columns: tuple[str, ...] | None, ignored: str) -> list[str]:
@@ -220,6 +219,7 @@ def audit(
     from poise.report.protocol import protocol_lines
 
     folder = runs.prepare(out or Path("runs/audit"))
+    say_replaced(folder, "audit.json", quiet=quiet or as_json)
     read = read_logits(existing(logits))
     held_out = None
     if read.held_out_logits is not None and read.held_out_y is not None:

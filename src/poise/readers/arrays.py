@@ -87,6 +87,7 @@ def read_arrays(path: Path, ask: Ask) -> Source:
     with opened(path) as arrays:
         x_name = arrays.first(ROWS) if ask.key is None else arrays.first((ask.key,))
         if x_name is None:
+            _refuse_checkpoint(arrays)
             wanted = "called x or features" if ask.key is None else f"{ask.key!r}{near(ask.key, arrays.names)}"
             raise InputError(
                 f"{path} has no array {wanted}; it holds {listed(arrays.names)}; choose one with key= (or FILE#NAME)"
@@ -100,6 +101,16 @@ def read_arrays(path: Path, ask: Ask) -> Source:
             groups=None if ask.group_column is None else to_numbers(arrays.get(_named(arrays, ask.group_column))),
             counts=None if counts is None else torch.as_tensor(to_numbers(arrays.get(counts))),
             class_names=names_of_classes(arrays),
+        )
+
+
+def _refuse_checkpoint(arrays: Arrays) -> None:
+    """Raises: InputError if these are the tensors of a network, whose names end in .weight."""
+    weights = [name for name in arrays.names if name.endswith(".weight")]
+    if weights:
+        raise InputError(
+            f"{arrays.path} holds no feature rows; with arrays such as {weights[0]!r} ({len(arrays.names)} in all) it "
+            "looks like a checkpoint: its last layer is read by --head beside feature rows, or by `poise rebalance`"
         )
 
 
