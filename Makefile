@@ -28,7 +28,7 @@ demo: $(READY)  ## train every method on real CIFAR-100-LT features and print th
 	$(BIN)/poise demo
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist loadscope -q
 
 docs: $(READY)  ## build the documentation into build/docs; a warning is an error
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
