@@ -100,6 +100,8 @@ def deploy(
 ) -> Deployed:
     """The model for a problem: a head for the class prior of deployment, calibrated on unseen rows, and decisions.
 
+    Beside it stands what the unseen rows say of it (`Deployed`).
+
     Without a stage-1 head this is `LongTailClassifier`, with held-out rows if the problem has them; its model has the
     classes that have training rows. With one, "auto" tunes tau-norm, logit adjustment and four trained methods on the
     held-out rows and takes the recommendation of `compare`; a named method runs as stated. What was chosen by balanced
