@@ -115,13 +115,14 @@ ALLOWED: dict[str, set[str]] = {
         "closer",
         "comparison",
         "deployment",
+        "exhibits",
         "headroom",
         "artefact",
         "metrics",
-        "operating",
         "paths",
     }
-    | {"plan", "report", "spec", "statistics", "types"},
+    | {"report", "spec", "statistics", "types"},
+    "exhibits": {"closer", "metrics", "operating", "paths", "report", "statistics", "types"},
     "thumbnails": {"errors", "samples"},
     "reports": {"errors", "files", "report"},
     "protocols": VALUES

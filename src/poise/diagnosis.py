@@ -5,34 +5,41 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from poise.advice import Advice
 from poise.artefact import Model
-from poise.closer import SHIFTS, Chunks, group_means, look, pulls, scored
+from poise.closer import SHIFTS, pulls, scored
 from poise.comparison import Comparison, Standing
 from poise.deployment import Deployed
+from poise.exhibits import (
+    EDGES,
+    MOST_SHIFTED,
+    changes_of,
+    classes_of,
+    closer_look,
+    intervals,
+    path_of,
+    per_class,
+    point_of,
+    readings,
+)
 from poise.headroom import LearningCurve
-from poise.metrics import Moments, Reading, Tally, magnitude, scores, spread, tally_and_moments, total, weight_norms
-from poise.operating import Curve
+from poise.metrics import Moments, scores, tally_and_moments, total, weight_norms
 from poise.paths import Trace, over_epochs, over_strengths, traces
 from poise.report import contents as page
-from poise.report.contents import GROUPS, Contents
+from poise.report.contents import Contents
 from poise.report.protocol import ENDS, protocol_facts
 from poise.report.tables import short_name
 from poise.spec import Spec
-from poise.statistics import Interval, plain_intervals
-from poise.types import ClassCounts, Features, Problem, Scores
+from poise.statistics import Interval
+from poise.types import Features, Problem, Scores
 
 __all__ = ["contents_of", "contents_of_model"]
 
-EDGES = (100, 20)
 LOOKED_AT = 6  # methods, if rows and classes are few enough
-MOST_SHIFTED = 2e9  # logits that all shifts of all methods looked at may compute
-MOST_PULLS = 2e8  # logits of training rows, beyond which gradients are left out
+MOST_PULLS = 5e11  # multiplications on training rows, beyond which gradients are left out
 MOST_PER_CLASS = 400_000  # numbers per class and method that a report carries
-MOST_EPOCHS = 2e12  # floating-point operations that a path over epochs may cost
-POINTS = 60  # of a coverage curve
+MOST_TRAINED = 1e12  # floating-point operations that the paths of a method may cost
 # Methods whose number of epochs is a strength, and the number that their paper is about, from off to extreme.
 STRENGTHS = MappingProxyType({"los": ("delta", (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995))})
 
@@ -61,16 +68,16 @@ def contents_of(
     standings = sorted(comparison.standings, key=lambda standing: -(standing.mean("balanced_accuracy") or 0.0))
     searched = [standing for standing in standings if standing.role == "tuned" and standing.family in comparison.tried]
     chosen = {standing.family: Spec.parse(standing.method) for standing in searched}
-    paths = [_path(trace, "selection") for trace in traces(comparison.tried, chosen)]
+    paths = [path_of(trace, "selection") for trace in traces(comparison.tried, chosen)]
     if problem is not None:
         paths += _trained_paths(searched, problem, test, seed)
     return Contents(
         title=title,
         scored_on=f"{len(test):,} test rows",
         verdict=_verdict(comparison),
-        classes=_classes(test.names, test.counts, test.y.cpu()),
+        classes=classes_of(test.names, test.counts, test.y.cpu()),
         rows=_rows(comparison, standings, test),
-        paths=(*paths, *(_path(trace, "test") for trace in more_traces)),
+        paths=(*paths, *(path_of(trace, "test") for trace in more_traces)),
         closer=_closer(comparison, standings, test, problem),
         changes=_changes(comparison),
         thumbnails=dict(thumbnails or {}),
@@ -123,35 +130,22 @@ def _gain(images: Interval | None, classes: Interval | None) -> page.Gain | None
     return page.Gain(**images._asdict(), classes_low=classes.low, classes_high=classes.high)
 
 
-def _classes(names: tuple[str, ...], counts: ClassCounts, y: Tensor) -> page.Classes:
-    group = {k: name for name, mask in counts.shots(*EDGES).items() for k in mask.nonzero().flatten().tolist()}
-    return page.Classes(
-        names=names,
-        counts=tuple(counts.n.tolist()),
-        scored=tuple(torch.bincount(y, minlength=len(counts)).tolist()),
-        groups=tuple(group[k] for k in range(len(counts))),  # type: ignore[misc]
-        edges=EDGES,
-    )
-
-
 def _rows(comparison: Comparison, standings: Sequence[Standing], test: Features) -> tuple[page.Row, ...]:
     table = comparison.table()  # in the order of the standings, by falling balanced accuracy
-    intervals = _intervals(torch.stack([standing.correct for standing in standings]), test.y.cpu(), test.counts)
+    ranges = intervals(torch.stack([standing.correct for standing in standings]), test.y.cpu(), test.counts)
     few = len(standings) * len(test.counts) * 5 <= MOST_PER_CLASS
     return tuple(
-        _row(standing, row, {name: found[i] for name, found in intervals.items()}, per_class=few)
+        _row(standing, row, {name: found[i] for name, found in ranges.items()}, full=few)
         for i, (standing, row) in enumerate(zip(standings, table, strict=True))
     )
 
 
-def _row(
-    standing: Standing, row: Mapping[str, Any], scores: dict[str, page.Range | None], *, per_class: bool
-) -> page.Row:
+def _row(standing: Standing, row: Mapping[str, Any], scores: dict[str, page.Range | None], *, full: bool) -> page.Row:
     first, images, classes = standing.records[0], None, None
     if row["gain"] is not None:
         images = Interval(row["gain"], row["gain_low"], row["gain_high"])
         classes = Interval(row["gain"], row["gain_classes_low"], row["gain_classes_high"])
-    magnitudes, spreads = _readings(standing.measured[0].sums.moments) if per_class else ({}, {})
+    magnitudes, spreads = readings(standing.measured[0].sums.moments) if full else ({}, {})
     return page.Row(
         method=standing.method,
         own=short_name(standing.method),
@@ -170,37 +164,10 @@ def _row(
         ece=row["ece"],
         loma_variation=row["loma_variation"],
         gain=_gain(images, classes),
-        per_class=first.scores.per_class if per_class else (),
+        per_class=first.scores.per_class if full else (),
         magnitude=magnitudes,
         spread=spreads,
     )
-
-
-def _readings(moments: Moments) -> tuple[dict[str, page.PerClass], dict[str, page.PerClass]]:
-    """Logits Magnitude and Regularized Std, in both readings."""
-    readings: tuple[Reading, ...] = ("unit", "sample")
-    return (
-        {reading: _values(magnitude(moments, reading)) for reading in readings},
-        {reading: _values(spread(moments, reading)) for reading in readings},
-    )
-
-
-def _intervals(correct: Tensor, y: Tensor, counts: ClassCounts) -> dict[str, list[page.Range | None]]:
-    """Every score of the methods that get rows `correct` (M, N) right, with intervals over images, each for itself."""
-    found = {"all": _ranges(correct, torch.zeros_like(y)), "balanced": _ranges(correct, y)}
-    for name, mask in counts.shots(*EDGES).items():
-        own = mask[y]
-        found[name] = _ranges(correct[:, own], y[own]) if own.any() else [None] * len(correct)
-    return found
-
-
-def _ranges(correct: Tensor, y: Tensor) -> list[page.Range | None]:
-    return [page.Range(**interval._asdict()) for interval in plain_intervals(correct, y)]
-
-
-def _values(values: Tensor) -> page.PerClass:
-    """Numbers per class; None where there is none."""
-    return tuple(value if torch.isfinite(torch.tensor(value)) else None for value in values.tolist())
 
 
 # --- a closer look ----------------------------------------------------------------------------------------------------
@@ -215,12 +182,14 @@ def _closer(
     for standing in _looked_at(comparison, standings)[:affordable]:
         pull = push = torch.empty(0)
         head = standing.scorers[0].head
-        if problem is not None and len(problem.train) * len(test.counts) <= MOST_PULLS:
+        if problem is not None and problem.train.x[0].numel() * len(test.counts) * affordable <= MOST_PULLS:
             pull, push = pulls(head, problem.train)
         # Of logits that were given there is no head whose norms would tell anything.
         norms = torch.empty(0) if problem is None else weight_norms(head)
-        seen = _look(standings.index(standing), scored(standing.scorers, test), test.counts, cells)
-        found.append(seen.model_copy(update={"norms": _values(norms), "pull": _values(pull), "push": _values(push)}))
+        seen = closer_look(standings.index(standing), scored(standing.scorers, test), test.counts, cells)
+        found.append(
+            seen.model_copy(update={"norms": per_class(norms), "pull": per_class(pull), "push": per_class(push)})
+        )
     return tuple(found)
 
 
@@ -237,56 +206,6 @@ def _looked_at(comparison: Comparison, standings: Sequence[Standing]) -> list[St
     return [standing for standing in wanted if standing.scorers]
 
 
-def _look(row: int, chunks: Chunks, counts: ClassCounts, cells: int) -> page.Closer:
-    """The closer look at logits of `cells` numbers in all; weights are not known here."""
-    seen = look(chunks, counts, shifts=SHIFTS if cells * len(SHIFTS) <= MOST_SHIFTED else ())
-    sums = seen.bins["all"]
-    assert sums is not None
-    n = sums.rows.tolist()
-    return page.Closer(
-        row=row,
-        norms=(),
-        pull=(),
-        push=(),
-        reliability={name: None if sums is None else _bins(sums) for name, sums in seen.bins.items()},
-        confusions=tuple(
-            page.Confusion(true=true, answered=answered, rows=rows, share=rows / n[true])
-            for true, answered, rows in seen.wrong.tolist()
-        ),
-        coverage=_coverage(seen.curve),
-        tradeoff=tuple(_traded(value, recall, counts) for value, recall in seen.traded),
-    )
-
-
-def _traded(value: float, recall: Tensor, counts: ClassCounts) -> page.Point:
-    means = group_means(recall, counts)
-    assert means["balanced"] is not None
-    return page.Point(value=value, **means)  # type: ignore[arg-type]
-
-
-def _bins(sums: Tally) -> page.Bins:
-    return page.Bins(
-        rows=tuple(int(n) for n in sums.size.tolist()),
-        confidence=_values(sums.sure / sums.size),
-        right=_values(sums.right / sums.size),
-    )
-
-
-def _coverage(curve: Curve) -> page.Coverage:
-    """Points of the curve that lie about equally far apart in coverage, from all rows answered to few."""
-    wanted = torch.linspace(1, 1 / POINTS, POINTS, dtype=torch.float64)
-    # Coverage falls along the curve; of a step, the end that answers at least as much is taken.
-    at = (len(curve.coverage) - 1 - torch.searchsorted(curve.coverage.flip(0).contiguous(), wanted)).clamp_min(0)
-    at = at[torch.cat([at[:1] >= 0, at[1:] > at[:-1]])]
-    return page.Coverage(
-        threshold=tuple(curve.thresholds[at].tolist()),
-        coverage=tuple(curve.coverage[at].tolist()),
-        accuracy=tuple(curve.accuracy[at].tolist()),
-        balanced=tuple(curve.balanced_accuracy[at].tolist()),
-        kept={name: None if own is None else tuple(own[at].tolist()) for name, own in curve.kept.items()},
-    )
-
-
 # --- paths, changes, advice -------------------------------------------------------------------------------------------
 
 
@@ -301,49 +220,21 @@ def _trained_paths(standings: Sequence[Standing], problem: Problem, test: Featur
         if standing.family.then is not None or standing.family.name not in STRENGTHS:
             continue
         settings, spec = standing.records[0].settings[0], Spec.parse(standing.method)
-        if 6.0 * settings.get("epochs", 0) * len(problem.train) * problem.train.dim * len(test.counts) > MOST_EPOCHS:
-            continue
         parameter, values = STRENGTHS[spec.name]
+        visits = settings["epochs"] * len(problem.train) * (2 + len(values))
+        if 6.0 * visits * problem.train.dim * len(test.counts) > MOST_TRAINED:
+            continue
         selected = float(settings[parameter])
         along = over_strengths(spec, parameter, sorted({*values, selected}), problem, rows, seed)
         traced = [over_epochs(spec, problem, rows, seed), along._replace(selected=selected)]
-        found += [_path(trace, judged) for trace in traced if trace is not None]
+        found += [path_of(trace, judged) for trace in traced if trace is not None]
     return found
-
-
-def _path(trace: Trace, rows: str) -> page.Path:
-    return page.Path(
-        family=str(trace.family),
-        parameter=trace.parameter,
-        rows=rows,  # type: ignore[arg-type]
-        selected=trace.selected,
-        points=tuple(_point(value, scores) for value, scores in zip(trace.values, trace.scores, strict=True)),
-    )
-
-
-def _point(value: float, scores: Scores) -> page.Point:
-    groups = {name: getattr(scores, name) for name in GROUPS}
-    return page.Point(value=value, balanced=scores.balanced_accuracy, **groups)
 
 
 def _changes(comparison: Comparison) -> tuple[page.Change, ...]:
     """The recall of every class with rows, before and after."""
     after, before = comparison.recommended, comparison.baseline
-    return () if after is None or after is before else _changed(after.correct, before.correct, comparison.y)
-
-
-def _changed(after: Tensor, before: Tensor, y: Tensor) -> tuple[page.Change, ...]:
-    """The recall of every class with rows, from rows right (N,) after and before."""
-    found = []
-    for k in torch.bincount(y).nonzero().flatten().tolist():
-        own = y == k
-        change = (after - before)[own]
-        # One row tells no error; half a row right is the largest that it can be.
-        error = float(change.std() / len(change) ** 0.5) if len(change) > 1 else 0.5
-        found.append(
-            page.Change(label=k, before=float(before[own].mean()), after=float(after[own].mean()), error=error)
-        )
-    return tuple(found)
+    return () if after is None or after is before else changes_of(after.correct, before.correct, comparison.y)
 
 
 def _advised(advice: Advice) -> page.Advised:
@@ -360,7 +251,7 @@ def _advised(advice: Advice) -> page.Advised:
 
 def _sizes(curve: LearningCurve) -> tuple[page.Size, ...]:
     return tuple(
-        page.Size(**_point(float(size), scores).model_dump())
+        page.Size(**point_of(float(size), scores).model_dump())
         for size, scores in zip(curve.sizes, curve.scores, strict=True)
     )
 
@@ -391,11 +282,11 @@ def contents_of_model(
     seen = [(model.method, "tuned", unseen), *([] if before is None else [("stage1", "baseline", before)])]
     sums = [tally_and_moments(found.logits, y) for _, _, found in seen]
     right = torch.stack([hits.double() for _, _, hits in sums])
-    intervals = _intervals(right, y, counts)
+    ranges = intervals(right, y, counts)
     rows = tuple(
         _model_row(
             method, role, scores(total([sums[i][0]]), counts, many=EDGES[0], few=EDGES[1]), sums[i][1]
-        ).model_copy(update={"scores": {name: found[i] for name, found in intervals.items()}})
+        ).model_copy(update={"scores": {name: found[i] for name, found in ranges.items()}})
         for i, (method, role, _) in enumerate(seen)
     )
     cells = unseen.logits.numel()
@@ -416,15 +307,15 @@ def contents_of_model(
             tied=None,
             contenders=len(rows),
         ),
-        classes=_classes(model.class_names, counts, y),
+        classes=classes_of(model.class_names, counts, y),
         rows=rows,
         closer=tuple(
-            _look(i, [(found.logits, y)], counts, cells).model_copy(
-                update={"norms": _values(weight_norms(model.head)) if i == 0 else ()}
+            closer_look(i, [(found.logits, y)], counts, cells).model_copy(
+                update={"norms": per_class(weight_norms(model.head)) if i == 0 else ()}
             )
             for i, (_, _, found) in enumerate(seen)
         ),
-        changes=() if before is None else _changed(right[0], right[1], y),
+        changes=() if before is None else changes_of(right[0], right[1], y),
         protocol=page.Protocol(
             facts=tuple(page.Named(name=name, text=text) for name, text in _model_facts(model).items()),
             remarks=tuple(notes),
@@ -450,7 +341,7 @@ def _model_facts(model: Model) -> dict[str, str]:
 
 
 def _model_row(method: str, role: str, found: Scores, moments: Moments) -> page.Row:
-    magnitudes, spreads = _readings(moments)
+    magnitudes, spreads = readings(moments)
     return page.Row(
         method=method,
         own=short_name(method),
