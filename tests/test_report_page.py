@@ -474,3 +474,11 @@ def test_colours_are_names_of_the_style_sheet() -> None:
 
 def test_signs_are_minus_signs_and_zero_has_a_plus() -> None:
     assert [signed(value) for value in (0.06, -0.008, -0.0001)] == ["+6.0", "\N{MINUS SIGN}0.8", "+0.0"]
+
+
+def test_a_head_that_the_verdict_does_not_take_is_not_called_recommended() -> None:
+    given = everything()
+    kept = given.model_copy(update={"verdict": given.verdict.model_copy(update={"decision": "keep"})})
+    assert "chosen without the test split</span>" in render(kept)
+    assert 'class="mark recommended">recommended<' not in render(kept)
+    assert 'class="mark recommended">recommended<' in render(given)

@@ -39,7 +39,14 @@ def style(index: int, row: Row) -> Style:
 
 
 def best_word(contents: Contents) -> str:
-    """What the row taken is called: nothing recommends a model that no test split has judged."""
+    """What the row taken is called.
+
+    Nothing recommends a model that no test split has judged; and where the verdict is to keep the baseline, the other
+    head was only chosen, by rows that are not the test split.
+    """
+    row = next((row for row in contents.rows if row.recommended), None)
+    if contents.verdict.decision == "keep" and row is not None and row.role != "baseline":
+        return "chosen without the test split"
     return "fitted" if contents.verdict.decision == "fitted" else "recommended"
 
 
