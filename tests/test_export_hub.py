@@ -109,7 +109,11 @@ def test_a_network_that_timm_cannot_store_is_refused_in_one_sentence(monkeypatch
 
 @pytest.mark.parametrize(
     ("name", "dim", "prep"),
-    [("convnet4", 128, None), ("timm:test_resnet", 96, Prep(torch.full((96,), 0.1), unit=True))],
+    [
+        ("convnet4", 128, None),
+        ("timm:test_resnet", 96, Prep(torch.full((96,), 0.1), unit=True)),
+        ("timm:test_vit", 64, Prep(torch.full((64,), 0.1), unit=True)),  # of another size than the published one
+    ],
 )
 def test_what_timm_cannot_load_is_loaded_by_the_lines_of_its_card(tmp_path, name, dim, prep):
     made, source = model(dim, prep=prep), representation(name)

@@ -234,7 +234,7 @@ from safetensors.torch import load_file
 
 folder = Path("path/to/this/folder")
 said = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))["backbone"]
-backbone = build(**said, weights=folder / "{WEIGHTS}")
+backbone = build(**said, saved=True, weights=folder / "{WEIGHTS}")
 tensors = load_file(folder / "{WEIGHTS}")
 
 
