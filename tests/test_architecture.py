@@ -141,7 +141,7 @@ ALLOWED: dict[str, set[str]] = {
     "samples": VALUES,
     "decoding": {"errors"},
     "sources/__init__": VALUES | {"decoding", "readers", "samples", "sources"},
-    **{f"sources/{name}": VALUES | {"decoding", "readers", "samples", "sources"} for name in ADAPTERS},
+    **{f"sources/{name}": VALUES | {"decoding", "image_files", "readers", "samples", "sources"} for name in ADAPTERS},
     "text": VALUES,
     "config/__init__": VALUES | {"config"},
     "config/models": VALUES | {"config", "methods", "profiles", "stage1", "tails"},
@@ -190,7 +190,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"artefact", "checkpoint_copy", "deployment", "experiment", "last_layer", "memorised", "metrics", "readers"},
     "answers": {"errors", "files"},
     "pipelines": {"artefact", "errors", "estimator", "types"},
-    "onnx_rows": {"decoding", "errors", "readers", "wording"},
+    "image_files": {"decoding", "errors"},
+    "onnx_rows": {"decoding", "errors", "image_files", "readers", "wording"},
     "onnx_predict": {"answers", "checks", "errors", "onnx_rows", "wording"},
     "predictions": {"answers", "artefact", "errors", "operating"},
     "deployment": VALUES

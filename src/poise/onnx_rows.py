@@ -11,6 +11,7 @@ from PIL import Image
 
 from poise.decoding import SUFFIXES, decode
 from poise.errors import InputError
+from poise.image_files import middle_square, walk
 from poise.readers.delimited import read_delimited
 from poise.readers.parquet import read_parquet
 from poise.readers.source import ROWS, Ask, listed
@@ -25,7 +26,6 @@ MODES = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-JUNK = frozenset({"desktop.ini", "thumbs.db"})
 
 
 class Rows(NamedTuple):
@@ -152,16 +152,11 @@ class Pixels(NamedTuple):
 def pixels_of(file: Path, way: Pixels) -> npt.NDArray[np.float32]:
     """(3, size, size) in [0, 1]; normalising is the network's work. Raises: InputError for a broken image."""
     image = decode(file, str(file))
-    square = _middle(image, way.size) if way.shorter is None else _cut(image, way.size, way.shorter, way.interpolation)
+    square = (
+        middle_square(image, way.size) if way.shorter is None else _cut(image, way.size, way.shorter, way.interpolation)
+    )
     values: npt.NDArray[np.float32] = np.asarray(square).transpose(2, 0, 1).astype(np.float32) / np.float32(255)
     return values
-
-
-def _middle(image: Image.Image, size: int) -> Image.Image:
-    """The middle square, its side scaled to `size`."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
 
 def _cut(image: Image.Image, size: int, shorter: int, interpolation: Image.Resampling) -> Image.Image:
@@ -184,22 +179,7 @@ def image_files(source: Path) -> list[Path]:
     if not source.is_dir():
         state = "is no image" if source.exists() else "does not exist"
         raise InputError(f"{source} {state}; this model reads an image, or a folder of images")
-    files = list(_walk(source, ()))
+    files = [source / name for name in walk(source, "", [], ())]
     if not files:
         raise InputError(f"{source} holds no image; images are files that end in {', '.join(sorted(SUFFIXES))}")
     return files
-
-
-def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here in above:
-        raise InputError(f"{folder} is a link to a folder that holds it; remove the link")
-    try:
-        inside = sorted(folder.iterdir(), key=lambda path: path.name)
-    except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from None
-    shown = [path for path in inside if path.name[0] != "." and path.name.lower() not in JUNK]
-    yield from (path for path in shown if path.is_file() and path.suffix.lower() in SUFFIXES)
-    for path in shown:
-        if path.is_dir():
-            yield from _walk(path, (*above, here))

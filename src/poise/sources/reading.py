@@ -16,6 +16,7 @@ from torch import Tensor
 
 from poise.checks import check_one_of
 from poise.errors import InputError, PoiseWarning
+from poise.image_files import middle_square
 from poise.samples import Items, Samples
 from poise.sources.items import Pixels
 from poise.wording import some
@@ -152,11 +153,4 @@ def _sized(items: Items, row: int, size: int | None) -> npt.NDArray[np.uint8]:
     """(H, W, 3)."""
     image = items.read(row)
     assert isinstance(image, Image.Image)
-    return np.asarray(image if size is None else _middle(image, size))
-
-
-def _middle(image: Image.Image, size: int) -> Image.Image:
-    """The middle square, its side scaled to `size`."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return np.asarray(image if size is None else middle_square(image, size))
