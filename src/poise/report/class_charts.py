@@ -6,6 +6,7 @@ points; lines of means are over all of them.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from statistics import geometric_mean
 from typing import Any, NamedTuple
 
 from poise.report.contents import GROUPS, Contents, PerClass, Row
@@ -17,8 +18,6 @@ from poise.report.figure import (
     axis,
     band,
     css,
-    finite_ratio,
-    geometric_mean,
     legible,
     markers,
     percent,
@@ -28,6 +27,7 @@ from poise.report.figure import (
     rounded,
 )
 from poise.report.styles import SYMBOLS, Style, method_name, styles
+from poise.report.words import finite_ratio
 from poise.wording import counted
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from poise.report.canvas import BLUE, GROUP_LOOKS, PALE, VERMILION, Drawn, blank, in_percent, logarithmic, with_looks
 from poise.report.contents import GROUPS, Closer, Contents, Row
-from poise.report.words import baseline, compared, lines, shortened
+from poise.report.words import baseline, compared, finite_ratio, lines, shortened
 from poise.wording import counted
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def gradient_ratio(contents: Contents) -> "Figure | None":
 
 def _ratios(found: Closer) -> list[float | None]:
     pairs = zip(found.pull, found.push, strict=True)
-    return [abs(pull / push) if pull and push else None for pull, push in pairs]
+    return [finite_ratio(pull, push) for pull, push in pairs]
 
 
 def changes(contents: Contents) -> "Figure | None":

@@ -5,7 +5,6 @@ is stored once; `{"css": name}` stands for a colour of the style sheet, so that 
 trace may have `show`, a dict: it is drawn while each of these controls has that value chosen.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,8 +19,6 @@ __all__ = [
     "axis",
     "band",
     "css",
-    "finite_ratio",
-    "geometric_mean",
     "legible",
     "markers",
     "name_ticks",
@@ -145,15 +142,3 @@ def band(group: str, low: float, high: float) -> dict[str, Any]:
         "fillcolor": css(group),
         "opacity": 0.09,
     }
-
-
-def finite_ratio(above: float | None, below: float | None) -> float | None:
-    """Above / below, None where it cannot be drawn on a logarithmic axis."""
-    if above is None or below is None or above <= 0 or below <= 0:
-        return None
-    return above / below
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """Of positive numbers."""
-    return math.exp(sum(math.log(value) for value in values) / len(values))

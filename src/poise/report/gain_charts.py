@@ -21,8 +21,9 @@ from poise.report.figure import (
     signed,
 )
 from poise.report.styles import best_word, method_name, styles
+from poise.report.words import pareto
 
-__all__ = ["at_equal_many", "gains", "pareto", "tradeoff"]
+__all__ = ["at_equal_many", "gains", "tradeoff"]
 
 LEVELS = 5  # many-recalls at which few-recalls are compared
 
@@ -234,15 +235,6 @@ def place_trace(name: str, color: str, symbol: str, placed: Sequence[tuple[Row, 
         "cliponaxis": False,
         "hovertemplate": "%{text}<br>many %{x:.1f} %, few %{y:.1f} %<extra></extra>",
     }
-
-
-def pareto(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The places that no other one beats in both coordinates, by rising first one."""
-    front: list[tuple[float, float]] = []
-    for place in sorted(set(places), reverse=True):
-        if not front or place[1] > front[-1][1]:
-            front.append(place)
-    return front[::-1]
 
 
 def front_trace(places: Sequence[tuple[float, float]]) -> Trace:

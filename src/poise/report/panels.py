@@ -21,7 +21,7 @@ from poise.report.canvas import (
     with_looks,
 )
 from poise.report.contents import GROUPS, Bins, Contents, Path, Row
-from poise.report.words import baseline, closer, compared, half_width, lines, shortened
+from poise.report.words import baseline, closer, compared, half_width, lines, pareto, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,11 +122,7 @@ def _many_few(row: Row) -> tuple[float, float] | None:
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points that none beats in both, by falling first number."""
-    front: list[tuple[float, float]] = []
-    for point in sorted(points, reverse=True):
-        if not front or point[1] > front[-1][1]:
-            front.append(point)
-    return front
+    return pareto(points)[::-1]
 
 
 def paths(contents: Contents) -> "Figure | None":

@@ -4,6 +4,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from poise.report.contents import Contents, Row
+from poise.report.words import recommended
 
 __all__ = ["SYMBOLS", "Style", "best_word", "method_name", "styles"]
 
@@ -44,7 +45,7 @@ def best_word(contents: Contents) -> str:
     Nothing recommends a model that no test split has judged; and where the verdict is to keep the baseline, the other
     head was only chosen, by rows that are not the test split.
     """
-    row = next((row for row in contents.rows if row.recommended), None)
+    row = recommended(contents)
     if contents.verdict.decision == "keep" and row is not None and row.role != "baseline":
         return "chosen without the test split"
     return "fitted" if contents.verdict.decision == "fitted" else "recommended"

@@ -12,9 +12,11 @@ __all__ = [
     "baseline",
     "closer",
     "compared",
+    "finite_ratio",
     "half_width",
     "lines",
     "one_line",
+    "pareto",
     "percent",
     "recommended",
     "shortened",
@@ -101,3 +103,19 @@ def compared(contents: Contents) -> list[Row]:
 def closer(contents: Contents, row: Row) -> Closer | None:
     """What was looked at more closely of a row."""
     return next((found for found in contents.closer if contents.rows[found.row] is row), None)
+
+
+def pareto(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The places that no other one beats in both coordinates, by rising first one."""
+    front: list[tuple[float, float]] = []
+    for place in sorted(set(places), reverse=True):
+        if not front or place[1] > front[-1][1]:
+            front.append(place)
+    return front[::-1]
+
+
+def finite_ratio(above: float | None, below: float | None) -> float | None:
+    """Above / below, None where it cannot be drawn on a logarithmic axis."""
+    if above is None or below is None or above <= 0 or below <= 0:
+        return None
+    return above / below
