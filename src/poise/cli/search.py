@@ -142,12 +142,13 @@ def compare(
         quiet=quiet or as_json,
     )
     assert read.test is not None
+    rule = select or ("kfold" if read.problem.held_out is None else "held_out")
     chosen = method or [name for name in methods.available() if not (quick and methods.is_trained(name))]
     work = work_of_comparison(
         chosen,
         read.problem,
         len(read.test),
-        selection=select or ("kfold" if read.problem.held_out is None else "held_out"),
+        selection=rule,
         budget=budget,
         search=search,
         folds=folds,
@@ -167,7 +168,7 @@ def compare(
             chosen,
             problem,
             read.test,
-            selection=select or ("kfold" if read.problem.held_out is None else "held_out"),  # type: ignore[arg-type]
+            selection=rule,  # type: ignore[arg-type]
             seeds=range(seed, seed + seeds),
             budget=budget,
             groups=read.groups,

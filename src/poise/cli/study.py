@@ -94,8 +94,8 @@ def demo(
         say_replaced(runs.prepare(folder), "comparison.json", quiet=quiet or as_json)
     results = {}
     for name, title in titles.items():
-        if not text:
-            _say_demo(name, quiet=quiet or as_json)
+        if not (text or quiet or as_json):
+            _say_demo(name)
         begun = time.perf_counter()
         with progress_bar("training heads", quiet=quiet or as_json) as report:
             shown = (run_text_demo if text else run_demo)(name, seed=seed, progress=report)
@@ -115,14 +115,14 @@ def demo(
         answer(results if text else results[features], [], as_json=True)
 
 
-def _say_demo(name: str, *, quiet: bool) -> None:
+def _say_demo(name: str) -> None:
     """How long the demonstration may take, on standard error."""
     from poise.data import load_demo
     from poise.demo import demo_specs
     from poise.estimates import work_of_comparison
 
     _, problem, test = load_demo(name)
-    say_estimate(work_of_comparison(demo_specs(), problem, len(test)), problem, test, quiet=quiet)
+    say_estimate(work_of_comparison(demo_specs(), problem, len(test)), problem, test, quiet=False)
 
 
 def inspect(
