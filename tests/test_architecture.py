@@ -108,7 +108,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"record", "solver"},
     "journals": {"errors", "randomness"},
     "studies": VALUES | {"experiment", "grids", "journals", "methods", "selection", "solver"},
-    "comparison": {"experiment", "headroom", "record", "spec", "statistics", "types"},
+    "comparison": {"experiment", "headroom", "record", "spec", "statistics", "types", "wording"},
     "closer": {"comparison", "metrics", "operating", "types"},
     "paths": {"comparison", "experiment", "methods", "solver", "spec", "types"},
     "diagnosis": {
@@ -230,14 +230,27 @@ ALLOWED: dict[str, set[str]] = {
     "report/__init__": set(),
     **{
         f"report/{name}": {"report"}
-        for name in ("charts", "figure", "gain_charts", "glossary", "html", "styles", "view")
+        for name in (
+            "canvas",
+            "charts",
+            "gain_charts",
+            "glossary",
+            "html",
+            "panels",
+            "sheets",
+            "styles",
+            "view",
+            "words",
+        )
     },
-    **{f"report/{name}": {"report", "wording"} for name in ("class_charts", "class_panels")},
+    **{
+        f"report/{name}": {"report", "wording"}
+        for name in ("class_charts", "class_panels", "figure", "latex", "markdown")
+    },
     "report/contents": {"errors"},
-    "report/headroom": {"advice", "headroom"},
+    "report/headroom": {"advice", "headroom", "wording"},
     "report/protocol": {"record"},
-    "report/tables": {"plan", "report", "spec", "types"},
-    **{f"report/{name}": {"report"} for name in ("canvas", "latex", "markdown", "panels", "sheets", "words")},
+    "report/tables": {"plan", "report", "spec", "types", "wording"},
     "report/drawings": {"errors", "report"},
     "runs": {"comparison", "errors", "files", "record", "report", "reports"},
     "catalogue": {"converged", "methods"},
@@ -263,7 +276,7 @@ ALLOWED: dict[str, set[str]] = {
     "export/checking": VALUES | {"artefact", "augment", "backbones", "export", "extract", "feeds", "samples"},
     "export/graphs": VALUES | {"artefact", "backbones", "export"},
     "export/tensors": VALUES | {"artefact", "export"},
-    "export/card": {"artefact", "export", "report"},
+    "export/card": {"artefact", "export", "report", "wording"},
     "export/hub": VALUES | {"artefact", "backbones", "export", "report", "representation"},
     "__main__": {"cli"},
     "cli/__init__": {"__version__", "cli", "errors"},

@@ -23,9 +23,10 @@ from poise.report.latex import to_latex
 from poise.report.markdown import cell, to_markdown
 from poise.report.panels import front
 from poise.report.sheets import classes_csv, formulas, methods_csv
-from poise.report.words import lines, one_line, percent, shortened, signed
+from poise.report.words import lines, one_line, shortened
 from poise.reports import find_report, read_report, write_formats, write_report
 from poise.types import Scores
+from poise.wording import percent, signed
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -11,7 +11,7 @@ from poise.errors import InputError
 from poise.headroom import checked, draws, enlarged_head, halves
 from poise.statistics import Interval, paired_difference, recalls
 from poise.types import Features, Head, Problem
-from poise.wording import some
+from poise.wording import percent, signed, some
 
 __all__ = ["Advice", "ClassGain", "advice"]
 
@@ -230,8 +230,8 @@ def _missing(rows: int, most: int) -> str:
 def _nothing(rows: int, table: tuple[ClassGain, ...], judged: Tensor) -> str:
     top = table[0]
     return (
-        f"No class clearly gains from {rows} more labelled rows: the largest estimate is {100 * top.gain:+.1f} points "
-        f"of recall for {top.name}, with a standard error of {100 * top.error:.1f}.{_unjudged(rows, judged)}"
+        f"No class clearly gains from {rows} more labelled rows: the largest estimate is {signed(top.gain)} points "
+        f"of recall for {top.name}, with a standard error of {percent(top.error)}.{_unjudged(rows, judged)}"
     )
 
 
@@ -245,8 +245,8 @@ def _verdict(rows: int, table: tuple[ClassGain, ...], chosen: tuple[int, ...], t
     listed = some([names[k] for k in chosen], NAMED)
     which = f"class {listed}" if len(chosen) == 1 else f"each of these {len(chosen)} classes ({listed})"
     told = f"{rows} more labelled rows for {which}"
-    gain, head = f"{100 * trial.gain.estimate:+.1f}", f"{100 * trial.head_gain:+.1f}"
-    own = "" if trial.own_gain is None else f"; the recall of such classes themselves gains {100 * trial.own_gain:+.1f}"
+    gain, head = signed(trial.gain.estimate), signed(trial.head_gain)
+    own = "" if trial.own_gain is None else f"; the recall of such classes themselves gains {signed(trial.own_gain)}"
     if trial.gain.low > trial.head_gain:
         return f"{told} gain more than any head: {gain} points of balanced accuracy against {head}{own}."
     if trial.gain.high < trial.head_gain:

@@ -19,6 +19,7 @@ from poise.record import Record, Role, Selection
 from poise.spec import Spec
 from poise.statistics import Interval, simultaneous_intervals
 from poise.types import Head, Scores
+from poise.wording import percent, signed
 
 __all__ = ["Comparison", "Scorer", "Standing", "Tried"]
 
@@ -221,13 +222,13 @@ class Comparison:
             )
         if self.gap_closed is not None and self.oracle is not None and self.gap_closed > 1:
             found.append(
-                f"The oracle head ({100 * self.oracle:.1f} balanced accuracy) says nothing here: it learns from half "
+                f"The oracle head ({percent(self.oracle)} balanced accuracy) says nothing here: it learns from half "
                 "of the labelled test rows, which are too few."
             )
         elif self.gap_closed is not None and self.oracle is not None:
             found.append(
-                f"It goes {100 * self.gap_closed:.0f} % of the way from {self.baseline.method} to an oracle head "
-                f"({100 * self.oracle:.1f} balanced accuracy), which learns from half of the labelled test rows and is "
+                f"It goes {percent(self.gap_closed, 0)} % of the way from {self.baseline.method} to an oracle head "
+                f"({percent(self.oracle)} balanced accuracy), which learns from half of the labelled test rows and is "
                 "scored on the other half."
             )
         return found
@@ -287,5 +288,4 @@ class Comparison:
 
 
 def _points(share: float) -> str:
-    text = f"{100 * min(max(share, -1), 1):+.1f}"  # few classes give intervals beyond what a share can be
-    return "+0.0" if text == "-0.0" else text
+    return signed(min(max(share, -1), 1))  # few classes give intervals beyond what a share can be

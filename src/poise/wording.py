@@ -1,10 +1,10 @@
-"""Pieces of sentences: the name that was meant, and the first of many."""
+"""Pieces of sentences: the name that was meant, the first of many, fractions in per cent."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-__all__ = ["counted", "near", "prior_in_words", "some"]
+__all__ = ["counted", "near", "percent", "prior_in_words", "signed", "some"]
 
 # What other libraries call the same.
 SYNONYMS: Mapping[str, str] = MappingProxyType(
@@ -47,6 +47,25 @@ def near(name: str, names: Iterable[str]) -> str:
     meant = meant or [k for k in known if same is not None and k.endswith(f".{same}")]
     close = meant or difflib.get_close_matches(name, known, n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A fraction in per cent; "-" where there is nothing.
+
+    >>> percent(0.1234), percent(0.1234, 2), percent(None)
+    ('12.3', '12.34', '-')
+    """
+    return "-" if share is None else f"{100 * share:.{digits}f}"
+
+
+def signed(share: float) -> str:
+    """A difference of fractions in points, always with its sign, which is + for what rounds to nothing.
+
+    >>> signed(0.06), signed(-0.0001)
+    ('+6.0', '+0.0')
+    """
+    text = f"{100 * share:+.1f}"
+    return "+0.0" if text == "-0.0" else text
 
 
 def prior_in_words(prior: Sequence[float] | None, counts: Sequence[int] | None, names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from poise.artefact import Model
 from poise.export.final import Final, final
 from poise.report.contents import Contents, Range, Row
+from poise.wording import percent
 
 __all__ = ["front_matter", "model_card", "plain"]
 
@@ -154,8 +155,8 @@ def _row(method: str, rows: Sequence[Row]) -> Row | None:
 def _percent(value: Range | None) -> str:
     if value is None:
         return "-"
-    span = "" if value.low is None or value.high is None else f" ({100 * value.low:.1f} to {100 * value.high:.1f})"
-    return f"{100 * value.estimate:.1f}{span}"
+    bounded = value.low is not None and value.high is not None
+    return percent(value.estimate) + (f" ({percent(value.low)} to {percent(value.high)})" if bounded else "")
 
 
 def _counts(model: Model) -> str:

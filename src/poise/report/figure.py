@@ -8,6 +8,7 @@ trace may have `show`, a dict: it is drawn while each of these controls has that
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from poise import wording
 from poise.report.words import one_line, shortened
 
 __all__ = [
@@ -75,15 +76,14 @@ def plotly_text(text: str, width: int = 40) -> str:
     return line.replace("%", "&#37;").replace("$", "&#36;")
 
 
-def percent(share: float | None, digits: int = 1) -> str:
+def percent(share: float | None) -> str:
     """0.123 as "12.3"; a dash where there is nothing."""
-    return DASH if share is None else f"{100 * share:.{digits}f}".replace("-", MINUS)
+    return DASH if share is None else wording.percent(share).replace("-", MINUS)
 
 
-def signed(share: float, digits: int = 1) -> str:
+def signed(share: float) -> str:
     """A difference of shares as points with its sign: 0.06 as "+6.0"."""
-    text = f"{100 * share:+.{digits}f}"
-    return ("+" + text[1:] if float(text) == 0 else text).replace("-", MINUS)
+    return wording.signed(share).replace("-", MINUS)
 
 
 def rounded(values: Iterable[float | None]) -> list[float | None]:

@@ -2,6 +2,7 @@
 
 from poise.advice import Advice
 from poise.headroom import LearningCurve
+from poise.wording import percent
 
 __all__ = ["headroom_lines"]
 
@@ -12,6 +13,6 @@ def headroom_lines(curve: LearningCurve, advice: Advice) -> list[str]:
         return [advice.sentence]
     lines = ["labelled rows added per class, and balanced accuracy (many / medium / few) of a head that has them:"]
     for size, scores in zip(curve.sizes, curve.scores, strict=True):
-        groups = " / ".join("-" if v is None else f"{100 * v:.1f}" for v in (scores.many, scores.medium, scores.few))
-        lines.append(f"  {size:4d}  {100 * scores.balanced_accuracy:5.1f}  ({groups})")
+        groups = " / ".join(map(percent, (scores.many, scores.medium, scores.few)))
+        lines.append(f"  {size:4d}  {percent(scores.balanced_accuracy):>5}  ({groups})")
     return [*lines, advice.sentence]

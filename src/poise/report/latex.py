@@ -8,7 +8,8 @@ import re
 import unicodedata
 
 from poise.report.contents import Contents, Gain, Row
-from poise.report.words import half_width, lines, one_line, percent, signed
+from poise.report.words import half_width, lines, one_line
+from poise.wording import percent, signed
 
 __all__ = ["to_latex"]
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from poise.report.contents import Change, Contents, Row
-from poise.report.words import closer, half_width, lines, one_line, percent, recommended, signed
+from poise.report.words import closer, half_width, lines, one_line, recommended
+from poise.wording import percent, signed
 
 __all__ = ["cell", "to_markdown"]
 

@@ -16,9 +16,10 @@ from rich.text import Text
 
 from poise.plan import Options
 from poise.report.markdown import cell
-from poise.report.words import one_line, percent
+from poise.report.words import one_line
 from poise.spec import Spec
 from poise.types import Scores
+from poise.wording import percent, signed
 
 __all__ = [
     "CSV_FIELDS",
@@ -72,7 +73,7 @@ def _gain(row: Row) -> str:
     # Intervals lie symmetrically about their estimate, so half their width says it all.
     if row["gain"] is None:
         return "-"
-    return f"{100 * row['gain']:+.1f} ±{50 * (row['gain_high'] - row['gain_low']):.1f}"
+    return f"{signed(row['gain'])} ±{50 * (row['gain_high'] - row['gain_low']):.1f}"
 
 
 def _marks(row: Row) -> str:

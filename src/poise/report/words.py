@@ -1,4 +1,4 @@
-"""What the formats of a report share: text on one line, numbers in per cent, and which rows are shown."""
+"""What the formats of a report share: text on one line, and which rows are shown."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,10 +17,8 @@ __all__ = [
     "lines",
     "one_line",
     "pareto",
-    "percent",
     "recommended",
     "shortened",
-    "signed",
 ]
 
 # Control characters become their pictures (a line feed reads ␊), so that no name breaks a line, moves the cursor of a
@@ -44,17 +42,6 @@ def shortened(text: str, cells: int) -> str:
     shown = Text(one_line(text))
     shown.truncate(cells, overflow="ellipsis")
     return shown.plain
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction in per cent, "-" for None."""
-    return "-" if value is None else f"{100 * value:.{digits}f}"
-
-
-def signed(value: float) -> str:
-    """A difference of fractions in points, always with its sign."""
-    text = f"{100 * value:+.1f}"
-    return "+0.0" if text == "-0.0" else text
 
 
 def half_width(gain: Gain) -> float | None:
