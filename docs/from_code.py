@@ -21,7 +21,6 @@ from poise.cli import app
 from poise.converged import converged
 from poise.methods.published import published
 from poise.report import contents
-from poise.report.tables import CSV_FIELDS
 
 TRAIT_WORDS = {
     "needs_head": "reads the stage-1 head; without one, plain cross-entropy is fitted first",
@@ -296,7 +295,7 @@ def _cell(text: str) -> str:
 
 def report_tables() -> str:
     """The fields of report.json, from the classes that read it, and the columns of summary.csv."""
-    columns = ", ".join(f"`{name}`" for name in CSV_FIELDS)
+    columns = ", ".join(f"`{name}`" for name in contents.CSV_FIELDS)
     blocks = [f"### Columns of summary.csv\n\n{columns}.", "### Fields of report.json"]
     blocks += [
         "Fractions are in [0, 1]; lists are per class in the order of `classes.names`; null stands where there is "

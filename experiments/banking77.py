@@ -29,7 +29,7 @@ def main() -> None:
     for profile, title in TEXT_SETS.items():
         found = run_text_demo(profile)
         notes = [*found.remarks, *protocol_lines(found.records)]
-        lines += [f"## {title}", "", found.verdict(), "", to_markdown(found.table(), notes=notes)]
+        lines += [f"## {title}", "", found.verdict(), "", to_markdown(found.rows, notes=notes)]
     lines += ["Command: `python experiments/banking77.py`; seed 0.", ""]
     write_atomically(out / "banking77.md", "\n".join(lines))
 

@@ -1,6 +1,10 @@
 """Reports to test with: one with a little of everything and hostile names, and one with next to nothing."""
 
+from typing import Any
+
+from poise.methods import short_name
 from poise.report.contents import (
+    SCORES,
     Advised,
     Bins,
     Change,
@@ -73,6 +77,21 @@ def row(
         "spread": {"unit": (0.1, 0.2, None, 0.3, 0.4, 0.5)},
     }
     return Row.model_validate(values | others)
+
+
+def from_flat(values: dict[str, Any]) -> Row:
+    """The row whose numbers are those of a line of summary.csv."""
+    names = ("gain", "gain_low", "gain_high", "gain_classes_low", "gain_classes_high")
+    gain = dict(zip(Gain.model_fields, (values[name] for name in names), strict=True))
+    scores = {key: values[name] for key, name in SCORES.items()}
+    return Row(
+        own=short_name(values["method"]),
+        transductive=False,
+        implied_prior=None,
+        scores={key: None if value is None else Range(estimate=value) for key, value in scores.items()},
+        gain=None if values["gain"] is None else Gain(**gain),
+        **{name: value for name, value in values.items() if name not in (*names, *SCORES.values())},
+    )
 
 
 def closer(index: int, shift: float) -> Closer:

@@ -108,7 +108,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"record", "solver"},
     "journals": {"errors", "randomness"},
     "studies": VALUES | {"experiment", "grids", "journals", "methods", "selection", "solver"},
-    "comparison": {"experiment", "headroom", "record", "spec", "statistics", "types", "wording"},
+    "comparison": {"experiment", "headroom", "methods", "record", "report", "spec", "statistics", "types", "wording"},
     "closer": {"comparison", "metrics", "operating", "types"},
     "paths": {"comparison", "experiment", "methods", "solver", "spec", "types"},
     "diagnosis": {
@@ -119,10 +119,11 @@ ALLOWED: dict[str, set[str]] = {
         "exhibits",
         "headroom",
         "artefact",
+        "methods",
         "metrics",
         "paths",
     }
-    | {"report", "spec", "statistics", "types"},
+    | {"report", "spec", "types"},
     "exhibits": {"closer", "metrics", "operating", "paths", "report", "statistics", "types"},
     "thumbnails": {"errors", "samples"},
     "reports": {"errors", "files", "report"},
@@ -230,27 +231,16 @@ ALLOWED: dict[str, set[str]] = {
     "report/__init__": set(),
     **{
         f"report/{name}": {"report"}
-        for name in (
-            "canvas",
-            "charts",
-            "gain_charts",
-            "glossary",
-            "html",
-            "panels",
-            "sheets",
-            "styles",
-            "view",
-            "words",
-        )
+        for name in ("canvas", "charts", "gain_charts", "glossary", "html", "panels", "sheets", "styles", "view")
     },
     **{
         f"report/{name}": {"report", "wording"}
-        for name in ("class_charts", "class_panels", "figure", "latex", "markdown")
+        for name in ("class_charts", "class_panels", "figure", "latex", "markdown", "words")
     },
     "report/contents": {"errors"},
     "report/headroom": {"advice", "headroom", "wording"},
     "report/protocol": {"record"},
-    "report/tables": {"plan", "report", "spec", "types", "wording"},
+    "report/tables": {"report", "types", "wording"},
     "report/drawings": {"errors", "report"},
     "runs": {"comparison", "errors", "files", "record", "report", "reports"},
     "catalogue": {"converged", "methods"},
@@ -310,8 +300,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
     "cli/report": {"checks", "cli", "errors", "report", "reports"},
     "cli/search": {"advice", "checks", "cli", "comparison", "diagnosis", "distributed", "elimination", "errors"}
-    | {"estimates", "grids", "headroom", "methods", "protocols", "report", "runs", "selection", "spec", "studies"}
-    | {"types"},
+    | {"estimates", "grids", "headroom", "methods", "protocols", "record", "report", "runs", "selection", "spec"}
+    | {"studies", "types"},
     "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "diagnosis", "estimates", "inspection"}
     | {"readers", "report", "runs"},
 }

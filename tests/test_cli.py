@@ -16,7 +16,7 @@ from poise.artefact import load
 from poise.cli import main
 from poise.data import load_demo
 from poise.demo import demo_specs
-from poise.report.tables import short_name
+from poise.methods import short_name
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ from poise.methods.published import Published
 from poise.metrics import evaluate
 from poise.protocols import NULLS, compare
 from poise.record import Selection
-from poise.report.tables import CSV_FIELDS
+from poise.report.contents import CSV_FIELDS
 from poise.selection import tune
 from poise.solver import fit_heads, with_stage1
 from poise.spec import Spec

@@ -27,6 +27,8 @@ from poise.report.words import lines, one_line, shortened
 from poise.reports import find_report, read_report, write_formats, write_report
 from poise.types import Scores
 from poise.wording import percent, signed
+from report_samples import from_flat
+from test_tables import BASE
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -471,13 +473,7 @@ ALL_RIGHT = Scores(
     per_class=(1.0,),
 )
 LONG = "label_aware_smoothing(lr={}.0,shape='concave',smooth_head=0.3{},smooth_tail=0.0123,variant='paper')"
-
-
-class Tried:
-    """A record, as far as a table asks."""
-
-    def __init__(self, method: str) -> None:
-        self.method, self.scores = method, ALL_RIGHT
+SETTINGS = [LONG.format(i, i) for i in range(3)]
 
 
 def printed(table: object) -> list[str]:
@@ -488,16 +484,15 @@ def printed(table: object) -> list[str]:
 
 
 COMPARED = {
+    **BASE,
     "method": "猫(犬='" + "鳥" * 40 + "')",
     "family": "a",
-    "role": "baseline",
-    "balanced_accuracy": 1.0,
-    "many": 1.0,
-    "medium": 1.0,
-    "few": 1.0,
+    **dict.fromkeys(("balanced_accuracy", "many", "medium", "few"), 1.0),
     "gain": -0.1,
     "gain_low": -0.4,
     "gain_high": 0.2,
+    "gain_classes_low": -0.5,
+    "gain_classes_high": 0.3,
     "tied": True,
     "recommended": True,
     "edges": "x",
@@ -507,8 +502,8 @@ COMPARED = {
 @pytest.mark.parametrize(
     ("table", "numbers"),
     [
-        (tables.to_terminal([COMPARED, {**COMPARED, "role": "recipe"}], title=TITLE), 5),
-        (tables.trials([Tried(LONG.format(i, i)) for i in range(3)], title=TITLE), 21),
+        (tables.to_terminal([from_flat(COMPARED), from_flat({**COMPARED, "role": "recipe"})], title=TITLE), 5),
+        (tables.trials([(name, ALL_RIGHT) for name in methods.told_apart(SETTINGS)], title=TITLE), 21),
         (tables.as_given(ALL_RIGHT, title=TITLE), 7),
         (
             tables.scores_by_part(
@@ -540,7 +535,5 @@ def test_the_list_of_methods_and_each_explanation_fit_80_columns() -> None:
 
 
 def test_two_methods_of_a_cross_fit_stay_one_cell_of_the_summary() -> None:
-    from test_tables import BASE
-
-    text = tables.to_markdown([{**BASE, "method": "tau_norm(tau=0.5) | tau_norm(tau=0.7)"}])
+    text = tables.to_markdown([from_flat({**BASE, "method": "tau_norm(tau=0.5) | tau_norm(tau=0.7)"})])
     assert r"| `tau_norm(tau=0.5) \| tau_norm(tau=0.7)` | 25.00 |" in text

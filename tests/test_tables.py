@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,12 @@ from rich.console import Console
 from poise import runs, testing
 from poise.comparison import Comparison
 from poise.errors import InputError
+from poise.methods import short_name
 from poise.protocols import compare
-from poise.report.tables import CSV_FIELDS, LEGEND, paired, short_name, to_csv, to_markdown, to_terminal
+from poise.report.contents import CSV_FIELDS, Row
+from poise.report.tables import LEGEND, to_csv, to_markdown, to_terminal
+from poise.report.words import lines
+from report_samples import from_flat
 
 BASE = {
     "method": "stage1",
@@ -59,7 +64,7 @@ TUNED = {
 }
 RECIPE = {**BASE, "method": "crt(epochs=2)", "family": "crt(epochs=2)", "role": "recipe", "balanced_accuracy": 0.3}
 RECIPE |= {"tied": None, "recommended": False}
-ROWS = [TUNED, RECIPE, BASE]
+ROWS = [from_flat(values) for values in (TUNED, RECIPE, BASE)]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +82,7 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def printed(rows: list[dict], width: int = 80) -> list[str]:
+def printed(rows: Sequence[Row], width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(to_terminal(rows, title="a title"))
     assert isinstance(console.file, io.StringIO)
@@ -89,21 +94,21 @@ def printed(rows: list[dict], width: int = 80) -> list[str]:
 
 def test_the_csv_has_a_line_per_row_every_field_and_nothing_for_what_is_not_known() -> None:
     lines = list(csv.DictReader(io.StringIO(to_csv(ROWS))))
-    assert [line["method"] for line in lines] == [row["method"] for row in ROWS]
+    assert [line["method"] for line in lines] == [row.method for row in ROWS]
     assert tuple(lines[0]) == CSV_FIELDS
     assert (lines[2]["medium"], lines[2]["gain"], lines[1]["tied"]) == ("", "", "")
     assert (lines[0]["tied"], lines[0]["recommended"], lines[2]["recommended"]) == ("True", "True", "False")
 
 
 def test_the_csv_gives_every_number_back_exactly() -> None:
-    line = next(csv.DictReader(io.StringIO(to_csv([BASE]))))
+    line = next(csv.DictReader(io.StringIO(to_csv([from_flat(BASE)]))))
     for name in ("nll", "balanced_accuracy", "seconds", "loma_variation"):
         assert float(line[name]) == BASE[name]
 
 
 def test_methods_with_commas_and_quotes_stay_one_field_of_the_csv() -> None:
     name = "ncm(distance='l2',transform=\"raw\")\n,"
-    (line,) = csv.DictReader(io.StringIO(to_csv([{**BASE, "method": name}])))
+    (line,) = csv.DictReader(io.StringIO(to_csv([from_flat({**BASE, "method": name})])))
     assert line["method"] == name
 
 
@@ -111,15 +116,16 @@ def test_methods_with_commas_and_quotes_stay_one_field_of_the_csv() -> None:
 
 
 def test_a_recipe_stands_beside_its_tuned_method_and_the_best_comes_first() -> None:
-    first, second = paired(ROWS)
-    assert (first["method"], first["balanced_accuracy"], first["stated"]) == ("crt(epochs=2,lr=9.0)", 0.4004, 0.3)
-    assert (second["method"], second["stated"]) == ("stage1", None)
-    assert paired(ROWS[::-1]) == [first, second]
+    first, second = lines(ROWS)
+    assert (first.row.method, first.row.estimate("balanced"), first.stated) == ("crt(epochs=2,lr=9.0)", 0.4004, 0.3)
+    assert (second.row.method, second.stated) == ("stage1", None)
+    assert lines(ROWS[::-1]) == [first, second]
 
 
 def test_recipes_stand_alone_where_nothing_was_tuned() -> None:
-    alone = {**RECIPE, "family": "los", "method": "los, epoch 3"}
-    assert [row["method"] for row in paired([*ROWS, alone])] == ["crt(epochs=2,lr=9.0)", "los, epoch 3", "stage1"]
+    alone = from_flat({**RECIPE, "family": "los", "method": "los, epoch 3"})
+    shown = [line.row.method for line in lines([*ROWS, alone])]
+    assert shown == ["crt(epochs=2,lr=9.0)", "los, epoch 3", "stage1"]
 
 
 def test_short_names_hide_options_of_training_and_keep_the_rest() -> None:
@@ -151,12 +157,14 @@ def test_the_markdown_table_is_regular_and_its_numbers_are_per_cent() -> None:
 
 def test_a_loss_has_its_sign() -> None:
     lost = {**TUNED, "gain": -0.02, "gain_low": -0.03, "gain_high": -0.01}
-    assert "-2.0 ±1.0" in to_markdown([lost, BASE])
+    assert "-2.0 ±1.0" in to_markdown([from_flat(lost)])
+    nothing = {**TUNED, "gain": -0.0001, "gain_low": -0.0101, "gain_high": 0.0099}
+    assert "+0.0 ±1.0" in to_markdown([from_flat(nothing)])
 
 
 def test_the_terminal_table_fits_80_columns_and_has_a_line_per_method() -> None:
     long = {**TUNED, "method": "label_aware_smoothing(smooth_head=0.3456,smooth_tail=0.0123)", "family": "x"}
-    lines = printed([long, *ROWS])
+    lines = printed([from_flat(long), *ROWS])
     assert max(map(len, lines)) <= 80
     assert lines[0].strip() == "a title"
     assert sum("stage1" in line for line in lines) == 1
@@ -198,8 +206,8 @@ def test_a_run_written_twice_has_the_same_bytes(found, tmp_path: Path) -> None:
 
 
 def test_tables_of_a_real_comparison_agree_with_it(found) -> None:
-    heading, _, *body = cells(to_markdown(found.table()))
-    assert [row[0].strip("`") for row in body] == [row["method"] for row in paired(found.table())]
+    heading, _, *body = cells(to_markdown(found.rows))
+    assert [row[0].strip("`") for row in body] == [line.row.method for line in lines(found.rows)]
     marked = [row[0].strip("`") for row in body if "*" in row[heading.index("")]]
     assert marked == [found.recommended.method]
     starred = {row[0].strip("`") for row in body if "=" in row[heading.index("")]}
@@ -224,22 +232,17 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path: Path
 
 def test_in_80_columns_no_number_and_no_mark_is_cut() -> None:
     row = {
+        **TUNED,
         "method": "class_balanced(beta=0.99999,gamma=1.0)+temperature",
         "family": "a",
-        "role": "tuned",
-        "balanced_accuracy": 1.0,
-        "many": 1.0,
-        "medium": 1.0,
-        "few": 1.0,
+        **dict.fromkeys(("balanced_accuracy", "many", "medium", "few"), 1.0),
         "gain": -0.1,
         "gain_low": -0.4,
         "gain_high": 0.2,
-        "tied": True,
-        "recommended": True,
-        "edges": "beta=0.99999",
     }
+    rows = [from_flat(row), from_flat({**row, "role": "recipe"})]
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(to_terminal([row, {**row, "role": "recipe"}], title="t"))
+    console.print(to_terminal(rows, title="t"))
     line = next(line for line in console.export_text().splitlines() if "class_balanced" in line)
     assert line.rstrip().endswith("100.00  100.00  100.0  100.0  100.0  -10.0 ±30.0  =*^")
     assert "…" in line

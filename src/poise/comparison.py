@@ -5,7 +5,7 @@ cannot be told from the best, and how much of what any head could gain is gained
 tuned rows and never enter the statistics.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -15,13 +15,15 @@ from torch import Tensor
 
 from poise.experiment import Measured
 from poise.headroom import gap_closed
+from poise.methods import short_name
 from poise.record import Record, Role, Selection
+from poise.report.contents import CSV_FIELDS, SCORES, Gain, Range, Row
 from poise.spec import Spec
 from poise.statistics import Interval, simultaneous_intervals
 from poise.types import Head, Scores
 from poise.wording import percent, signed
 
-__all__ = ["Comparison", "Scorer", "Standing", "Tried"]
+__all__ = ["Comparison", "Scorer", "Standing", "Tried", "gain_of"]
 
 FEW = 10  # test rows per class, on average
 WIDE = 0.1  # half of an interval that says little
@@ -69,14 +71,12 @@ class Standing:
 
     def mean(self, name: str) -> float | None:
         """A score averaged over seeds; None where there is nothing to measure."""
-        values = [getattr(record.scores, name) for record in self.records]
-        return None if None in values else sum(values) / len(values)
+        return _mean([getattr(record.scores, name) for record in self.records])
 
     @property
     def loma_variation(self) -> float | None:
         """Variation over classes of the Logits Magnitude, averaged over seeds."""
-        values = [record.loma_variation for record in self.records]
-        return None if None in values else sum(v for v in values if v is not None) / len(values)
+        return _mean([record.loma_variation for record in self.records])
 
     @property
     def selection(self) -> Selection | None:
@@ -259,32 +259,53 @@ class Comparison:
 
     def table(self) -> list[dict[str, Any]]:
         """One plain row per standing, best balanced accuracy first; fractions in [0, 1], None where not known."""
-        tied = set(self.tied())
-        rows = [self._row(standing, tied) for standing in self.standings]
-        return sorted(rows, key=lambda row: -row["balanced_accuracy"])
+        wanted = {"family", *CSV_FIELDS}
+        return [{name: value for name, value in row.flat().items() if name in wanted} for row in self.rows]
 
-    def _row(self, standing: Standing, tied: set[str]) -> dict[str, Any]:
-        family = str(standing.family)
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The same as values: what is known without the test rows, so no intervals of scores and nothing per class."""
+        rows = [self._row(standing) for standing in self.standings]
+        return tuple(sorted(rows, key=lambda row: -(row.estimate("balanced") or 0.0)))
+
+    def _row(self, standing: Standing) -> Row:
+        family, chosen, first = str(standing.family), standing.selection, standing.records[0]
         in_contest = standing.role != "recipe"
-        images, classes = (self.gains[over].get(family) if in_contest else None for over in ("images", "classes"))
-        names = ("accuracy", "balanced_accuracy", "many", "medium", "few", "macro_f1", "nll", "ece")
-        return {
-            "method": standing.method,
-            "family": family,
-            "role": standing.role,
-            "selected": "" if standing.selection is None else str(standing.selection),
-            **{name: standing.mean(name) for name in names},
-            "gain": None if images is None else images.estimate,
-            "gain_low": None if images is None else images.low,
-            "gain_high": None if images is None else images.high,
-            "gain_classes_low": None if classes is None else classes.low,
-            "gain_classes_high": None if classes is None else classes.high,
-            "tied": (family in tied) if in_contest and self.recommended is not None else None,
-            "recommended": standing is self.recommended,
-            "edges": "" if standing.selection is None else " ".join(standing.selection.edges),
-            "loma_variation": standing.loma_variation,
-            "seconds": sum(r.seconds for r in standing.records) / len(standing.records),
-        }
+        return Row(
+            method=standing.method,
+            own=short_name(standing.method),
+            family=family,
+            role=standing.role,  # type: ignore[arg-type]
+            recommended=standing is self.recommended,
+            tied=(family in self.tied()) if in_contest and self.recommended is not None else None,
+            transductive=first.transductive,
+            implied_prior=first.implied_prior,
+            selected="" if chosen is None else str(chosen),
+            edges="" if chosen is None else " ".join(chosen.edges),
+            seconds=sum(record.seconds for record in standing.records) / len(standing.records),
+            scores={
+                name: None if (found := standing.mean(score)) is None else Range(estimate=found)
+                for name, score in SCORES.items()
+            },
+            macro_f1=standing.mean("macro_f1"),
+            nll=standing.mean("nll"),
+            ece=standing.mean("ece"),
+            loma_variation=standing.loma_variation,
+            gain=gain_of({over: found.get(family) for over, found in self.gains.items()}) if in_contest else None,
+        )
+
+
+def gain_of(found: Mapping[str, Interval | None]) -> Gain | None:
+    """A gain from its intervals by kind, "images" and "classes"; None without them."""
+    images, classes = found.get("images"), found.get("classes")
+    if images is None or classes is None:
+        return None
+    return Gain(**images._asdict(), classes_low=classes.low, classes_high=classes.high)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _points(share: float) -> str:

@@ -9,7 +9,7 @@ import torch
 from poise.advice import Advice
 from poise.artefact import Model
 from poise.closer import SHIFTS, pulls, scored
-from poise.comparison import Comparison, Standing
+from poise.comparison import Comparison, Standing, gain_of
 from poise.deployment import Deployed
 from poise.exhibits import (
     EDGES,
@@ -24,14 +24,13 @@ from poise.exhibits import (
     readings,
 )
 from poise.headroom import LearningCurve
+from poise.methods import short_name
 from poise.metrics import Moments, scores, tally_and_moments, total, weight_norms
 from poise.paths import Trace, over_epochs, over_strengths, traces
 from poise.report import contents as page
 from poise.report.contents import Contents
 from poise.report.protocol import ENDS, protocol_facts
-from poise.report.tables import short_name
 from poise.spec import Spec
-from poise.statistics import Interval
 from poise.types import Features, Problem, Scores
 
 __all__ = ["contents_of", "contents_of_model"]
@@ -116,7 +115,7 @@ def _verdict(comparison: Comparison) -> page.Verdict:
         baseline=comparison.baseline.method,
         recommended=None if chosen is None else chosen.method,
         null=None if comparison.null is None else comparison.null.method,
-        gain=_gain(comparison.gain.get("images"), comparison.gain.get("classes")),
+        gain=gain_of(comparison.gain),
         oracle=comparison.oracle,
         gap_closed=comparison.gap_closed,
         tied=None if chosen is None else len(comparison.tied()),
@@ -124,50 +123,19 @@ def _verdict(comparison: Comparison) -> page.Verdict:
     )
 
 
-def _gain(images: Interval | None, classes: Interval | None) -> page.Gain | None:
-    if images is None or classes is None:
-        return None
-    return page.Gain(**images._asdict(), classes_low=classes.low, classes_high=classes.high)
-
-
 def _rows(comparison: Comparison, standings: Sequence[Standing], test: Features) -> tuple[page.Row, ...]:
-    table = comparison.table()  # in the order of the standings, by falling balanced accuracy
+    """The rows of the comparison, which come in the order of the standings, with what only the test rows tell."""
     ranges = intervals(torch.stack([standing.correct for standing in standings]), test.y.cpu(), test.counts)
     few = len(standings) * len(test.counts) * 5 <= MOST_PER_CLASS
-    return tuple(
-        _row(standing, row, {name: found[i] for name, found in ranges.items()}, full=few)
-        for i, (standing, row) in enumerate(zip(standings, table, strict=True))
-    )
-
-
-def _row(standing: Standing, row: Mapping[str, Any], scores: dict[str, page.Range | None], *, full: bool) -> page.Row:
-    first, images, classes = standing.records[0], None, None
-    if row["gain"] is not None:
-        images = Interval(row["gain"], row["gain_low"], row["gain_high"])
-        classes = Interval(row["gain"], row["gain_classes_low"], row["gain_classes_high"])
-    magnitudes, spreads = readings(standing.measured[0].sums.moments) if full else ({}, {})
-    return page.Row(
-        method=standing.method,
-        own=short_name(standing.method),
-        family=row["family"],
-        role=standing.role,  # type: ignore[arg-type]
-        recommended=row["recommended"],
-        tied=row["tied"],
-        transductive=first.transductive,
-        implied_prior=first.implied_prior,
-        selected=row["selected"],
-        edges=row["edges"],
-        seconds=row["seconds"],
-        scores=scores,
-        macro_f1=row["macro_f1"],
-        nll=row["nll"],
-        ece=row["ece"],
-        loma_variation=row["loma_variation"],
-        gain=_gain(images, classes),
-        per_class=first.scores.per_class if full else (),
-        magnitude=magnitudes,
-        spread=spreads,
-    )
+    found = []
+    for i, (standing, row) in enumerate(zip(standings, comparison.rows, strict=True)):
+        update: dict[str, Any] = {"scores": {name: values[i] for name, values in ranges.items()}}
+        if few:
+            magnitudes, spreads = readings(standing.measured[0].sums.moments)
+            recalls = standing.records[0].scores.per_class
+            update |= {"per_class": recalls, "magnitude": magnitudes, "spread": spreads}
+        found.append(row.model_copy(update=update))
+    return tuple(found)
 
 
 # --- a closer look ----------------------------------------------------------------------------------------------------

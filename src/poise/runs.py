@@ -32,7 +32,7 @@ def write(
     folder: Path, comparison: Comparison, *, contents: Contents | None = None, notes: Sequence[str] = ()
 ) -> list[Path]:
     """Write the records, the table and the verdict of a comparison, and its report; each file appears whole or not."""
-    rows = comparison.table()
+    rows = comparison.rows
     said = [comparison.verdict(), *comparison.remarks, tables.LEGEND, *notes]
     return [
         write_records(folder, comparison.records),

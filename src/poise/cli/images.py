@@ -325,7 +325,7 @@ def fit_images(
     if config.stage1 is None and splits.held_out is not None:
         said += ["stage1: no classifier came with the backbone, so plain cross-entropy was fitted and tuned", ""]
     if found.comparison is not None:
-        said += [tables.to_terminal(found.comparison.table(), title=Path(path).name), tables.LEGEND, ""]
+        said += [tables.to_terminal(found.comparison.rows, title=Path(path).name), tables.LEGEND, ""]
         said += [found.comparison.verdict(), ""]
     said += [f"written: {found.model.method}{_for_prior(found)}{_whose(found, method)}", *_not_compared(found, method)]
     if found.scores is not None:

@@ -1,5 +1,6 @@
 """Verbs that search: compare, tune."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,9 +38,11 @@ from poise.cli.shared import (
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
     from poise.comparison import Comparison
+    from poise.record import Record
     from poise.selection import Matched
     from poise.spec import Spec
-    from poise.types import Features, Problem
+    from poise.studies import Tried
+    from poise.types import Features, Problem, Scores
 
 Search = Annotated[
     str,
@@ -192,7 +195,7 @@ def compare(
         written = runs.write(folder, found, contents=page, notes=notes)
     answer(
         {**found.to_dict(), **({"headroom": advised} if headroom else {})},
-        [tables.to_terminal(found.table(), title=read.name), tables.LEGEND, "", found.verdict(), *advised, "", *notes],
+        [tables.to_terminal(found.rows, title=read.name), tables.LEGEND, "", found.verdict(), *advised, "", *notes],
         written=written,
         remarks=(*read.assumed, *filter(None, (found.remark_on_size(),))),
         as_json=as_json,
@@ -368,12 +371,19 @@ def tune(
     ordered = sorted(records, key=lambda record: -(getattr(record.scores, metric) or 0.0))
     answer(
         {"best": str(best), "records": [record.to_dict() for record in ordered]},
-        [tables.trials(ordered, title=f"{method} on {read.name}"), "", f"best: {best}"],
+        [tables.trials(_by_name(ordered), title=f"{method} on {read.name}"), "", f"best: {best}"],
         written=[runs.write_records(folder, ordered)],
         remarks=read.assumed,
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _by_name(tried: "Sequence[Record] | Sequence[Tried]") -> list[tuple[str, "Scores"]]:
+    """The scores of settings by what tells them apart."""
+    from poise.methods import told_apart
+
+    return list(zip(told_apart([each.method for each in tried]), (each.scores for each in tried), strict=True))
 
 
 def _beside_a_study(**given: object) -> str:
@@ -410,7 +420,7 @@ def _studied(
         lines.append(f"settings that other processes are trying: {found.running}; this is not the last word")
     lines += ["", f"best: {found.best}" if found.best else "best: not known before the first setting is measured"]
     title = f"{spec} on {read.name}" + (f", the best {SHOWN}" if len(ordered) > SHOWN else "")
-    table: list[Any] = [tables.trials(ordered[:SHOWN], title=title), ""] if ordered else []
+    table: list[Any] = [tables.trials(_by_name(ordered[:SHOWN]), title=title), ""] if ordered else []
     answer(
         {
             "best": None if found.best is None else str(found.best),

@@ -102,7 +102,7 @@ def demo(
         found = shown.comparison
         results[name] = found.to_dict()
         took = f"{len(found.standings)} rows in {time.perf_counter() - begun:.0f} s"
-        table = tables.to_terminal(found.table(), title=title)
+        table = tables.to_terminal(found.rows, title=title)
         said: list[Any] = [table, tables.LEGEND, *shown.notes, "", found.verdict(), "", took]
         answer(None, said, quiet=quiet or as_json)
         with progress_bar("writing the report", quiet=quiet or as_json):
@@ -246,7 +246,7 @@ def audit(
         [
             tables.as_given(found.scores, title=f"{logits.name} as given"),
             "",
-            tables.to_terminal(comparison.table(), title="adjusted"),
+            tables.to_terminal(comparison.rows, title="adjusted"),
             tables.LEGEND,
             "",
             comparison.verdict(),

@@ -7,7 +7,7 @@ one row of the table of reference values in the tests. A package outside adds it
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -39,7 +39,9 @@ __all__ = [
     "parameters",
     "prediction_rebalancing",
     "settings",
+    "short_name",
     "then",
+    "told_apart",
     "traits_of",
 ]
 
@@ -245,3 +247,33 @@ def _entry(name: str) -> Entry:
     if name not in table:
         raise InputError(f"no method is called {name!r}{near(name, table)}; see `poise methods`")
     return table[name]
+
+
+# --- names for narrow columns ----------------------------------------------------------------------------------------
+
+PLAN_WORDS = frozenset(Options.__annotations__) - {"start", "sampler"}
+
+
+def short_name(method: str) -> str:
+    """The method with its own parameters only: options of training become an ellipsis."""
+    try:
+        steps = Spec.parse(method).steps
+    except ValueError:  # "a | b" of a cross-fit, "crt, epoch 3" of the papers' protocol
+        return method
+    return "+".join(_short(step, PLAN_WORDS) for step in steps)
+
+
+def told_apart(methods: Sequence[str]) -> list[str]:
+    """Settings of one method with the parameters in which they differ; what all have alike becomes an ellipsis."""
+    chains = [Spec.parse(method).steps for method in methods]
+    if len(chains) < 2 or len({tuple(step.name for step in steps) for steps in chains}) > 1:
+        return [short_name(method) for method in methods]
+    columns = zip(*(tuple(set(step.params) for step in steps) for steps in chains), strict=True)
+    alike = [{key for key, _ in set.intersection(*stated)} for stated in columns]
+    return ["+".join(map(_short, steps, alike)) for steps in chains]
+
+
+def _short(step: Spec, without: Set[str]) -> str:
+    own = [f"{key}={value}" for key, value in step.params if key not in without]
+    hidden = ["..."] if len(own) < len(step.params) else []
+    return f"{step.name}({','.join([*own, *hidden])})" if step.params else step.name

@@ -5,6 +5,7 @@ stands where there is nothing to measure. Values are rounded to six significant 
 """
 
 import json
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from poise.errors import InputError
 
 __all__ = [
+    "CSV_FIELDS",
+    "GROUPS",
+    "SCORES",
     "Advised",
     "Bins",
     "Change",
@@ -35,6 +39,29 @@ __all__ = [
 SCHEMA = 1
 GROUPS = ("many", "medium", "few")
 PerClass = tuple[float | None, ...]
+# The scores of a row, and what each is called where there is no room for an explanation.
+SCORES = MappingProxyType(
+    {"all": "accuracy", "balanced": "balanced_accuracy", "many": "many", "medium": "medium", "few": "few"}
+)
+CSV_FIELDS = (
+    "method",
+    "role",
+    "selected",
+    *SCORES.values(),
+    "macro_f1",
+    "nll",
+    "ece",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "gain_classes_low",
+    "gain_classes_high",
+    "tied",
+    "recommended",
+    "edges",
+    "loma_variation",
+    "seconds",
+)
 
 
 class Value(BaseModel):
@@ -49,6 +76,11 @@ class Range(Value):
     estimate: float
     low: float | None = None
     high: float | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the interval; None without one."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 class Gain(Range):
@@ -114,6 +146,39 @@ class Row(Value):
     per_class: PerClass = ()
     magnitude: dict[str, PerClass] = {}
     spread: dict[str, PerClass] = {}
+
+    def estimate(self, score: str) -> float | None:
+        """One of its `scores` without the interval; None where there is nothing to measure."""
+        found = self.scores.get(score)
+        return None if found is None else found.estimate
+
+    def flat(self) -> dict[str, Any]:
+        """The row as plain values by name, bounds beside their estimates: a line of a CSV; lists per class left out."""
+        return {
+            "method": self.method,
+            "family": self.family,
+            "role": self.role,
+            "selected": self.selected,
+            **{key: value for score, name in SCORES.items() for key, value in _flat(name, self.scores.get(score))},
+            "macro_f1": self.macro_f1,
+            "nll": self.nll,
+            "ece": self.ece,
+            **dict(_flat("gain", self.gain)),
+            "gain_classes_low": None if self.gain is None else self.gain.classes_low,
+            "gain_classes_high": None if self.gain is None else self.gain.classes_high,
+            "tied": self.tied,
+            "recommended": self.recommended,
+            "transductive": self.transductive,
+            "implied_prior": self.implied_prior,
+            "edges": self.edges,
+            "loma_variation": self.loma_variation,
+            "seconds": self.seconds,
+        }
+
+
+def _flat(name: str, found: Range | None) -> tuple[tuple[str, float | None], ...]:
+    low, high, estimate = (None,) * 3 if found is None else (found.low, found.high, found.estimate)
+    return (name, estimate), (f"{name}_low", low), (f"{name}_high", high)
 
 
 class Point(Value):

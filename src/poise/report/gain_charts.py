@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from poise.report.class_charts import dotted
-from poise.report.contents import Closer, Contents, Gain, Range, Row
+from poise.report.contents import Closer, Contents, Gain, Row
 from poise.report.figure import (
     DASH,
     Figure,
@@ -152,7 +152,7 @@ def gap_lines(contents: Contents) -> tuple[list[dict[str, Any]], list[dict[str, 
 
 def gap_to_oracle(contents: Contents) -> float | None:
     """Balanced accuracy of the oracle above the baseline's; None without an oracle that is above every method."""
-    balanced = [(row, score.estimate) for row in contents.rows if (score := row.scores.get("balanced")) is not None]
+    balanced = [(row, score) for row in contents.rows if (score := row.estimate("balanced")) is not None]
     start = [score for row, score in balanced if row.role == "baseline"]
     if contents.verdict.oracle is None or not start or contents.verdict.oracle <= max(s for _, s in balanced):
         return None
@@ -180,18 +180,12 @@ def gain_table(contents: Contents, rows: Sequence[Row]) -> Table:
 # Many against few.
 
 
-def estimate(score: Range | None) -> float | None:
-    """The estimate of a score that may be missing."""
-    return None if score is None else score.estimate
-
-
 def tradeoff(contents: Contents) -> Figure | None:
     """Recall of the few against recall of the many: all methods, their front, and curves of some heads."""
     placed = [
         (row, many, few)
         for row in contents.rows
-        if (many := estimate(row.scores.get("many"))) is not None
-        and (few := estimate(row.scores.get("few"))) is not None
+        if (many := row.estimate("many")) is not None and (few := row.estimate("few")) is not None
     ]
     if not placed:
         return None

@@ -8,7 +8,7 @@ import re
 import unicodedata
 
 from poise.report.contents import Contents, Gain, Row
-from poise.report.words import half_width, lines, one_line
+from poise.report.words import lines, one_line
 from poise.wording import percent, signed
 
 __all__ = ["to_latex"]
@@ -78,8 +78,7 @@ def _label(title: str) -> str:
 
 
 def _line(row: Row) -> str:
-    scores = {name: None if found is None else found.estimate for name, found in row.scores.items()}
-    numbers = [_minus(percent(scores.get(name))) for name in COLUMNS]
+    numbers = [_minus(percent(row.estimate(name))) for name in COLUMNS]
     if row.tied:
         numbers[-1] = rf"\textbf{{{numbers[-1]}}}"
     star = r"$^\star$" if row.recommended else ""
@@ -94,8 +93,8 @@ def _minus(number: str) -> str:
 def _gain(gain: Gain | None) -> str:
     if gain is None:
         return "--"
-    half = half_width(gain)
-    return f"${signed(gain.estimate)}" + ("$" if half is None else rf" \pm {100 * half:.1f}$")
+    half = "" if gain.half_width is None else rf" \pm {percent(gain.half_width)}"
+    return f"${signed(gain.estimate)}{half}$"
 
 
 def _caption(contents: Contents) -> str:

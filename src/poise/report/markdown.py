@@ -7,8 +7,8 @@ pipe there has a backslash, which tables take away. Everything else that is not 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from poise.report.contents import Change, Contents, Row
-from poise.report.words import closer, half_width, lines, one_line, recommended
+from poise.report.contents import GROUPS, Change, Contents, Row
+from poise.report.words import closer, lines, one_line, recommended, with_half_width
 from poise.wording import percent, signed
 
 __all__ = ["cell", "to_markdown"]
@@ -85,15 +85,12 @@ def _methods(contents: Contents) -> Iterator[str]:
 
 
 def _numbers(row: Row, stated: float | None) -> list[str]:
-    scores = {name: None if found is None else found.estimate for name, found in row.scores.items()}
-    half = None if row.gain is None else half_width(row.gain)
-    gain = "-" if row.gain is None else signed(row.gain.estimate) + ("" if half is None else f" ±{100 * half:.1f}")
     return [
-        percent(scores.get("all")),
-        percent(scores.get("balanced")),
+        percent(row.estimate("all")),
+        percent(row.estimate("balanced")),
         percent(stated),
-        *(percent(scores.get(group)) for group in ("many", "medium", "few")),
-        gain,
+        *(percent(row.estimate(group)) for group in GROUPS),
+        with_half_width(row.gain),
         percent(row.macro_f1),
         percent(row.ece),
     ]

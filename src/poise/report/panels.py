@@ -21,7 +21,7 @@ from poise.report.canvas import (
     with_looks,
 )
 from poise.report.contents import GROUPS, Bins, Contents, Path, Row
-from poise.report.words import baseline, closer, compared, half_width, lines, pareto, shortened
+from poise.report.words import baseline, closer, compared, lines, pareto, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def gains(contents: Contents) -> "Figure | None":
     axes = figure.subplots()
     for place, row in enumerate(rows):
         assert row.gain is not None
-        estimate, half = 100 * row.gain.estimate, 100 * (half_width(row.gain) or 0.0)
+        estimate, half = 100 * row.gain.estimate, 100 * (row.gain.half_width or 0.0)
         wide = [100 * row.gain.classes_low, 100 * row.gain.classes_high]
         color = BLUE if row.recommended else GRAY
         filled = row.recommended or bool(row.tied)
@@ -116,8 +116,8 @@ def tradeoff(contents: Contents) -> "Figure | None":
 
 
 def _many_few(row: Row) -> tuple[float, float] | None:
-    many, few = row.scores.get("many"), row.scores.get("few")
-    return None if many is None or few is None else (many.estimate, few.estimate)
+    many, few = row.estimate("many"), row.estimate("few")
+    return None if many is None or few is None else (many, few)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -11,47 +11,17 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from poise.report.contents import Contents, Range, Row
+from poise.report.contents import Contents, Row
 
 __all__ = ["classes_csv", "formulas", "methods_csv"]
 
 # Those of full width are taken for the others by some.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-SCORES = {"all": "accuracy", "balanced": "balanced_accuracy", "many": "many", "medium": "medium", "few": "few"}
 
 
 def methods_csv(contents: Contents, *, spreadsheet: bool = False) -> str:
     """A line per row: its text, how its settings were chosen, scores and gain with intervals; empty where unknown."""
-    return _csv([_method(row) for row in contents.rows], spreadsheet)
-
-
-def _method(row: Row) -> dict[str, Any]:
-    gain = row.gain
-    return {
-        "method": row.method,
-        "family": row.family,
-        "role": row.role,
-        "selected": row.selected,
-        **{key: value for score, name in SCORES.items() for key, value in _range(name, row.scores.get(score)).items()},
-        "macro_f1": row.macro_f1,
-        "nll": row.nll,
-        "ece": row.ece,
-        **_range("gain", gain),
-        "gain_classes_low": None if gain is None else gain.classes_low,
-        "gain_classes_high": None if gain is None else gain.classes_high,
-        "tied": row.tied,
-        "recommended": row.recommended,
-        "transductive": row.transductive,
-        "implied_prior": row.implied_prior,
-        "edges": row.edges,
-        "loma_variation": row.loma_variation,
-        "seconds": row.seconds,
-    }
-
-
-def _range(name: str, found: Range | None) -> dict[str, float | None]:
-    low, high, estimate = (None,) * 3 if found is None else (found.low, found.high, found.estimate)
-    return {name: estimate, f"{name}_low": low, f"{name}_high": high}
+    return _csv([row.flat() for row in contents.rows], spreadsheet)
 
 
 def classes_csv(contents: Contents, *, spreadsheet: bool = False) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rich.text import Text
 
 from poise.report.contents import Closer, Contents, Gain, Row
+from poise.wording import percent, signed
 
 __all__ = [
     "Line",
@@ -13,12 +14,12 @@ __all__ = [
     "closer",
     "compared",
     "finite_ratio",
-    "half_width",
     "lines",
     "one_line",
     "pareto",
     "recommended",
     "shortened",
+    "with_half_width",
 ]
 
 # Control characters become their pictures (a line feed reads ␊), so that no name breaks a line, moves the cursor of a
@@ -44,9 +45,11 @@ def shortened(text: str, cells: int) -> str:
     return shown.plain
 
 
-def half_width(gain: Gain) -> float | None:
-    """Half the width of the interval over images, which lies symmetrically about the gain; None without one."""
-    return None if gain.low is None or gain.high is None else (gain.high - gain.low) / 2
+def with_half_width(gain: Gain | None) -> str:
+    """A gain in points; of its interval over images, which lies symmetrically about it, half the width says all."""
+    if gain is None:
+        return "-"
+    return signed(gain.estimate) + ("" if gain.half_width is None else f" ±{percent(gain.half_width)}")
 
 
 class Line(NamedTuple):
@@ -62,13 +65,9 @@ def lines(rows: Sequence[Row]) -> list[Line]:
     contenders = [row for row in rows if row.role != "recipe"]
     families = {row.family for row in contenders}
     shown = [*contenders, *(row for family, row in recipes.items() if family not in families)]
-    stated = {family: _balanced(row) for family, row in recipes.items()}
-    return [Line(row, stated.get(row.family)) for row in sorted(shown, key=lambda row: -(_balanced(row) or 0.0))]
-
-
-def _balanced(row: Row) -> float | None:
-    found = row.scores.get("balanced")
-    return None if found is None else found.estimate
+    stated = {family: row.estimate("balanced") for family, row in recipes.items()}
+    ordered = sorted(shown, key=lambda row: -(row.estimate("balanced") or 0.0))
+    return [Line(row, stated.get(row.family)) for row in ordered]
 
 
 def baseline(contents: Contents) -> Row | None:
