@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poise.audit import audit
-from poise.closer import group_means, look, pulls, scored
+from poise.closer import SHIFTS, group_means, look, pulls, scored
 from poise.comparison import Scorer, Tried
 from poise.deployment import deploy
 from poise.diagnosis import contents_of, contents_of_model
@@ -16,9 +16,9 @@ from poise.experiment import measure
 from poise.methods import build
 from poise.metrics import evaluate_head, gradient_balance
 from poise.operating import coverage_accuracy
-from poise.paths import over_epochs, over_strengths, traces
+from poise.paths import over_epochs, over_settings, over_strengths
 from poise.protocols import compare
-from poise.report.contents import Contents, read
+from poise.report.contents import Contents, Point, read
 from poise.samples import Samples
 from poise.spec import Spec
 from poise.statistics import plain_intervals
@@ -62,46 +62,54 @@ def contents(compared) -> Contents:
 def test_rows_scored_by_two_heads_are_looked_at_as_if_by_one() -> None:
     order = torch.randperm(len(TEST), generator=torch.Generator().manual_seed(3))
     halves = [Scorer(HEAD, order[:31]), Scorer(HEAD, order[31:])]
-    whole, parts = (look(scored(by, TEST), TEST.counts) for by in ([Scorer(HEAD, None)], halves))
-    assert torch.equal(whole.wrong, parts.wrong)
-    assert torch.allclose(whole.curve.accuracy, parts.curve.accuracy)
-    assert all(torch.equal(a.recall, b.recall) for a, b in zip(whole.traded, parts.traded, strict=True))
+    whole, parts = (look(0, scored(by, TEST), TEST.counts) for by in ([Scorer(HEAD, None)], halves))
+    assert whole.confusions == parts.confusions
+    assert whole.coverage.accuracy == pytest.approx(parts.coverage.accuracy)
+    assert whole.tradeoff == parts.tradeoff
+    assert len(whole.tradeoff) == len(SHIFTS)
 
 
 def test_confusions_are_the_most_frequent_mistakes() -> None:
     logits = torch.eye(3)[torch.tensor([1, 1, 2, 0, 0, 2])]
-    seen = look([(logits, torch.tensor([0, 0, 0, 0, 1, 2]))], ClassCounts(torch.tensor([200, 50, 5])))
-    assert seen.wrong.tolist() == [[0, 1, 2], [0, 2, 1], [1, 0, 1]]
+    seen = look(4, [(logits, torch.tensor([0, 0, 0, 0, 1, 2]))], ClassCounts(torch.tensor([200, 50, 5])))
+    assert seen.row == 4
+    assert [(each.true, each.answered, each.rows) for each in seen.confusions] == [(0, 1, 2), (0, 2, 1), (1, 0, 1)]
+    assert [each.share for each in seen.confusions] == [0.5, 0.25, 1.0]
 
 
 def test_the_groups_add_up_to_all_and_an_empty_group_is_none() -> None:
     only_many = rows_of(4, (9, 0, 0))
-    seen = look(scored([Scorer(HEAD, None)], only_many), only_many.counts)
-    assert seen.bins["few"] is None
-    assert torch.equal(seen.bins["all"].size, seen.bins["many"].size)
-    assert float(seen.bins["all"].size.sum()) == 9
+    seen = look(0, scored([Scorer(HEAD, None)], only_many), only_many.counts)
+    assert seen.reliability["few"] is None
+    assert seen.reliability["all"] == seen.reliability["many"]
+    assert sum(seen.reliability["all"].rows) == 9
 
 
 def test_trading_by_a_shift_is_logit_adjustment() -> None:
-    seen = look(scored([Scorer(HEAD, None)], TEST), TEST.counts, shifts=(-0.5, 0.0, 1.0))
-    for shift, recall in seen.traded:
-        adjusted = build("logit_adjustment", tau=shift)(problem())
-        assert recall.tolist() == pytest.approx(evaluate_head(adjusted, TEST).per_class)
+    seen = look(0, scored([Scorer(HEAD, None)], TEST), TEST.counts, shifts=(-0.5, 0.0, 1.0))
+    assert [point.value for point in seen.tradeoff] == [-0.5, 0.0, 1.0]
+    for point in seen.tradeoff:
+        adjusted = build("logit_adjustment", tau=point.value)(problem())
+        wanted = Point.of(point.value, evaluate_head(adjusted, TEST))  # three classes, each a group of its own
+        assert point.model_dump() == pytest.approx(wanted.model_dump())
 
 
 def test_the_curve_is_that_of_the_logits() -> None:
-    seen = look(scored([Scorer(HEAD, None)], TEST), TEST.counts).curve
+    seen = look(0, scored([Scorer(HEAD, None)], TEST), TEST.counts).coverage
     wanted = coverage_accuracy(HEAD(TEST.x[0]), TEST.y, TEST.counts)
-    assert torch.allclose(seen.coverage, wanted.coverage)
-    assert torch.allclose(seen.balanced_accuracy, wanted.balanced_accuracy)
+    assert (seen.coverage[0], len(seen.coverage)) == (1.0, 60)
+    for share, accuracy, balanced in zip(seen.coverage, seen.accuracy, seen.balanced, strict=True):
+        [at] = torch.isclose(wanted.coverage, torch.tensor(share, dtype=torch.float64)).nonzero().flatten().tolist()
+        assert accuracy == pytest.approx(float(wanted.accuracy[at]))
+        assert balanced == pytest.approx(float(wanted.balanced_accuracy[at]))
 
 
 def test_gradients_are_those_of_the_training_rows() -> None:
     train = problem().train
     wanted = gradient_balance(HEAD(train.x[0]), train.y)
-    found = pulls(HEAD, train)
-    assert torch.allclose(found.pull, wanted.positive)
-    assert torch.allclose(found.push, wanted.negative)
+    pull, push = pulls(HEAD, train)
+    assert pull == pytest.approx(wanted.positive.tolist())
+    assert push == pytest.approx(wanted.negative.tolist())
 
 
 def test_means_leave_out_classes_without_rows() -> None:
@@ -149,27 +157,28 @@ def test_values_that_do_not_fit_are_refused() -> None:
 # --- paths ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_trace_is_the_row_of_the_grid_that_holds_the_chosen_setting() -> None:
+def test_a_path_is_the_row_of_the_grid_that_holds_the_chosen_setting() -> None:
     scores = evaluate_head(HEAD, TEST)
     grid = [Spec("crt", lr=lr, weight_decay=decay) for lr in (0.1, 1.0, 10.0) for decay in (0.0, 1e-3)]
     tried = {Spec("crt"): tuple(Tried(spec, scores) for spec in grid)}
-    [found] = traces(tried, {Spec("crt"): Spec("crt", lr=1.0, weight_decay=1e-3)})
-    assert (found.parameter, found.values, found.selected) == ("lr", (0.1, 1.0, 10.0), 1.0)
+    [found] = over_settings(tried, {Spec("crt"): Spec("crt", lr=1.0, weight_decay=1e-3)})
+    assert (found.family, found.parameter, found.rows, found.selected) == ("crt", "lr", "selection", 1.0)
+    assert found.points == tuple(Point.of(value, scores) for value in (0.1, 1.0, 10.0))
 
 
 def test_the_last_epoch_of_a_path_is_the_head_itself() -> None:
     spec = Spec("crt", epochs=3, lr=0.5)
     found = over_epochs(spec, problem(), TEST)
-    assert found is not None
-    assert found.values == (0.0, 1.0, 2.0, 3.0)
+    assert len(found) == 1 + 3
     head = build("crt", epochs=3, lr=0.5)(problem())
-    assert found.scores[-1] == measure(head, TEST).scores
-    assert over_epochs(Spec("tau_norm"), problem(), TEST) is None
+    assert found[-1] == measure(head, TEST).scores
+    assert over_epochs(Spec("tau_norm"), problem(), TEST) == ()
 
 
 def test_a_path_of_strengths_holds_the_scores_of_its_settings() -> None:
     found = over_strengths(Spec("tau_norm"), "tau", (0.0, 0.5), problem(), TEST)
-    assert found.scores[1] == measure(build("tau_norm", tau=0.5)(problem()), TEST).scores
+    assert [dict(each.spec.params)["tau"] for each in found] == [0.0, 0.5]
+    assert found[1].scores == measure(build("tau_norm", tau=0.5)(problem()), TEST).scores
 
 
 # --- contents ---------------------------------------------------------------------------------------------------------
@@ -247,8 +256,10 @@ def test_every_protocol_has_contents(selection: str) -> None:
 
 def test_logits_alone_have_contents_without_weights() -> None:
     found = audit(HEAD(TEST.x[0]), TEST.y, TEST.counts, budget=3)
-    made = contents_of(found.comparison, found.rows, title="t", more_traces=found.traces)
-    assert [path.rows for path in made.paths] == ["test"]
+    made = contents_of(found.comparison, found.rows, title="t", more_paths=[found.shown_path()])
+    assert [(path.family, path.parameter, path.rows) for path in made.paths] == [("logit_adjustment", "tau", "test")]
+    given = [point for point in made.paths[0].points if point.value == 0]
+    assert given == [Point.of(0, found.scores)]
     assert all(closer.norms == closer.pull == () for closer in made.closer)
 
 

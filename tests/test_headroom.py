@@ -1,6 +1,5 @@
 """Oracle heads, learning curves and advice: identities, constructed truth, and what is refused."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -21,6 +20,7 @@ from poise.headroom import (
 )
 from poise.methods import build
 from poise.metrics import evaluate, evaluate_head
+from poise.report.contents import Size
 from poise.testing import world
 from poise.types import ClassCounts, Features, Head, Problem
 
@@ -173,32 +173,38 @@ def test_a_curve_starts_without_extra_rows_and_ends_at_the_oracle() -> None:
     problem = world(held_out=20)
     labelled = labelled_rows(problem)
     curve = learning_curve(problem, labelled, sizes=(0, 3, 10), seed=1)
-    assert curve.sizes == (0, 3, 10)
+    assert [size.value for size in curve] == [0, 3, 10]
     base = enlarged_head(problem, labelled, torch.empty(0, dtype=torch.int64), 1)
-    assert curve.scores[0].per_class == evaluate_head(base, labelled).per_class
-    assert curve.scores[-1].per_class == oracle_scores(problem, labelled, 1).per_class
+    assert curve[0] == Size.of(0, evaluate_head(base, labelled))
+    assert curve[-1] == Size.of(10, oracle_scores(problem, labelled, 1))
     assert curve == learning_curve(problem, labelled, sizes=(0, 3, 10), seed=1)
 
 
 def test_a_curve_rises_for_the_group_that_lacks_rows() -> None:
     problem, labelled = displaced(rows=120)
     curve = learning_curve(problem, labelled)
-    assert curve.sizes == (0, 5, 10, 20)  # 30 of each class in a half
-    assert curve.scores[0].few < 0.2
-    assert curve.scores[-1].few > 0.95
-    assert curve.scores[0].many > 0.95
-    assert curve.scores[-1].many > 0.95
+    assert [size.value for size in curve] == [0, 5, 10, 20]  # 30 of each class in a half
+    assert curve[0].few < 0.2
+    assert curve[-1].few > 0.95
+    assert curve[0].many > 0.95
+    assert curve[-1].many > 0.95
 
 
 def test_without_labelled_rows_unseen_training_rows_give_the_curve_by_size() -> None:
     problem, _ = displaced(wrong=False, rows=50)
     train = replace(problem.train, seen_by_backbone=False)
     curve = learning_curve(Problem(train), seed=2)
-    assert curve.sizes == (5, 10, 20)
-    assert curve.scores[-1].rows == len(train)
-    assert curve.scores[-1].balanced_accuracy > 0.95
+    assert [size.value for size in curve] == [5, 10, 20]
+    assert curve[-1].balanced > 0.95
     (rest, scored), _ = halves(train.y, 2)
     assert len(rest) == len(scored)
+    # Every row is scored once, by a head that was trained with 20 rows per class of the other half.
+    counts, logits = torch.full((len(train.counts),), 20), torch.zeros(len(train), len(train.counts))
+    for rest, scored in halves(train.y, 2):
+        drawn = train.take(rest[draws(train.y, rest, 2) < 20])
+        few = Features(drawn.x[0], drawn.y, ClassCounts(counts), seen_by_backbone=False)
+        logits[scored] = recipe(len(few))(Problem(few), 2)(train.x[0, scored])
+    assert curve[-1] == Size.of(20, evaluate(logits, train.y, train.counts))
 
 
 @pytest.mark.parametrize(
@@ -264,20 +270,18 @@ def test_advice_names_the_one_class_that_more_rows_help() -> None:
     problem, labelled = displaced()
     named = replace(labelled, class_names=("ant", "bee", "cat", "dog"))
     found = advice(problem, named, best=problem.head)
-    assert found.chosen == (3,)
-    assert found.table[0].name == "dog"
-    assert found.table[0].train_rows == 3
-    assert found.table[0].rows == 60
-    assert found.table[0].recall < 0.2
-    assert found.table[0].gain > 0.7
+    told = found.told
+    assert (told.chosen, told.label[0], told.rows) == ((3,), 3, 20)
+    assert told.gain[0] > 0.7
+    assert list(told.gain) == sorted(told.gain, reverse=True)
+    assert told.head_gain == (0.0,) * 4
     assert found.gain.estimate == pytest.approx(found.own_gain / 4, abs=0.01)  # the others have nothing to lose or gain
     assert found.head_gain == 0.0  # the best head is stage 1 itself
-    assert found.sentence == (
+    assert told.sentence == (
         f"20 more labelled rows for class dog gain more than any head: {100 * found.gain.estimate:+.1f} points of "
         f"balanced accuracy against +0.0; the recall of such classes themselves gains {100 * found.own_gain:+.1f}."
     )
     assert found == advice(problem, named, best=problem.head)
-    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["chosen"] == [3]
 
 
 def test_advice_says_so_where_the_best_head_gains_more() -> None:
@@ -285,9 +289,9 @@ def test_advice_says_so_where_the_best_head_gains_more() -> None:
     best = oracle_head(problem, labelled)
     ignorant = replace(problem, head=Head(torch.zeros(4, 6), torch.zeros(4)))  # one class for every row
     found = advice(ignorant, labelled, best=best)
-    assert found.chosen == (3,)
+    assert found.told.chosen == (3,)
     assert found.head_gain > 0.7
-    assert found.sentence.startswith("The best head gains more than 20 more labelled rows for class 3: +")
+    assert found.told.sentence.startswith("The best head gains more than 20 more labelled rows for class 3: +")
 
 
 def test_advice_calls_a_tie_a_tie() -> None:
@@ -295,16 +299,16 @@ def test_advice_calls_a_tie_a_tie() -> None:
     learnt = oracle_head(problem, labelled)
     found = advice(problem, labelled, best=learnt)
     assert found.gain.low <= found.head_gain <= found.gain.high
-    assert " gain about as much as the best head: " in found.sentence
+    assert " gain about as much as the best head: " in found.told.sentence
 
 
 def test_where_nothing_is_missing_no_class_is_advised() -> None:
     problem, labelled = displaced(wrong=False)
     found = advice(problem, labelled)
-    assert found.chosen == ()
+    assert found.told.chosen == ()
     assert found.gain is None
     assert found.own_gain is None
-    assert found.sentence == (
+    assert found.told.sentence == (
         "No class clearly gains from 20 more labelled rows: the largest estimate is +0.0 points of recall for 0, with "
         "a standard error of 0.0."
     )
@@ -313,8 +317,8 @@ def test_where_nothing_is_missing_no_class_is_advised() -> None:
 def test_with_too_few_labelled_rows_advice_says_what_is_missing() -> None:
     problem, labelled = displaced(labelled=39)
     found = advice(problem, labelled)
-    assert (found.table, found.chosen, found.gain, found.head_gain) == ((), (), None, None)
-    assert found.sentence == (
+    assert (found.told.label, found.told.chosen, found.gain, found.head_gain) == ((), (), None, None)
+    assert found.told.sentence == (
         "Whether 20 more labelled rows of a class would help cannot be told: that takes 40 labelled rows of the class "
         "that neither backbone nor head was trained on, and no class has more than 39."
     )
@@ -323,8 +327,8 @@ def test_with_too_few_labelled_rows_advice_says_what_is_missing() -> None:
 def test_classes_with_too_few_labelled_rows_are_not_judged_and_counted() -> None:
     problem, labelled = displaced(labelled=40)
     found = advice(problem, labelled.take(torch.arange(10, 160)))
-    assert sorted(row.label for row in found.table) == [1, 2, 3]
-    assert found.sentence.endswith(" Not judged: 1 of 4 classes, with fewer than 40 labelled rows.")
+    assert sorted(found.told.label) == [1, 2, 3]
+    assert found.told.sentence.endswith(" Not judged: 1 of 4 classes, with fewer than 40 labelled rows.")
 
 
 @pytest.mark.parametrize("name", ["rows", "most"])

@@ -66,11 +66,11 @@ def test_a_protocol_of_nothing_is_an_error() -> None:
 
 def test_the_curve_is_a_line_per_size_and_the_advice_comes_last() -> None:
     problem, test = study()
-    curve, advised = learning_curve(problem, test, sizes=(0, 5)), advice(problem, test, rows=5)
+    curve, advised = learning_curve(problem, test, sizes=(0, 5)), advice(problem, test, rows=5).told
     lines = headroom_lines(curve, advised)
     assert len(lines) == 4
-    for line, size, scores in zip(lines[1:3], curve.sizes, curve.scores, strict=True):
-        assert line.split()[:2] == [str(size), f"{100 * scores.balanced_accuracy:.1f}"]
+    for line, size in zip(lines[1:3], curve, strict=True):
+        assert line.split()[:2] == [f"{size.value:.0f}", f"{100 * size.balanced:.1f}"]
         assert line.count("/") == 2
     assert lines[-1] == advised.sentence
     assert headroom_lines(learning_curve(problem, test, sizes=(0,)), advised) == [advised.sentence]

@@ -1,7 +1,7 @@
 """Which classes would gain most from more labelled rows, and whether that is more than a better head gives."""
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,65 +9,36 @@ from torch import Tensor
 from poise.checks import is_whole
 from poise.errors import InputError
 from poise.headroom import checked, draws, enlarged_head, halves
+from poise.report.contents import Advised
 from poise.statistics import Interval, paired_difference, recalls
 from poise.types import Features, Head, Problem
 from poise.wording import percent, signed, some
 
-__all__ = ["Advice", "ClassGain", "advice"]
+__all__ = ["Advice", "advice"]
 
 MOST = 12
 NAMED = 12
 DOUBT = 1.645  # standard errors that an estimate must stand above zero: one chance in twenty
 
 
-class ClassGain(NamedTuple):
-    """One class: what more rows of every class, and what the best head, add to its recall.
+class Advice(NamedTuple):
+    """What more labelled rows for some classes would give.
 
-    `train_rows`: its training rows; `rows`: its labelled rows, all scored. As fractions: `recall` of the re-trained
-    head without more rows; `gain`, what more rows add to it, shrunk towards the mean of all classes by how much of the
-    differences is noise; `error`, its standard error then; `head_gain`, what the best head adds to the stage-1 head.
+    `told` is what a report says: the classes that could be judged, by falling gain; `chosen`, the labels worth most,
+    none if no gain stands above the noise; all of it in words. Of a class, `gain` is what more rows of every class add
+    to the recall of a re-trained head, shrunk towards the mean of all classes by how much of the differences is noise;
+    `error`, its standard error then; `head_gain`, what the best head adds to the stage-1 head.
+
+    `gain`: balanced accuracy that more rows of the chosen classes add to a re-trained head, with its interval over
+    images, and `own_gain` what they add to the recall of these classes themselves (the rest of it is paid by the
+    others); None if none is chosen. `head_gain`: what the best head adds to stage 1 on the same rows; None if no class
+    could be judged. All are fractions.
     """
 
-    label: int
-    name: str
-    train_rows: int
-    rows: int
-    recall: float
-    gain: float
-    error: float
-    head_gain: float
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What `rows` more labelled rows for some classes would give.
-
-    `table`: the classes that could be judged, by falling gain. `chosen`: the labels worth most, none if no gain stands
-    above the noise. `gain`: balanced accuracy that `rows` more rows of the chosen classes add to a re-trained head,
-    with its interval over images, and `own_gain` what they add to the recall of these classes themselves (the rest of
-    it is paid by the others); None if none is chosen. `head_gain`: what the best head adds to stage 1 on the same
-    rows; None if no class could be judged. `sentence`: all of it in words.
-    """
-
-    rows: int
-    table: tuple[ClassGain, ...]
-    chosen: tuple[int, ...]
+    told: Advised
     gain: Interval | None
     own_gain: float | None
     head_gain: float | None
-    sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON types."""
-        return {
-            "rows": self.rows,
-            "table": [row._asdict() for row in self.table],
-            "chosen": list(self.chosen),
-            "gain": None if self.gain is None else self.gain._asdict(),
-            "own_gain": self.own_gain,
-            "head_gain": self.head_gain,
-            "sentence": self.sentence,
-        }
 
 
 def advice(
@@ -85,7 +56,7 @@ def advice(
     half gives the additional rows and the other is scored, in turn. `best` is the best head that there is, to compare
     with; by default the head of the same recipe without more rows.
 
-    A class is chosen if its gain (see `ClassGain`) stands clearly above zero. What the chosen classes gain together is
+    A class is chosen if its gain (see `Advice`) stands clearly above zero. What the chosen classes gain together is
     measured apart: classes are chosen on one half, and heads trained with rows of that half for these classes alone are
     scored on the other, so that luck in choosing is not counted as gain. Rows of some classes alone take recall from
     the others: on the shipped sets 20 rows each for 12 classes add 17 to 35 points to these and -0.3 to 1.2 in all.
@@ -100,14 +71,25 @@ def advice(
     n = torch.bincount(labelled.y.cpu(), minlength=len(labelled.counts))
     judged = n >= 2 * rows
     if not judged.any():
-        return Advice(rows, (), (), None, None, None, _missing(rows, int(n.max())))
+        told = Advised(
+            sentence=_missing(rows, int(n.max())), rows=rows, label=(), gain=(), error=(), head_gain=(), chosen=()
+        )
+        return Advice(told, None, None, None)
     trial = _Trial.run(problem, labelled, best, rows, most, judged, seed)
-    table = _table(problem, labelled, trial, judged)
-    chosen = tuple(_clear(trial.effect(judged), most))
-    if not chosen:
-        return Advice(rows, table, (), None, None, trial.head_gain, _nothing(rows, table, judged))
-    told = _verdict(rows, table, chosen, trial) + _unjudged(rows, judged)
-    return Advice(rows, table, chosen, trial.gain, trial.own_gain, trial.head_gain, told)
+    effect, names = trial.effect(judged).sorted(), labelled.class_names or problem.train.names
+    chosen = tuple(_clear(effect, most))
+    sentence = _verdict(rows, [names[k] for k in chosen], trial) if chosen else _nothing(rows, effect, names)
+    changed = trial.best - trial.stage1
+    told = Advised(
+        sentence=sentence + _unjudged(rows, judged),
+        rows=rows,
+        label=tuple(effect.labels.tolist()),
+        gain=tuple(effect.gain.tolist()),
+        error=tuple(effect.error.tolist()),
+        head_gain=tuple(float(changed[trial.y == k].mean()) for k in effect.labels.tolist()),
+        chosen=chosen,
+    )
+    return Advice(told, *((trial.gain, trial.own_gain) if chosen else (None, None)), trial.head_gain)
 
 
 class _Effect(NamedTuple):
@@ -116,6 +98,11 @@ class _Effect(NamedTuple):
     labels: Tensor
     gain: Tensor
     error: Tensor
+
+    def sorted(self) -> "_Effect":
+        """The largest gain first."""
+        order = self.gain.argsort(descending=True, stable=True)
+        return _Effect(*(column[order] for column in self))
 
 
 def shrunk(change: Tensor, y: Tensor, labels: Tensor) -> _Effect:
@@ -144,9 +131,8 @@ def shrunk(change: Tensor, y: Tensor, labels: Tensor) -> _Effect:
 
 def _clear(effect: _Effect, most: int) -> list[int]:
     """Labels of the largest gains, among those that stand above the noise."""
-    order = effect.gain.argsort(descending=True, stable=True).tolist()
-    clear = (effect.gain > DOUBT * effect.error).tolist()
-    return [int(effect.labels[i]) for i in order if clear[i]][:most]
+    ordered = effect.sorted()
+    return [int(label) for label in ordered.labels[ordered.gain > DOUBT * ordered.error][:most]]
 
 
 class _Trial(NamedTuple):
@@ -199,27 +185,6 @@ class _Trial(NamedTuple):
         return paired_difference(self.best, self.stage1, self.y, rounds=100).estimate
 
 
-def _table(problem: Problem, labelled: Features, trial: _Trial, judged: Tensor) -> tuple[ClassGain, ...]:
-    effect = trial.effect(judged)
-    names = labelled.class_names or problem.train.names
-    rows = []
-    for k, gain, error in zip(*(column.tolist() for column in effect), strict=True):
-        own = trial.y == k
-        rows.append(
-            ClassGain(
-                label=k,
-                name=names[k],
-                train_rows=int(problem.train.counts.n[k]),
-                rows=int(own.sum()),
-                recall=float(trial.plain[own].mean()),
-                gain=gain,
-                error=error,
-                head_gain=float((trial.best - trial.stage1)[own].mean()),
-            )
-        )
-    return tuple(sorted(rows, key=lambda row: -row.gain))
-
-
 def _missing(rows: int, most: int) -> str:
     return (
         f"Whether {rows} more labelled rows of a class would help cannot be told: that takes {2 * rows} labelled rows "
@@ -227,11 +192,12 @@ def _missing(rows: int, most: int) -> str:
     )
 
 
-def _nothing(rows: int, table: tuple[ClassGain, ...], judged: Tensor) -> str:
-    top = table[0]
+def _nothing(rows: int, effect: _Effect, names: Sequence[str]) -> str:
+    """`effect` is sorted."""
+    top, gain, error = (column[0].item() for column in effect)
     return (
-        f"No class clearly gains from {rows} more labelled rows: the largest estimate is {signed(top.gain)} points "
-        f"of recall for {top.name}, with a standard error of {percent(top.error)}.{_unjudged(rows, judged)}"
+        f"No class clearly gains from {rows} more labelled rows: the largest estimate is {signed(gain)} points of "
+        f"recall for {names[int(top)]}, with a standard error of {percent(error)}."
     )
 
 
@@ -240,9 +206,8 @@ def _unjudged(rows: int, judged: Tensor) -> str:
     return f" Not judged: {out} of {len(judged)} classes, with fewer than {2 * rows} labelled rows." if out else ""
 
 
-def _verdict(rows: int, table: tuple[ClassGain, ...], chosen: tuple[int, ...], trial: _Trial) -> str:
-    names = {row.label: row.name for row in table}
-    listed = some([names[k] for k in chosen], NAMED)
+def _verdict(rows: int, chosen: Sequence[str], trial: _Trial) -> str:
+    listed = some(chosen, NAMED)
     which = f"class {listed}" if len(chosen) == 1 else f"each of these {len(chosen)} classes ({listed})"
     told = f"{rows} more labelled rows for {which}"
     gain, head = signed(trial.gain.estimate), signed(trial.head_gain)

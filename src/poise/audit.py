@@ -11,44 +11,49 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.comparison import Comparison
+from poise.comparison import Comparison, Tried
 from poise.experiment import measure
 from poise.grids import BUDGET, default_grid
-from poise.paths import Trace, over_strengths
+from poise.paths import over_strengths, path
 from poise.priors import Sweep, prior_sweep
 from poise.protocols import compare
+from poise.report.contents import Path
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Head, Problem, Scores
 
 __all__ = ["ADJUSTMENTS", "Audit", "audit", "logit_problem"]
 
 ADJUSTMENTS = (Spec("logit_adjustment"), Spec("rebalance"), Spec("temperature"))
+STRENGTH = "tau"  # of the first
 
 
 class Audit(NamedTuple):
-    """The rows, the scores as given, the comparison, how scores change along one-scalar paths, and with the prior.
+    """The rows, the scores as given, the comparison, how scores change along a one-scalar path, and with the prior.
 
-    `sweep` is the accuracy expected under deployment priors ~ train^a, for logits meant for the training prior. A trace
-    reads the evaluated rows and is for looking at: picking its best point would be selection on the test split.
+    `adjusted` are the rows' scores at every strength of logit adjustment, which read the evaluated rows and are for
+    looking at: picking the best would be selection on the test split. `sweep` is the accuracy expected under deployment
+    priors ~ train^a, for logits meant for the training prior.
     """
 
     rows: Features
     scores: Scores
     comparison: Comparison
-    traces: tuple[Trace, ...]
+    adjusted: tuple[Tried, ...]
     sweep: Sweep
 
     @property
     def paths(self) -> dict[str, list[dict[str, Any]]]:
-        """The traces as plain JSON types: points by family."""
+        """The scores at every strength as plain JSON types: points by family."""
         names = ("accuracy", "balanced_accuracy", "many", "medium", "few", "ece", "nll")
-        return {
-            str(trace.family): [
-                {"method": str(trace.spec(value)), **{name: getattr(found, name) for name in names}}
-                for value, found in zip(trace.values, trace.scores, strict=True)
-            ]
-            for trace in self.traces
-        }
+        points = [
+            {"method": str(each.spec), **{name: getattr(each.scores, name) for name in names}} for each in self.adjusted
+        ]
+        return {str(ADJUSTMENTS[0]): points}
+
+    def shown_path(self) -> Path:
+        """The same as a report shows it."""
+        along = ((dict(each.spec.params)[STRENGTH], each.scores) for each in self.adjusted)
+        return path(ADJUSTMENTS[0], STRENGTH, along, rows="test", selected=None)
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain JSON types."""
@@ -100,11 +105,7 @@ def audit(
         budget=budget,
         data=data,
     )
-    traces = (over_strengths(ADJUSTMENTS[0], "tau", _strengths(budget), replace(problem, held_out=unseen), rows),)
+    strengths = [dict(spec.params)[STRENGTH] for spec in default_grid(ADJUSTMENTS[0], budget)]
+    adjusted = over_strengths(ADJUSTMENTS[0], STRENGTH, strengths, replace(problem, held_out=unseen), rows)
     sweep = prior_sweep(rows.x[0], rows.y, rows.counts, source=rows.counts.prior)
-    return Audit(rows, measure(problem.head, rows).scores, comparison, traces, sweep)  # type: ignore[arg-type]
-
-
-def _strengths(budget: int) -> tuple[float, ...]:
-    """The strengths of logit adjustment that are tried."""
-    return tuple(dict(spec.params)["tau"] for spec in default_grid(ADJUSTMENTS[0], budget))
+    return Audit(rows, measure(problem.head, rows).scores, comparison, adjusted, sweep)  # type: ignore[arg-type]

@@ -102,18 +102,14 @@ def contents(shown: Shown, *, title: str, seed: int = 0, command: str | None = N
     """
     demo, found = shown.demo, shown.comparison
     best = None if found.recommended is None else found.recommended.scorers[0].head
-    advised = demo.problem.held_out is not None
-    return contents_of(
-        found,
-        demo.test,
-        title=title,
-        problem=demo.problem,
-        seed=seed,
-        command=command,
-        notes=shown.notes,
-        advice=advice(demo.problem, demo.test, best=best, seed=seed) if advised else None,
-        curve=learning_curve(demo.problem, demo.test, seed=seed) if advised else None,
+    page = contents_of(
+        found, demo.test, title=title, problem=demo.problem, seed=seed, command=command, notes=shown.notes
     )
+    if demo.problem.held_out is None:
+        return page
+    advised = advice(demo.problem, demo.test, best=best, seed=seed).told
+    curve = learning_curve(demo.problem, demo.test, seed=seed)
+    return page.model_copy(update={"advice": advised, "learning_curve": curve})
 
 
 def recommended_model(shown: Shown, seed: int = 0) -> Model | None:

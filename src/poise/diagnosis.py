@@ -5,33 +5,34 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from poise.advice import Advice
 from poise.artefact import Model
-from poise.closer import SHIFTS, pulls, scored
-from poise.comparison import Comparison, Standing, gain_of
-from poise.deployment import Deployed
-from poise.exhibits import (
+from poise.closer import (
     EDGES,
     MOST_SHIFTED,
-    changes_of,
-    classes_of,
-    closer_look,
+    SHIFTS,
+    Weights,
+    changes,
     intervals,
-    path_of,
-    per_class,
-    point_of,
+    look,
+    norms,
+    pulls,
     readings,
+    scored,
+    shifts_within,
 )
-from poise.headroom import LearningCurve
+from poise.comparison import Comparison, Standing, gain_of
+from poise.deployment import Deployed
+from poise.experiment import Measured, Sums, measured
 from poise.methods import short_name
-from poise.metrics import Moments, scores, tally_and_moments, total, weight_norms
-from poise.paths import Trace, over_epochs, over_strengths, traces
+from poise.metrics import tally_and_moments
+from poise.paths import over_epochs, over_settings, over_strengths, path
 from poise.report import contents as page
 from poise.report.contents import Contents
 from poise.report.protocol import ENDS, protocol_facts
 from poise.spec import Spec
-from poise.types import Features, Problem, Scores
+from poise.types import ClassCounts, Features, Problem
 
 __all__ = ["contents_of", "contents_of_model"]
 
@@ -53,45 +54,36 @@ def contents_of(
     command: str | None = None,
     notes: Sequence[str] = (),
     facts: Mapping[str, str] | None = None,
-    more_traces: Sequence[Trace] = (),
-    thumbnails: Mapping[str, tuple[str, ...]] | None = None,
-    advice: Advice | None = None,
-    curve: LearningCurve | None = None,
+    more_paths: Sequence[page.Path] = (),
 ) -> Contents:
     """What the report of a comparison shows.
 
     `test` are the rows that it was scored on; `problem` is the one that was compared on: its training rows give the
     gradients, and paths over epochs are trained on it (None where there are only logits). `facts` are said beside those
-    of the records. `more_traces` are of the test rows, for looking only. `command` repeats the run.
+    of the records. `more_paths` are those found elsewhere. `command` repeats the run.
     """
     standings = sorted(comparison.standings, key=lambda standing: -(standing.mean("balanced_accuracy") or 0.0))
     searched = [standing for standing in standings if standing.role == "tuned" and standing.family in comparison.tried]
     chosen = {standing.family: Spec.parse(standing.method) for standing in searched}
-    paths = [path_of(trace, "selection") for trace in traces(comparison.tried, chosen)]
-    if problem is not None:
-        paths += _trained_paths(searched, problem, test, seed)
+    trained = () if problem is None else _trained_paths(searched, problem, test, seed)
+    said = {**protocol_facts(comparison.records), **(facts or _meant(comparison))}
+    said.pop(ENDS, None)  # the rows say it of each method
     return Contents(
         title=title,
         scored_on=f"{len(test):,} test rows",
         verdict=_verdict(comparison),
-        classes=classes_of(test.names, test.counts, test.y.cpu()),
+        classes=_classes(test.names, test.counts, test.y.cpu()),
         rows=_rows(comparison, standings, test),
-        paths=(*paths, *(path_of(trace, "test") for trace in more_traces)),
+        paths=(*over_settings(comparison.tried, chosen), *trained, *more_paths),
         closer=_closer(comparison, standings, test, problem),
         changes=_changes(comparison),
-        thumbnails=dict(thumbnails or {}),
-        advice=None if advice is None else _advised(advice),
-        learning_curve=() if curve is None else _sizes(curve),
-        protocol=page.Protocol(
-            facts=tuple(
-                page.Named(name=name, text=text)
-                for name, text in {**protocol_facts(comparison.records), **(facts or _meant(comparison))}.items()
-                if name != ENDS  # the rows say it of each method
-            ),
-            remarks=(*comparison.remarks, *notes),
-            command=command,
-        ),
+        protocol=_protocol(said, (*comparison.remarks, *notes), command),
     )
+
+
+def _protocol(facts: Mapping[str, str], remarks: Sequence[str], command: str | None) -> page.Protocol:
+    named = tuple(page.Named(name=name, text=text) for name, text in facts.items())
+    return page.Protocol(facts=named, remarks=tuple(remarks), command=command)
 
 
 def _meant(comparison: Comparison) -> dict[str, str]:
@@ -104,6 +96,18 @@ def _meant(comparison: Comparison) -> dict[str, str]:
 
 
 # --- verdict, classes, rows -------------------------------------------------------------------------------------------
+
+
+def _classes(names: tuple[str, ...], counts: ClassCounts, y: Tensor) -> page.Classes:
+    """The classes, with labels y (N,) of the rows that were scored."""
+    group = {k: name for name, mask in counts.shots(*EDGES).items() for k in mask.nonzero().flatten().tolist()}
+    return page.Classes(
+        names=names,
+        counts=tuple(counts.n.tolist()),
+        scored=tuple(torch.bincount(y, minlength=len(counts)).tolist()),
+        groups=tuple(group[k] for k in range(len(counts))),  # type: ignore[misc]
+        edges=EDGES,
+    )
 
 
 def _verdict(comparison: Comparison) -> page.Verdict:
@@ -129,13 +133,15 @@ def _rows(comparison: Comparison, standings: Sequence[Standing], test: Features)
     few = len(standings) * len(test.counts) * 5 <= MOST_PER_CLASS
     found = []
     for i, (standing, row) in enumerate(zip(standings, comparison.rows, strict=True)):
-        update: dict[str, Any] = {"scores": {name: values[i] for name, values in ranges.items()}}
-        if few:
-            magnitudes, spreads = readings(standing.measured[0].sums.moments)
-            recalls = standing.records[0].scores.per_class
-            update |= {"per_class": recalls, "magnitude": magnitudes, "spread": spreads}
-        found.append(row.model_copy(update=update))
+        update: dict[str, Any] = {"scores": ranges[i]}
+        found.append(row.model_copy(update=update | (_by_class(standing.measured[0]) if few else {})))
     return tuple(found)
+
+
+def _by_class(found: Measured) -> dict[str, Any]:
+    """The lists per class of a row."""
+    magnitudes, spreads = readings(found.sums.moments)
+    return {"per_class": found.scores.per_class, "magnitude": magnitudes, "spread": spreads}
 
 
 # --- a closer look ----------------------------------------------------------------------------------------------------
@@ -148,16 +154,14 @@ def _closer(
     affordable = min(LOOKED_AT, max(2, int(MOST_SHIFTED / len(SHIFTS) / cells)))
     found = []
     for standing in _looked_at(comparison, standings)[:affordable]:
-        pull = push = torch.empty(0)
         head = standing.scorers[0].head
+        gradients = ((), ())
         if problem is not None and problem.train.x[0].numel() * len(test.counts) * affordable <= MOST_PULLS:
-            pull, push = pulls(head, problem.train)
+            gradients = pulls(head, problem.train)
         # Of logits that were given there is no head whose norms would tell anything.
-        norms = torch.empty(0) if problem is None else weight_norms(head)
-        seen = closer_look(standings.index(standing), scored(standing.scorers, test), test.counts, cells)
-        found.append(
-            seen.model_copy(update={"norms": per_class(norms), "pull": per_class(pull), "push": per_class(push)})
-        )
+        weights = Weights(() if problem is None else norms(head), *gradients)
+        chunks, shifts = scored(standing.scorers, test), shifts_within(cells)
+        found.append(look(standings.index(standing), chunks, test.counts, weights=weights, shifts=shifts))
     return tuple(found)
 
 
@@ -174,16 +178,17 @@ def _looked_at(comparison: Comparison, standings: Sequence[Standing]) -> list[St
     return [standing for standing in wanted if standing.scorers]
 
 
-# --- paths, changes, advice -------------------------------------------------------------------------------------------
+# --- paths and changes ------------------------------------------------------------------------------------------------
 
 
 def _trained_paths(standings: Sequence[Standing], problem: Problem, test: Features, seed: int) -> list[page.Path]:
-    """Paths that have to be trained: over epochs, and along the strength that a paper is about.
+    """Paths that have to be trained: over epochs of what is trained, and along the strength that a paper is about.
 
     On the rows that chose, where there are such; else on the test rows, for looking only.
     """
-    found = []
-    rows, judged = (test, "test") if problem.held_out is None else (problem.held_out, "selection")
+    paths = []
+    rows = test if problem.held_out is None else problem.held_out
+    judged: page.Where = "test" if problem.held_out is None else "selection"
     for standing in standings:
         if standing.family.then is not None or standing.family.name not in STRENGTHS:
             continue
@@ -193,35 +198,21 @@ def _trained_paths(standings: Sequence[Standing], problem: Problem, test: Featur
         if 6.0 * visits * problem.train.dim * len(test.counts) > MOST_TRAINED:
             continue
         selected = float(settings[parameter])
-        along = over_strengths(spec, parameter, sorted({*values, selected}), problem, rows, seed)
-        traced = [over_epochs(spec, problem, rows, seed), along._replace(selected=selected)]
-        found += [path_of(trace, judged) for trace in traced if trace is not None]
-    return found
+        strengths = sorted({*values, selected})
+        tried = over_strengths(spec, parameter, strengths, problem, rows, seed)
+        epochs = over_epochs(spec, problem, rows, seed)
+        if epochs:
+            along = ((float(epoch), found) for epoch, found in enumerate(epochs))
+            paths.append(path(spec, "epoch", along, rows=judged, selected=len(epochs) - 1.0))
+        along = zip(strengths, (each.scores for each in tried), strict=True)
+        paths.append(path(spec, parameter, along, rows=judged, selected=selected))
+    return paths
 
 
 def _changes(comparison: Comparison) -> tuple[page.Change, ...]:
     """The recall of every class with rows, before and after."""
     after, before = comparison.recommended, comparison.baseline
-    return () if after is None or after is before else changes_of(after.correct, before.correct, comparison.y)
-
-
-def _advised(advice: Advice) -> page.Advised:
-    return page.Advised(
-        sentence=advice.sentence,
-        rows=advice.rows,
-        label=tuple(row.label for row in advice.table),
-        gain=tuple(row.gain for row in advice.table),
-        error=tuple(row.error for row in advice.table),
-        head_gain=tuple(row.head_gain for row in advice.table),
-        chosen=advice.chosen,
-    )
-
-
-def _sizes(curve: LearningCurve) -> tuple[page.Size, ...]:
-    return tuple(
-        page.Size(**point_of(float(size), scores).model_dump())
-        for size, scores in zip(curve.sizes, curve.scores, strict=True)
-    )
+    return () if after is None or after is before else changes(after.correct, before.correct, comparison.y)
 
 
 # --- a model without a test split -------------------------------------------------------------------------------------
@@ -247,48 +238,39 @@ def contents_of_model(
     if unseen is None:
         raise ValueError("a model that no unseen rows chose has nothing to report")
     y, counts = unseen.y.cpu(), model.counts
-    seen = [(model.method, "tuned", unseen), *([] if before is None else [("stage1", "baseline", before)])]
-    sums = [tally_and_moments(found.logits, y) for _, _, found in seen]
-    right = torch.stack([hits.double() for _, _, hits in sums])
-    ranges = intervals(right, y, counts)
-    rows = tuple(
-        _model_row(
-            method, role, scores(total([sums[i][0]]), counts, many=EDGES[0], few=EDGES[1]), sums[i][1]
-        ).model_copy(update={"scores": {name: found[i] for name, found in ranges.items()}})
-        for i, (method, role, _) in enumerate(seen)
-    )
-    cells = unseen.logits.numel()
+    logits = [found.logits for found in (unseen, before) if found is not None]
+    found = [measured([Sums(*tally_and_moments(each, y))], counts) for each in logits]
+    right = torch.stack([each.correct.double() for each in found])
+    named = ((model.method, "tuned"), ("stage1", "baseline"))
+    rows = tuple(_model_row(*each) for each in zip(named, found, intervals(right, y, counts), strict=False))
+    weights, shifts = (Weights(norms(model.head)), Weights()), shifts_within(unseen.logits.numel())
     return Contents(
         title=title,
         scored_on=f"{len(y):,} {'held-out' if held_out else 'training'} rows"
         + (", which chose the settings" if held_out else ", each by a head that was fitted without it"),
-        verdict=page.Verdict(
-            decision="fitted",
-            sentence=sentence,
-            level=0.95,
-            baseline=seen[-1][0],
-            recommended=model.method,
-            null=None,
-            gain=None,
-            oracle=None,
-            gap_closed=None,
-            tied=None,
-            contenders=len(rows),
-        ),
-        classes=classes_of(model.class_names, counts, y),
+        verdict=_fitted(sentence, rows),
+        classes=_classes(model.class_names, counts, y),
         rows=rows,
-        closer=tuple(
-            closer_look(i, [(found.logits, y)], counts, cells).model_copy(
-                update={"norms": per_class(weight_norms(model.head)) if i == 0 else ()}
-            )
-            for i, (_, _, found) in enumerate(seen)
-        ),
-        changes=() if before is None else changes_of(right[0], right[1], y),
-        protocol=page.Protocol(
-            facts=tuple(page.Named(name=name, text=text) for name, text in _model_facts(model).items()),
-            remarks=tuple(notes),
-            command=command,
-        ),
+        closer=tuple(look(i, [(each, y)], counts, weights=weights[i], shifts=shifts) for i, each in enumerate(logits)),
+        changes=() if before is None else changes(right[0], right[1], y),
+        protocol=_protocol(_model_facts(model), notes, command),
+    )
+
+
+def _fitted(sentence: str, rows: Sequence[page.Row]) -> page.Verdict:
+    """What is said of a model, the first of the rows, which no test split has judged."""
+    return page.Verdict(
+        decision="fitted",
+        sentence=sentence,
+        level=0.95,
+        baseline=rows[-1].method,
+        recommended=rows[0].method,
+        null=None,
+        gain=None,
+        oracle=None,
+        gap_closed=None,
+        tied=None,
+        contenders=len(rows),
     )
 
 
@@ -308,8 +290,9 @@ def _model_facts(model: Model) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def _model_row(method: str, role: str, found: Scores, moments: Moments) -> page.Row:
-    magnitudes, spreads = readings(moments)
+def _model_row(named: tuple[str, str], found: Measured, ranges: dict[str, page.Range | None]) -> page.Row:
+    """The row of a (method, role)."""
+    method, role = named
     return page.Row(
         method=method,
         own=short_name(method),
@@ -322,13 +305,11 @@ def _model_row(method: str, role: str, found: Scores, moments: Moments) -> page.
         selected="",
         edges="",
         seconds=0.0,
-        scores={},
-        macro_f1=found.macro_f1,
-        nll=found.nll,
-        ece=found.ece,
+        scores=ranges,
+        macro_f1=found.scores.macro_f1,
+        nll=found.scores.nll,
+        ece=found.scores.ece,
         loma_variation=None,
         gain=None,
-        per_class=found.per_class,
-        magnitude=magnitudes,
-        spread=spreads,
+        **_by_class(found),
     )

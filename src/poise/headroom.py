@@ -17,7 +17,6 @@ so that no head stops after a few steps.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,11 +29,11 @@ from poise.memorised import refuse_memorised
 from poise.methods import Method, build
 from poise.metrics import Tally, logit_chunks, scores, tally, total
 from poise.plan import Plan
+from poise.report.contents import Size
 from poise.solver import with_stage1
 from poise.types import ClassCounts, Features, Head, Problem, Scores
 
 __all__ = [
-    "LearningCurve",
     "gap_closed",
     "learning_curve",
     "oracle_accuracy",
@@ -90,21 +89,13 @@ def gap_closed(stage1: float, best: float, oracle: float) -> float | None:
     return round((best - stage1) / (oracle - stage1), 12) if oracle > stage1 else None
 
 
-class LearningCurve(NamedTuple):
-    """Scores by the number of extra labelled rows per class; `many`, `medium` and `few` of the scores are the groups.
-
-    `sizes` ascend. `scores[i]` belongs to heads trained with up to `sizes[i]` extra rows of every class (a class that
-    has fewer gives all it has).
-    """
-
-    sizes: tuple[int, ...]
-    scores: tuple[Scores, ...]
-
-
 def learning_curve(
     problem: Problem, labelled: Features | None = None, *, sizes: Sequence[int] | None = None, seed: int = 0
-) -> LearningCurve:
+) -> tuple[Size, ...]:
     """What labelled rows would give: scores on `labelled` of heads trained with some rows per class of it, too.
+
+    One entry per size, ascending: the heads have up to so many extra rows of every class (a class that has fewer gives
+    all it has).
 
     Cross-fitted: rows of one half are added, rows of the other are scored, in turn, so that no row does both. Smaller
     draws are parts of larger ones. `sizes` are by default those of 0, 5, 10, 20, 50, 100, 200 that most classes can
@@ -125,7 +116,7 @@ def learning_curve(
             added = rest[place < size]
             head = _alone(rows, added, seed) if only else enlarged_head(problem, rows, added, seed)
             tallies[size].append(_tally(head, rows.take(scored)))
-    return LearningCurve(chosen, tuple(scores(total(found), problem.train.counts) for found in tallies.values()))
+    return tuple(Size.of(size, scores(total(found), problem.train.counts)) for size, found in tallies.items())
 
 
 def _tally(head: Head, rows: Features) -> Tally:

@@ -1,39 +1,34 @@
 """Paths: how the scores of a method change along one of its numbers, or over the epochs of its training."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from poise.comparison import Tried
 from poise.experiment import fit_specs, measure_all
 from poise.methods import from_spec, settings
+from poise.report.contents import Path, Point, Where
 from poise.solver import Retrain, fit_heads
 from poise.spec import Spec
 from poise.types import Features, Problem, Scores
 
-__all__ = ["Trace", "over_epochs", "over_strengths", "traces"]
+__all__ = ["over_epochs", "over_settings", "over_strengths", "path"]
 
 SHORTEST = 3
 
 
-class Trace(NamedTuple):
-    """Scores by value of `parameter`, ascending; `selected` is the value that was taken, None if it is none of them."""
-
-    family: Spec
-    parameter: str
-    selected: float | None
-    values: tuple[float, ...]
-    scores: tuple[Scores, ...]
-
-    def spec(self, value: float) -> Spec:
-        """The setting of a single method at a value."""
-        return Spec(self.family.name, {**dict(self.family.params), self.parameter: value})
+def path(
+    family: Spec, parameter: str, found: Iterable[tuple[float, Scores]], *, rows: Where, selected: float | None
+) -> Path:
+    """The scores found along a number, whose values ascend; `selected` is the one taken, None if it is none of them."""
+    points = tuple(Point.of(value, scores) for value, scores in found)
+    return Path(family=str(family), parameter=parameter, rows=rows, selected=selected, points=points)
 
 
-def traces(tried: Mapping[Spec, Sequence[Tried]], chosen: Mapping[Spec, Spec]) -> tuple[Trace, ...]:
-    """One trace per family and number in which settings differ from the chosen one and from each other alone.
+def over_settings(tried: Mapping[Spec, Sequence[Tried]], chosen: Mapping[Spec, Spec]) -> tuple[Path, ...]:
+    """One path per family and number in which settings differ from the chosen one and from each other alone.
 
     `tried` are the settings of every family, `chosen` the one that was taken. Of a grid over two numbers this is the
-    row and the column that hold the chosen setting. Traces of fewer than three values are left out.
+    row and the column that hold the chosen setting. Paths of fewer than three values are left out.
     """
     found = []
     for family, settings_tried in tried.items():
@@ -43,8 +38,9 @@ def traces(tried: Mapping[Spec, Sequence[Tried]], chosen: Mapping[Spec, Spec]) -
         for parameter in _numbers(best):
             points = sorted(_along(settings_tried, best, parameter))
             if len(points) >= SHORTEST:
-                values, scores = zip(*((value, scores) for value, _, scores in points), strict=True)
-                found.append(Trace(family, parameter[1], _settings(best)[parameter], values, scores))
+                along = ((value, scores) for value, _, scores in points)
+                selected = _settings(best)[parameter]
+                found.append(path(family, parameter[1], along, rows="selection", selected=selected))
     return tuple(found)
 
 
@@ -73,25 +69,23 @@ def _along(tried: Sequence[Tried], best: Spec, parameter: Key) -> list[tuple[flo
     return found
 
 
-def over_epochs(spec: Spec, problem: Problem, rows: Features, seed: int = 0) -> Trace | None:
-    """The scores on `rows` of the start and of every epoch of a trained method; None for a method that is not trained.
+def over_epochs(spec: Spec, problem: Problem, rows: Features, seed: int = 0) -> tuple[Scores, ...]:
+    """The scores on `rows` of the start and of every epoch of a trained method; none for a method that is not trained.
 
     The last epoch is the head that the spec gives. For looking: the best epoch of a test split is no choice.
     """
     method = from_spec(spec)
     if not isinstance(method, Retrain):
-        return None
-    path = fit_heads(problem, [method], seed, snapshots=True)[0]
-    scores = tuple(result.scores for result in measure_all([path[e] for e in range(len(path))], rows))
-    epochs = tuple(float(e) for e in range(len(path)))
-    return Trace(spec, "epoch", epochs[-1], epochs, scores)
+        return ()
+    heads = fit_heads(problem, [method], seed, snapshots=True)[0]
+    return tuple(result.scores for result in measure_all([heads[e] for e in range(len(heads))], rows))
 
 
 def over_strengths(
     spec: Spec, parameter: str, values: Sequence[float], problem: Problem, rows: Features, seed: int = 0
-) -> Trace:
-    """The scores on `rows` of a single method along one of its numbers; all heads are fitted in one pass."""
-    trace = Trace(spec, parameter, dict(spec.params).get(parameter), tuple(values), ())
-    heads = fit_specs(problem, [trace.spec(value) for value in values], seed)
-    scores = measure_all([heads[trace.spec(value)].head for value in values], rows)
-    return trace._replace(scores=tuple(result.scores for result in scores))
+) -> tuple[Tried, ...]:
+    """The scores on `rows` of a single method at values of one of its numbers; all heads are fitted in one pass."""
+    specs = [Spec(spec.name, {**dict(spec.params), parameter: value}) for value in values]
+    heads = fit_specs(problem, specs, seed)
+    found = measure_all([heads[each].head for each in specs], rows)
+    return tuple(Tried(each, result.scores) for each, result in zip(specs, found, strict=True))

@@ -186,13 +186,11 @@ def compare(
         more = _headroom(problem, read.test, found, seed) if headroom else {}
     if not world.first:
         return
-    advised = ["", *headroom_lines(**more)] if headroom else []
+    advised = ["", *headroom_lines(more["learning_curve"], more["advice"])] if headroom else []
     notes = protocol_lines(found.records)
     with progress_bar("writing the report", quiet=quiet or as_json):
-        page = contents_of(
-            found, read.test, title=read.name, problem=read.problem, seed=seed, command=command_line(), **more
-        )
-        written = runs.write(folder, found, contents=page, notes=notes)
+        page = contents_of(found, read.test, title=read.name, problem=read.problem, seed=seed, command=command_line())
+        written = runs.write(folder, found, contents=page.model_copy(update=more), notes=notes)
     answer(
         {**found.to_dict(), **({"headroom": advised} if headroom else {})},
         [tables.to_terminal(found.rows, title=read.name), tables.LEGEND, "", found.verdict(), *advised, "", *notes],
@@ -204,15 +202,15 @@ def compare(
 
 
 def _headroom(problem: "Problem", test: "Features", found: "Comparison", seed: int) -> dict[str, Any]:
-    """What more labelled rows would give: a curve, and advice beside the recommended head."""
+    """What more labelled rows would give, as parts of a report: a curve, and advice beside the recommended head."""
     from poise.advice import advice
     from poise.headroom import learning_curve
 
     scorers = () if found.recommended is None else found.recommended.scorers
     best = scorers[0].head if len(scorers) == 1 else None
     return {
-        "curve": learning_curve(problem, test, seed=seed),
-        "advice": advice(problem, test, best=best, seed=seed),
+        "learning_curve": learning_curve(problem, test, seed=seed),
+        "advice": advice(problem, test, best=best, seed=seed).told,
     }
 
 

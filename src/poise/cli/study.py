@@ -239,7 +239,7 @@ def audit(
     notes = protocol_lines(comparison.records)
     data = found.to_dict()
     page = contents_of(
-        comparison, found.rows, title=logits.name, more_traces=found.traces, seed=seed, command=command_line()
+        comparison, found.rows, title=logits.name, more_paths=[found.shown_path()], seed=seed, command=command_line()
     )
     answer(
         data,

@@ -6,11 +6,14 @@ stands where there is nothing to measure. Values are rounded to six significant 
 
 import json
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poise.errors import InputError
+
+if TYPE_CHECKING:
+    from poise.types import Scores
 
 __all__ = [
     "CSV_FIELDS",
@@ -190,6 +193,15 @@ class Point(Value):
     medium: float | None
     few: float | None
 
+    @classmethod
+    def of(cls, value: float, scores: "Scores") -> Self:
+        """What the scores of a head say at that value."""
+        groups = {name: getattr(scores, name) for name in GROUPS}
+        return cls(value=value, balanced=scores.balanced_accuracy, **groups)
+
+
+Where = Literal["selection", "test"]
+
 
 class Path(Value):
     """The scores of a method along one of its numbers, or over epochs; `selected` is the value that was taken.
@@ -199,7 +211,7 @@ class Path(Value):
 
     family: str
     parameter: str
-    rows: Literal["selection", "test"]
+    rows: Where
     selected: float | None
     points: tuple[Point, ...]
 
