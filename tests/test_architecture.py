@@ -219,7 +219,7 @@ ALLOWED: dict[str, set[str]] = {
     "report/__init__": set(),
     **{
         f"report/{name}": {"report"}
-        for name in ("canvas", "charts", "gain_charts", "glossary", "html", "panels", "sheets", "styles", "view")
+        for name in ("canvas", "charts", "gain_charts", "html", "panels", "sheets", "styles", "view")
     },
     **{
         f"report/{name}": {"report", "wording"}

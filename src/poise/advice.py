@@ -89,7 +89,9 @@ def advice(
         head_gain=tuple(float(changed[trial.y == k].mean()) for k in effect.labels.tolist()),
         chosen=chosen,
     )
-    return Advice(told, *((trial.gain, trial.own_gain) if chosen else (None, None)), trial.head_gain)
+    if not chosen:
+        return Advice(told, None, None, trial.head_gain)
+    return Advice(told, trial.gain, trial.own_gain, trial.head_gain)
 
 
 class _Effect(NamedTuple):

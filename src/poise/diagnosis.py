@@ -155,11 +155,12 @@ def _closer(
     found = []
     for standing in _looked_at(comparison, standings)[:affordable]:
         head = standing.scorers[0].head
-        gradients = ((), ())
+        pull: page.PerClass = ()
+        push: page.PerClass = ()
         if problem is not None and problem.train.x[0].numel() * len(test.counts) * affordable <= MOST_PULLS:
-            gradients = pulls(head, problem.train)
+            pull, push = pulls(head, problem.train)
         # Of logits that were given there is no head whose norms would tell anything.
-        weights = Weights(() if problem is None else norms(head), *gradients)
+        weights = Weights(() if problem is None else norms(head), pull, push)
         chunks, shifts = scored(standing.scorers, test), shifts_within(cells)
         found.append(look(standings.index(standing), chunks, test.counts, weights=weights, shifts=shifts))
     return tuple(found)
@@ -202,8 +203,7 @@ def _trained_paths(standings: Sequence[Standing], problem: Problem, test: Featur
         tried = over_strengths(spec, parameter, strengths, problem, rows, seed)
         epochs = over_epochs(spec, problem, rows, seed)
         if epochs:
-            along = ((float(epoch), found) for epoch, found in enumerate(epochs))
-            paths.append(path(spec, "epoch", along, rows=judged, selected=len(epochs) - 1.0))
+            paths.append(path(spec, "epoch", enumerate(epochs), rows=judged, selected=len(epochs) - 1))
         along = zip(strengths, (each.scores for each in tried), strict=True)
         paths.append(path(spec, parameter, along, rows=judged, selected=selected))
     return paths

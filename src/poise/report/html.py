@@ -24,7 +24,7 @@ from poise.report.class_charts import DRAWN, READINGS, shared
 from poise.report.contents import Contents
 from poise.report.figure import MINUS, Figure, legible, percent, short, signed
 from poise.report.gain_charts import at_equal_many
-from poise.report.glossary import glossary
+from poise.report.styles import best_word
 
 __all__ = ["render"]
 
@@ -46,18 +46,15 @@ def render(contents: Contents) -> str:
         library=base64.b64encode(packed_library()).decode(),
         data=pack(figure_data(contents, figures)),
         figures=figures,
-        headline=view.headline(contents),
         tiles=view.tiles(contents),
-        methods=view.method_rows(contents),
-        more_names=view.MORE,
+        methods=[contents.rows[i] for i in view.best_first(contents)],
+        best_word=best_word(contents),
+        said=view.spoken(contents),
         readings=READINGS,
         most_drawn=DRAWN,
-        has_gains=any(row.gain is not None for row in contents.rows),
-        has_priors=any(row.implied_prior for row in contents.rows),
-        has_recipes=any(row.role == "recipe" for row in contents.rows),
+        has_intervals=any(score and score.low is not None for row in contents.rows for score in row.scores.values()),
         choices=view.choices(contents),
         pair_remark=view.pair_remark(contents),
-        glossary=glossary(contents, figures),
         equal_many=at_equal_many(contents),
         confusions=view.confusions(contents),
         pictures=view.pictures(contents),
@@ -101,7 +98,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (legible, short, percent, signed, minus, breakable, sortable)
+    filters = (legible, short, percent, signed, minus, breakable, plain, sortable)
     found.filters.update({each.__name__: each for each in filters})
     return found
 
@@ -109,6 +106,11 @@ def environment() -> Environment:
 def breakable(text: str) -> Markup:
     """A name that may be broken where its parts meet."""
     return Markup(re.sub(r"([(,+_=])", r"\1<wbr>", str(escape(text))))
+
+
+def plain(value: float | None) -> str:
+    """A number with three digits after the point."""
+    return percent(None) if value is None else f"{value:.3f}"
 
 
 def sortable(value: float | None) -> str:

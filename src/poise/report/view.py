@@ -1,4 +1,4 @@
-"""What the template of the page fills in: every number as the text that is shown."""
+"""What the template of the page fills in, where that takes more than a filter."""
 
 import math
 import re
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from poise.report.class_charts import first_choices
-from poise.report.contents import GROUPS, Change, Contents, Gain, PerClass, Range, Row
+from poise.report.contents import Change, Contents, Gain, PerClass, Row
 from poise.report.figure import MINUS, Figure, Table, legible, percent, short, signed
-from poise.report.styles import best_word, method_name
+from poise.report.styles import method_name
+from poise.report.words import baseline, recommended
 
 __all__ = [
-    "MORE",
+    "best_first",
     "choices",
     "confusions",
-    "headline",
-    "method_rows",
     "pair_remark",
     "pictures",
     "sections",
+    "spoken",
     "tiles",
 ]
 
@@ -34,25 +34,6 @@ class Tile(NamedTuple):
     value: str
     note: str
     share: float | None = None  # of a bar below
-
-
-class Headline(NamedTuple):
-    """What to do, with which method, and what it gives."""
-
-    action: str
-    method: str
-    gain: str
-
-
-class MethodRow(NamedTuple):
-    """A row of the table of methods; `scores` and `more` are (text, interval, number to sort by)."""
-
-    row: Row
-    number: int
-    name: str
-    marks: tuple[tuple[str, str], ...]  # (kind, words)
-    scores: tuple[tuple[str, str, float | None], ...]
-    more: tuple[tuple[str, str, float | None], ...]
 
 
 class Section(NamedTuple):
@@ -78,24 +59,10 @@ class Pictures(NamedTuple):
     images: tuple[str, ...]
 
 
-def headline(contents: Contents) -> Headline:
-    """The verdict in a few words."""
-    told = contents.verdict
-    if told.decision == "change" and told.recommended is not None:
-        gained = "" if told.gain is None else f"{signed(told.gain.estimate)} points of balanced accuracy"
-        return Headline("Change to", legible(told.recommended), gained)
-    if told.decision == "keep":
-        return Headline("Keep", legible(told.baseline), "nothing is better beyond doubt on these rows")
-    if told.decision == "fitted":
-        return Headline("Fitted:", legible(told.recommended or told.baseline), "")
-    return Headline("No verdict", "", "")
-
-
 def tiles(contents: Contents) -> list[Tile]:
     """The key numbers that there are."""
     told = contents.verdict
-    before = next((row for row in contents.rows if row.role == "baseline"), None)
-    after = next((row for row in contents.rows if row.recommended), None)
+    before, after = baseline(contents), recommended(contents)
     found = [
         gain_tile(told.gain, told.level, told.baseline),
         before_after("Balanced", "balanced accuracy", "balanced", before, after),
@@ -125,84 +92,31 @@ def gain_tile(gain: Gain | None, level: float, baseline: str) -> Tile | None:
 
 def before_after(name: str, words: str, score: str, before: Row | None, after: Row | None) -> Tile | None:
     """A score of the baseline and of the recommended head; of one of them where they are the same."""
-    first, second = (None if row is None else row.scores.get(score) for row in (before, after))
+    first, second = (None if row is None else row.estimate(score) for row in (before, after))
     if first is None:
-        return None if second is None else Tile(name, f"{percent(second.estimate)} %", words)
+        return None if second is None else Tile(name, f"{percent(second)} %", words)
     if second is None or before is after:
-        return Tile(name, f"{percent(first.estimate)} %", f"{words}, with the baseline")
-    return Tile(name, f"{percent(second.estimate)} %", f"{words}, from {percent(first.estimate)}")
+        return Tile(name, f"{percent(first)} %", f"{words}, with the baseline")
+    return Tile(name, f"{percent(second)} %", f"{words}, from {percent(first)}")
 
 
-def method_rows(contents: Contents) -> list[MethodRow]:
-    """The table of methods, best balanced accuracy first."""
-    found = [
-        MethodRow(
-            row=row,
-            number=index,
-            name=row.own,
-            marks=marks(row, best_word(contents)),
-            scores=(*(score(row.scores.get(name)) for name in ("all", "balanced", *GROUPS)), gain_score(row.gain)),
-            more=more_columns(row),
-        )
-        for index, row in enumerate(contents.rows)
-    ]
-    return sorted(found, key=lambda line: -(line.scores[1][2] or 0.0))
+def best_first(contents: Contents) -> list[int]:
+    """The indices of the rows, the best balanced accuracy first."""
+    rows = contents.rows
+    return sorted(range(len(rows)), key=lambda i: -(rows[i].estimate("balanced") or 0.0))
 
 
-def marks(row: Row, best: str) -> tuple[tuple[str, str], ...]:
-    """What is to be said of a row, as (kind, words); `best` is the word for the recommended one."""
-    every = (
-        (row.recommended, "recommended", best),
-        (row.role == "baseline", "baseline", "baseline"),
-        (bool(row.tied), "tied", "tied with the best"),
-        (row.role == "recipe", "recipe", "as stated"),
-        (bool(row.edges), "edge", "end of range"),
-        (row.transductive, "transductive", "transductive †"),
-    )
-    return tuple((kind, words) for true, kind, words in every if true)
-
-
-def score(value: Range | None) -> tuple[str, str, float | None]:
-    """A score in per cent with its interval."""
-    if value is None:
-        return percent(None), "", None
-    if value.low is None or value.high is None:
-        return percent(value.estimate), "", value.estimate
-    low, high = max(value.low, 0.0), min(value.high, 1.0)
-    return percent(value.estimate), f"{percent(low)} to {percent(high)}", value.estimate
-
-
-def gain_score(gain: Gain | None) -> tuple[str, str, float | None]:
-    """A gain in points with its interval over images."""
-    if gain is None:
-        return percent(None), "", None
-    if gain.low is None or gain.high is None:
-        return signed(gain.estimate), "", gain.estimate
-    return signed(gain.estimate), f"{signed(gain.low)} to {signed(gain.high)}", gain.estimate
-
-
-MORE = ("macro F1", "NLL", "ECE", "LoMa variation", "fit, s")
-
-
-def more_columns(row: Row) -> tuple[tuple[str, str, float | None], ...]:
-    """Macro F1 and ECE in per cent, negative log-likelihood, variation of the Logits Magnitude, seconds of the fit."""
-    return (
-        (percent(row.macro_f1), "", row.macro_f1),
-        (plain(row.nll), "", row.nll),
-        (percent(row.ece), "", row.ece),
-        (plain(row.loma_variation), "", row.loma_variation),
-        (f"{row.seconds:.2g}", "", row.seconds),
-    )
-
-
-def plain(value: float | None) -> str:
-    """A number with three digits after the point."""
-    return percent(None) if value is None else f"{value:.3f}"
+def spoken(contents: Contents) -> str:
+    """The sentences of a report that were written elsewhere, in small letters."""
+    told, protocol = contents.verdict, contents.protocol
+    advised = [] if contents.advice is None else [contents.advice.sentence]
+    facts = [text for fact in protocol.facts for text in (fact.name, fact.text)]
+    return " ".join([told.sentence, *advised, *facts, *protocol.remarks]).lower()
 
 
 def choices(contents: Contents) -> dict[str, list[Choice]]:
     """Rows that controls offer, best first: those with recalls, with magnitudes, and those looked at closer."""
-    first, order = first_choices(contents), [line.number for line in method_rows(contents)]
+    first, order = first_choices(contents), best_first(contents)
     rows, close = contents.rows, {head.row for head in contents.closer}
 
     def listed(wanted: Sequence[int], start: Sequence[int | None]) -> list[Choice]:
@@ -241,10 +155,11 @@ def same_spread(left: Row, right: Row) -> bool:
 
 def pair_remark(contents: Contents) -> str:
     """Why the recommended row is not the one drawn against the baseline; empty if it is."""
-    base = next((row for row in contents.rows if row.role == "baseline"), None)
-    best = next((row for row in contents.rows if row.recommended and row.magnitude), None)
+    base, best = baseline(contents), recommended(contents)
     shown = next((choice for choice in choices(contents)["a"] if choice.first), None)
-    if base is None or best is None or best is base or shown is None or contents.rows[shown.number] is best:
+    if base is None or best is None or not best.magnitude or best is base or shown is None:
+        return ""
+    if contents.rows[shown.number] is best:
         return ""
     return (
         f"{short(best.own)} has the same Regularized Std as {short(base.own)}, because it only shifts or scales the "
