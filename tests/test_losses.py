@@ -23,10 +23,14 @@ EVERY_LOSS = {
     "cdt": losses.vs(tau=0.0, gamma=0.2),
     "class_balanced": losses.class_balanced(),
     "class_balanced focal": losses.class_balanced(gamma=1.5),
+    "class_balanced sigmoid": losses.class_balanced(gamma=1.5, variant="sigmoid"),
     "cross_entropy": losses.cross_entropy(),
     "focal": losses.focal(),
     "focal 0": losses.focal(gamma=0.0),
     "focal half": losses.focal(gamma=0.5),
+    "focal sigmoid": losses.focal(variant="sigmoid"),
+    "focal sigmoid 0": losses.focal(gamma=0.0, variant="sigmoid"),
+    "focal sigmoid half": losses.focal(gamma=0.5, variant="sigmoid"),
     "gala paper": losses.gala(lambda_pos=1.2, lambda_neg=0.9, variant="paper"),
     "gala released": losses.gala(lambda_pos=1.2, lambda_neg=0.9),
     "gala sum": losses.gala(accumulate="sum"),
@@ -46,6 +50,7 @@ each_loss = pytest.mark.parametrize("loss", EVERY_LOSS.values(), ids=EVERY_LOSS.
 FAMILIES = {
     "bce": [losses.class_balanced_bce(beta=b) for b in (0.0, 0.9, 0.9999)],
     "focal": [losses.focal(gamma=g) for g in (0.0, 0.5, 3.0)],
+    "focal sigmoid": [losses.focal(gamma=g, variant="sigmoid") for g in (0.0, 0.5, 3.0)],
     "focal weighted": [losses.class_balanced(gamma=g, beta=b) for g, b in ((0.5, 0.9), (2.0, 0.999))],
     "gala": [
         losses.gala(),
@@ -58,7 +63,8 @@ FAMILIES = {
     "scales": [losses.vs(tau=t, gamma=g) for t, g in ((1.0, 0.1), (0.5, 0.3))],
     "shifts": [losses.balanced_softmax(tau=t) for t in (-1.0, 0.5, 2.0)],
     "spreads": [losses.los(delta=0.0), losses.los(), losses.label_aware_smoothing(variant="paper")],
-    "weights": [losses.class_balanced(beta=0.99), losses.prior_weighted(rho=0.3)],
+    "weighted means": [losses.prior_weighted(rho=1.2), losses.prior_weighted(rho=0.3)],
+    "weights": [losses.class_balanced(beta=0.99), losses.class_balanced(beta=0.9)],
 }
 each_family = pytest.mark.parametrize("members", FAMILIES.values(), ids=FAMILIES.keys())
 
@@ -167,6 +173,48 @@ def test_degenerate_parameters_give_the_simpler_loss(a, b, counts, dtype):
     assert close(slope_a, slope_b, ROUNDING[dtype])
 
 
+def averaged(loss, logits, y, epoch=0, epochs=10):
+    """The loss of a batch in one epoch, by the rule of `Loss.mass`."""
+    state = initial(loss, COUNTS, logits.dtype)
+    state = state if loss.epoch is None else loss.epoch(state, epoch, epochs)
+    mass = losses.mass_of(loss, y, state)
+    each = loss.apply(logits, y, state)[0]
+    return each.mean() if mass is None else each.mean() / mass.mean()
+
+
+def test_released_weights_are_averaged_as_torch_averages_them():
+    logits, y = batch(20, 5)
+    y = y**2 % 5  # not all classes equally often
+    prior = COUNTS.n.double() / COUNTS.n.sum()
+    effective = losses.class_balanced_weights(COUNTS)
+    margin = 4.0 * 0.5 * (COUNTS.n.min() / COUNTS.n.double()) ** 0.25
+    adjusted = logits - margin * torch.nn.functional.one_hot(y, 5)
+    expected = torch.nn.functional.cross_entropy
+    drw = losses.ldam(scale=4.0, drw=True)
+    for found, value in (
+        (averaged(losses.prior_weighted(rho=1.2), logits, y), expected(logits, y, prior**-1.2)),
+        (averaged(drw, logits, y, epoch=8), expected(adjusted, y, effective)),
+        (averaged(drw, logits, y, epoch=7), expected(adjusted, y)),
+        (averaged(losses.ldam(scale=4.0), logits, y, epoch=8), expected(adjusted, y)),
+        # Cui et al. divide by the number of rows.
+        (averaged(losses.class_balanced(), logits, y), (effective[y] * expected(logits, y, reduction="none")).mean()),
+    ):
+        assert float(found) == pytest.approx(float(value), rel=1e-12)
+
+
+def test_sigmoid_focal_loss_without_focus_is_binary_cross_entropy():
+    logits, y = batch(20, 5)
+    hot = torch.nn.functional.one_hot(y, 5).double()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, hot, reduction="none").sum(dim=-1)
+    assert close(values(losses.focal(gamma=0.0, variant="sigmoid"), logits, y), expected, 1e-12)
+
+
+@pytest.mark.parametrize("make", [losses.focal, losses.class_balanced])
+def test_an_unknown_form_of_focal_loss_is_refused(make):
+    with pytest.raises(InputError, match="variant must be one of softmax, sigmoid; got 'binary'"):
+        make(gamma=1.0, variant="binary")
+
+
 @pytest.mark.parametrize("delta", [0.0, 0.1, 0.5, 0.98, 0.999])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_los_equals_torch_label_smoothing(delta, dtype):
@@ -201,6 +249,7 @@ def test_one_extra_parameter_changes_each_loss():
 
 L = log(exp(2) + 2)  # the losses below are for logits (0, 0, 0) with label 0 and (2, 0, 0) with label 1
 P0, P1 = exp(2) / (exp(2) + 2), 1 / (exp(2) + 2)
+S2 = 1 / (1 + exp(-2))  # sigmoid of 2, the probability of class 0 that is wrong there
 BY_HAND = {
     "cross_entropy": (losses.cross_entropy(), (4, 2, 1), log(3), L),
     "los": (losses.los(delta=0.6), (4, 2, 1), log(3), L - 0.2 * 2),
@@ -218,6 +267,18 @@ BY_HAND = {
     ),
     "focal 1": (losses.focal(gamma=1.0), (4, 2, 1), 2 / 3 * log(3), (1 - P1) * L),
     "focal 2": (losses.focal(gamma=2.0), (4, 2, 1), 4 / 9 * log(3), (1 - P1) ** 2 * L),
+    "focal sigmoid 1": (
+        losses.focal(gamma=1.0, variant="sigmoid"),
+        (4, 2, 1),
+        3 / 2 * log(2),
+        S2 * log(1 + exp(2)) + 2 / 2 * log(2),
+    ),
+    "class_balanced sigmoid 0": (
+        losses.class_balanced(beta=0.5, variant="sigmoid"),
+        (4, 2, 1),
+        8 / 11 * 3 * log(2),
+        10 / 11 * (log(1 + exp(2)) + 2 * log(2)),
+    ),
     "class_balanced focal": (
         losses.class_balanced(beta=0.5, gamma=2.0),
         (4, 2, 1),
@@ -380,7 +441,8 @@ def test_adding_a_constant_to_a_row_changes_no_loss_without_scales(loss):
     before, _ = loss.apply(logits, y, state)
     after, _ = loss.apply(logits + torch.linspace(-50, 50, 12).unsqueeze(-1).double(), y, state)
     scaled = getattr(state, "scale", None) is not None  # a scale per class makes a common shift uncommon
-    assert close(after, before, 1e-12) != scaled
+    alone = loss.apply is losses.focal(variant="sigmoid").apply  # and a sigmoid looks at one logit only
+    assert close(after, before, 1e-12) != (scaled or alone)
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------

@@ -26,21 +26,29 @@ class Row(NamedTuple):
 TABLE: dict[str, Row] = {
     "balanced_softmax": Row(2.80173, {"tau": 0.5}),
     "ce": Row(3.2599, {}),
-    "class_balanced": Row(2.83497, {"beta": 0.9, "gamma": 1.0}),
+    "class_balanced": Row(2.83497, {"beta": 0.9, "gamma": 1.0, "variant": "sigmoid"}),
     "cosine": Row(6.57118, {"scale": 8.0, "learn_scale": True}),
     "crt": Row(5.08464, {}),
-    "focal": Row(2.9835, {"gamma": 1.0}),
+    "focal": Row(2.9835, {"gamma": 1.0, "variant": "sigmoid"}),
     "gala": Row(3.52113, {"lambda_pos": 0.5, "lambda_neg": 0.5, "variant": "paper", "accumulate": "sum"}),
     "l2_norm": Row(2.05141, {}),
     "label_aware_smoothing": Row(
-        1.1067, {"smooth_head": 0.2, "smooth_tail": 0.3, "shape": "linear", "variant": "paper"}
+        1.05628,
+        {
+            "smooth_head": 0.2,
+            "smooth_tail": 0.3,
+            "shape": "linear",
+            "variant": "paper",
+            "classifier": "frozen",
+            "lr_factor": 0.5,
+        },
     ),
     "lda": Row(3.95517, {"shrinkage": 0.5, "prior": "train"}),
     "ldam": Row(11.1831, {"max_margin": 0.2, "scale": 10.0, "drw": False}),
     "logit_adjustment": Row(2.31707, {"tau": 0.5}),
     "los": Row(2.06154, {"delta": 0.9}),
     "lws": Row(2.59945, {}),
-    "marc": Row(1.80054, {"rho": 0.5}),
+    "marc": Row(2.00621, {"rho": 0.5}),
     "ncm": Row(0.630497, {"transform": "raw", "distance": "cos"}),
     "rebalance": Row(2.34211, {"power": 0.5}),
     "stage1": Row(2.34177, {}),
@@ -136,8 +144,17 @@ def test_an_option_of_the_multistep_schedule_matters(key: str, value: Any) -> No
     assert not torch.equal(usual.weight, testing.Case("ce", {**base, key: value}).head(problem).weight)
 
 
+def test_where_the_warmup_begins_matters() -> None:
+    problem = testing.world(dtype=torch.float64)
+    heads = [
+        testing.Case("ce", {"epochs": 3, "warmup_epochs": 2, "warmup_from": share}).head(problem)
+        for share in (0.0, 0.5)
+    ]
+    assert not torch.equal(heads[0].weight, heads[1].weight)
+
+
 def test_every_option_of_training_is_covered() -> None:
-    assert set(OPTIONS) | {"milestones", "milestone_factor"} == set(Options.__annotations__)
+    assert set(OPTIONS) | {"milestones", "milestone_factor", "warmup_from"} == set(Options.__annotations__)
     assert set(Options.__annotations__) - {"start", "sampler", "images_per_visit"} == set(Plan.__dataclass_fields__)
 
 
@@ -182,7 +199,7 @@ def test_label_aware_smoothing_with_equal_ends_is_los_on_scales() -> None:
     los = testing.Case("los", {"delta": 0.3, "lr": 0.1, "sampler": "class_balanced"}).method
     from dataclasses import replace
 
-    expected = replace(los, part=las.part)(problem)  # type: ignore[attr-defined, type-var]
+    expected = replace(los, part=las.part, lr_factors=las.lr_factors)(problem)  # type: ignore[attr-defined, type-var]
     assert torch.allclose(las(problem).weight, expected.weight, rtol=1e-12)
 
 

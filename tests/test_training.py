@@ -37,7 +37,7 @@ def seen(settings: Stage1, epoch: int, order: torch.Tensor, places: torch.Tensor
 
 
 def by_hand(settings: Stage1, losses=None, *, rates=None) -> Network:
-    """Stage 1 as a plain loop; `losses(logits, y, epoch)` are (B,), cross-entropy unless given."""
+    """Stage 1 as a plain loop; `losses(logits, y, epoch)` are (B,) or their average, cross-entropy unless given."""
     _, y = images()
     counts = ClassCounts.from_labels(y, 3)
     network = Network(tiny(), 3, settings)
@@ -114,9 +114,38 @@ def test_deferred_weights_act_from_their_epoch_on(tmp_path: Path) -> None:
     weights = class_balanced_weights(ClassCounts.from_labels(y, 3), 0.9).float()
 
     def weighted(network, x, y, epoch, *_):
-        return functional.cross_entropy(network(x), y, weights if epoch == 1 else None, reduction="none")
+        return functional.cross_entropy(network(x), y, weights if epoch == 1 else None)  # over the sum of weights
 
     assert_same(trained(tmp_path, settings).network, by_hand(settings, weighted))
+
+
+def test_deferred_weights_with_mixup_divide_the_losses_of_both_labels_by_their_weights(tmp_path: Path) -> None:
+    settings = asked(deferred=0.0, deferred_beta=0.9, mixup=0.4)
+    _, y = images()
+    weights = class_balanced_weights(ClassCounts.from_labels(y, 3), 0.9).float()
+
+    def mixed(network, x, y, epoch, step, order, places):
+        share = beta_share(0.4, 0, MIXUP, epoch, step)
+        partner = torch.from_numpy(hashed(0, PARTNER, epoch, places.numpy()).argsort())
+        logits = network(share * x + (1 - share) * x[partner])
+        first, second = (functional.cross_entropy(logits, labels, weights) for labels in (y, y[partner]))
+        return share * first + (1 - share) * second
+
+    assert_same(trained(tmp_path, settings).network, by_hand(settings, mixed))
+
+
+def test_deferred_weights_of_ldam_are_averaged_as_in_its_release(tmp_path: Path) -> None:
+    # At a tenth of the usual rate, so that fifteen steps do not make much of the rounding of the first.
+    settings = asked(loss="ldam(drw=True,scale=5.0)", head="cosine(scale=5.0)", epochs=5, lr=0.01)
+    _, y = images()
+    counts = ClassCounts.from_labels(y, 3)
+    weights, margins = class_balanced_weights(counts).float(), 2.5 * (counts.n.min() / counts.n.float()) ** 0.25
+
+    def late(network, x, y, epoch, *_):
+        logits = network(x) - margins[y, None] * functional.one_hot(y, 3)
+        return functional.cross_entropy(logits, y, weights if epoch == 4 else None)
+
+    assert_same(trained(tmp_path, settings).network, by_hand(settings, late))
 
 
 def test_mixup_mixes_images_and_losses_with_those_of_a_permutation(tmp_path: Path) -> None:
@@ -157,9 +186,9 @@ def test_gala_gathers_gradients_from_step_to_step(tmp_path: Path) -> None:
 
 
 def test_ldam_with_a_cosine_head(tmp_path: Path) -> None:
-    settings = asked(loss="ldam(max_margin=0.5,scale=1.0)", head="cosine(scale=5.0)")
+    settings = asked(loss="ldam(max_margin=0.5,scale=5.0)", head="cosine(scale=5.0)")
     counts = torch.tensor([15.0, 6.0, 3.0])
-    margins = 0.5 * (counts.min() / counts) ** 0.25
+    margins = 5 * 0.5 * (counts.min() / counts) ** 0.25
 
     def with_margins(network, x, y, *_):
         logits = network(x)
@@ -191,9 +220,20 @@ def test_the_moving_average_of_the_weights_is_kept(tmp_path: Path) -> None:
         torch.testing.assert_close(value, expected, **CLOSE)
 
 
-@pytest.mark.parametrize(("rows", "loss"), [(24, "cross_entropy"), (21, "gala(lambda_pos=1.0)"), (17, "cross_entropy")])
-def test_parts_of_a_batch_add_up_to_the_batch(tmp_path: Path, rows: int, loss: str) -> None:
-    whole, parts = (asked(loss=loss, accumulate=count) for count in (1, 3))
+@pytest.mark.parametrize(
+    ("rows", "changes"),
+    [
+        (24, {}),
+        (21, {"loss": "gala(lambda_pos=1.0)"}),
+        (17, {}),
+        (17, {"deferred": 0.5}),
+        (21, {"deferred": 0.0, "mixup": 0.4}),
+        (21, {"loss": "ldam(drw=True)", "head": "cosine", "epochs": 5}),
+    ],
+    ids=str,
+)
+def test_parts_of_a_batch_add_up_to_the_batch(tmp_path: Path, rows: int, changes: dict) -> None:
+    whole, parts = (asked(**changes, accumulate=count) for count in (1, 3))
     one, other = (
         trained(tmp_path / str(s.accumulate), s, backbone=tiny(norm=False), rows=rows) for s in (whole, parts)
     )
@@ -278,7 +318,10 @@ DEMANDING = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, DEMANDING, {"loss": "ldam(drw=True)"}], ids=["plain", "demanding", "drw"])
+DRW = {"loss": "ldam(drw=True)", "head": "cosine"}
+
+
+@pytest.mark.parametrize("changes", [{}, DEMANDING, DRW], ids=["plain", "demanding", "drw"])
 def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bits(tmp_path: Path, changes: dict) -> None:
     settings = asked(**changes)
 

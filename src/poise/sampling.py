@@ -97,6 +97,9 @@ class ClassAware:
     al., ICLR 2020); a class with fewer rows repeats some within a visit. Cycles are reshuffled when they are exhausted
     and keep their position from one epoch to the next: epoch e holds draws e N to (e + 1) N of one endless sequence.
 
+    Deviation: a visit that the end of an epoch cuts off goes on in the next one, where the released code begins a new
+    visit; that concerns `images_per_visit` - 1 draws of an epoch at most.
+
     Raises: InputError if images_per_visit is below 1.
     """
 

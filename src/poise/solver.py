@@ -72,7 +72,8 @@ class Retrain:
     """A trained method as a handful of independent choices; calling it on (problem, seed) returns a head.
 
     `start` maps the stage-1 rows (C, D + 1) and the seed to the first rows. `scale` is the scale of cosine logits, for
-    parts with unit features. Everything else is what its name says, from the module of that name.
+    parts with unit features. `lr_factors` multiply the learning rate of each leaf of the part; () is 1 for all.
+    Everything else is what its name says, from the module of that name.
     """
 
     loss: Loss = field(default_factory=cross_entropy)
@@ -81,6 +82,7 @@ class Retrain:
     sampler: Sampler = instance
     projection: Projection = field(default_factory=free)
     scale: float = 1.0
+    lr_factors: tuple[float, ...] = ()
     plan: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
@@ -215,6 +217,13 @@ def _projection_key(recipe: Retrain) -> Hashable:
     return (recipe.projection.apply, recipe.projection.every)
 
 
+def _factors_of(recipe: Retrain, leaves: int) -> tuple[float, ...]:
+    """A factor of the learning rate for each leaf. Raises: InputError for another number of them."""
+    if len(recipe.lr_factors) not in (0, leaves):
+        raise InputError(f"lr_factors has one entry per leaf of the part, {leaves} here, got {recipe.lr_factors!r}")
+    return recipe.lr_factors or (1.0,) * leaves
+
+
 class _Block:
     """Heads trained together. It changes as it trains, and is local to one call of `fit_heads`."""
 
@@ -240,6 +249,7 @@ class _Block:
         self.decay = self.column([r.plan.weight_decay for r in recipes])
         self.momentum = self.column([r.plan.momentum for r in recipes])
         self.leaves, self.frozen = self.part.split(self.start(problem.head), self.column([r.scale for r in recipes]))
+        self.factors = self.column([_factors_of(r, len(self.leaves)) for r in recipes])  # (G, leaves)
         self.velocity = tuple(torch.zeros_like(leaf) for leaf in self.leaves)
         self.families = self.make_families(problem)
 
@@ -274,7 +284,7 @@ class _Block:
                 leaves=leaves,
                 frozen=frozen,
                 shares=self.shares(leaves, velocities, self.threads if len(parts) == 1 else 1),
-                columns=[self.columns_of(leaf, heads) for leaf in leaves],
+                columns=[self.columns_of(number, leaf, heads) for number, leaf in enumerate(leaves)],
                 logits=self.rates.new_empty(len(members) * self.batch_rows, len(problem.train.counts)),
             )
             families.append(family)
@@ -323,11 +333,12 @@ class _Block:
             for thread in range(min(threads, len(cuts)))
         ]
 
-    def columns_of(self, leaf: Tensor, heads: slice) -> Columns:
-        """The settings of some heads for this leaf (G, ...)."""
+    def columns_of(self, number: int, leaf: Tensor, heads: slice) -> Columns:
+        """The settings of some heads for this leaf (G, ...) of the part."""
         ones = [1] * (leaf.ndim - 1)
         decay, momentum = (column[heads].view(-1, *ones) for column in (self.decay, self.momentum))
-        return Columns(self.rates[heads].T.reshape(-1, len(leaf), *ones), decay, momentum)
+        rates = self.rates[heads] * self.factors[heads, number, None]
+        return Columns(rates.T.reshape(-1, len(leaf), *ones), decay, momentum)
 
     def train(self, snapshots: bool, tick: _Ticker, cancelled: Cancelled) -> list[Head]:
         """Run all epochs; one head per recipe, or its path."""

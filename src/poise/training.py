@@ -23,7 +23,7 @@ from poise.checkpoints import load_checkpoint, save_checkpoint, sweep
 from poise.distributed import World, synchronised
 from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.feeds import Feed, Step, explained
-from poise.losses import Loss
+from poise.losses import Loss, mass_of
 from poise.network import Network
 from poise.randomness import hashed, seed_for
 from poise.stage1 import Stage1, changes
@@ -397,6 +397,7 @@ def _gradients(job: _Job, run: _Run, images: Tensor, part: _Part, factors: Tenso
     chunks = min(job.settings.accumulate, part.size // job.world.size or part.size)
     loss, right = 0.0, 0.0
     states: list[tuple[float, Any]] = []
+    mean = _mean_mass(job, run, part, y[:n], factors)
     for chunk in torch.arange(n).tensor_split(chunks):
         own, other = y[:n][chunk], y[n:][chunk] if part.share < 1 else None
         logits = _logits(job, run, images, chunk, part)
@@ -406,7 +407,7 @@ def _gradients(job: _Job, run: _Run, images: Tensor, part: _Part, factors: Tenso
                 continue
             losses, after = job.loss.apply(logits, labels, run.loss_state)
             losses = losses if factors is None else losses * factors[labels]
-            total = total + share * part.weight * losses.sum()
+            total = total + share * part.weight * losses.sum() / mean
             states.append((share * part.weight * len(labels), after))
         total.backward()  # type: ignore[no-untyped-call]
         loss += float(total.detach())
@@ -414,6 +415,14 @@ def _gradients(job: _Job, run: _Run, images: Tensor, part: _Part, factors: Tenso
     if not job.world.alone:
         _add_gradients(job, run)
     return loss, right, _combined(job, run.loss_state, states)
+
+
+def _mean_mass(job: _Job, run: _Run, part: _Part, y: Tensor, factors: Tensor | None) -> Tensor | float:
+    """The mean, over the whole step, of what its images with these labels here count; partners are the same images."""
+    mass = mass_of(job.loss, y, run.loss_state)
+    if factors is not None:
+        mass = factors[y] if mass is None else mass * factors[y]
+    return 1.0 if mass is None else job.world.add(part.weight * mass.sum())
 
 
 def _logits(job: _Job, run: _Run, images: Tensor, chunk: Tensor, part: _Part) -> Tensor:

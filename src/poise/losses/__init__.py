@@ -2,8 +2,8 @@
 
 A `Loss` is a pair of pure functions. `init(counts)` makes the state, a tuple of tensors that holds every number of the
 loss; `apply(logits (..., B, C), y (B,), state)` returns one loss per example (..., B) and the next state. Nothing is
-averaged here. States of several heads stack along a leading dimension, so losses that share `apply` are one *family*
-and are computed for all heads in one call.
+averaged here, but a loss may say what each row counts in the average (`Loss.mass`). States of several heads stack
+along a leading dimension, so losses that share `apply` are one *family* and are computed for all heads in one call.
 
 Nearly every loss of the field is one expression, softmax cross-entropy of
 
@@ -25,7 +25,7 @@ from poise.errors import InputError
 from poise.losses.bce import class_balanced_bce
 from poise.losses.focal import focal
 from poise.losses.gala import gala
-from poise.losses.loss import Loss, bind, gradient, stack_states, stateless
+from poise.losses.loss import Loss, bind, gradient, mass_of, stack_states, stateless
 from poise.losses.softmax import (
     balanced_softmax,
     class_balanced,
@@ -55,6 +55,7 @@ __all__ = [
     "label_aware_smoothing",
     "ldam",
     "los",
+    "mass_of",
     "prior_weighted",
     "stack_states",
     "stateless",

@@ -14,6 +14,7 @@ __all__ = [
     "Loss",
     "bind",
     "gradient",
+    "mass_of",
     "rows_of",
     "stack_states",
     "stateless",
@@ -29,6 +30,10 @@ class Loss(NamedTuple):
     `apply` leaves the logits as they are; `grad` may write over them, which saves the memory of a batch. Terms of a
     state may be None where they would do nothing; `filled` gives the same state with all terms, so that heads which
     leave out different ones are computed in one call.
+
+    The loss of a batch is the mean of those of its rows, divided by the mean of their `mass` (..., B); without one, or
+    where it is None, every row counts 1. A loss whose mass is its weight per class is averaged as torch's weighted
+    cross-entropy is: the sum of w l over the sum of w.
     """
 
     init: Callable[[ClassCounts], Any]
@@ -36,6 +41,12 @@ class Loss(NamedTuple):
     grad: Step | None = None
     epoch: Callable[[Any, int, int], Any] | None = None  # (state, epoch from 0, epochs) -> state of that epoch
     filled: Callable[[Any, ClassCounts], Any] | None = None
+    mass: Callable[[Tensor, Any], Tensor | None] | None = None  # (y (B,), state) -> (..., B) or None
+
+
+def mass_of(loss: Loss, y: Tensor, state: Any) -> Tensor | None:
+    """(..., B) what each row counts in the average of a batch; None where that is 1 for all."""
+    return None if loss.mass is None else loss.mass(y, state)
 
 
 def gradient(loss: Loss, logits: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:
