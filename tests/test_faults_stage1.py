@@ -95,6 +95,16 @@ def test_a_process_that_loses_another_names_it_and_the_run_goes_on(tmp_path: Pat
         torch.testing.assert_close(both[name], value, rtol=1e-3, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
 
 
+def test_two_processes_draw_the_noise_of_one(tmp_path: Path) -> None:
+    settings = asked(batch_size=9, loss="gcl(noise=2.0,scale=5.0)", head="cosine(scale=5.0)", accumulate=2, mixup=0.3)
+    alone, folder = trained(tmp_path / "alone", settings, rows=18).network.state_dict(), tmp_path / "run"
+    folder.mkdir()
+    assert launched(trains, folder, settings, None, 18, ranks=2) == [0, 0]
+    both = torch.load(folder / "weights0.pt", weights_only=True)
+    for name, value in alone.items():
+        torch.testing.assert_close(both[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
 def test_an_extraction_that_is_killed_keeps_its_shards_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     whole = digests(extracted(tmp_path / "whole"))
     folder = tmp_path / "features"

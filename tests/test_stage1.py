@@ -45,6 +45,7 @@ COUNTS = ClassCounts(torch.tensor([8, 4, 2]))
         ({"warmup_epochs": 201}, "warmup_epochs must be at most epochs=200, got 201"),
         ({"momentum": 0.0}, "nesterov must be false without momentum"),
         ({"loss": "gola"}, "there is no loss 'gola'.*gala"),
+        ({"loss": "gcl(noise=-1)"}, "noise must lie in"),
         ({"loss": "los(gamma=1)"}, r"loss 'los\(gamma=1\)'"),
         ({"loss": "los(delta=2)"}, "delta must lie in"),
         ({"loss": "focal+los"}, "there is no loss 'focal"),

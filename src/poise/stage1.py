@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poise.checks import is_number, is_whole
 from poise.errors import InputError
-from poise.losses import LOSSES, Loss, class_balanced_weights, gala
+from poise.losses import LOSSES, Loss, class_balanced_weights, gala, gcl
 from poise.plan import Plan, SamplerName, Schedule, learning_rates
 from poise.sampling import ClassAware, Sampler, class_balanced_iid, instance, progressive, square_root
 from poise.spec import Spec
@@ -21,7 +21,7 @@ __all__ = ["Precision", "Stage1", "Trained"]
 
 Trained = Literal["all", "last_block", "head"]
 Precision = Literal["auto", "bf16", "float32"]
-STAGE1_LOSSES: dict[str, Callable[..., Loss]] = {**LOSSES, "gala": gala}
+STAGE1_LOSSES: dict[str, Callable[..., Loss]] = {**LOSSES, "gala": gala, "gcl": gcl}
 
 
 @dataclass(frozen=True, kw_only=True)
