@@ -100,11 +100,12 @@ def test_a_process_that_loses_another_names_it_and_the_run_goes_on(tmp_path: Pat
     [
         {"deferred": 0.5, "mixup": 0.3},
         {"loss": "ldam(drw=True,scale=5.0)", "head": "cosine(scale=5.0)", "epochs": 5, "lr": 0.01},
+        {"loss": "gcl(noise=2.0,scale=5.0)", "head": "cosine(scale=5.0)", "mixup": 0.3},
     ],
-    ids=["deferred", "drw"],
+    ids=["deferred", "drw", "noise"],
 )
-def test_processes_divide_by_the_weights_of_the_whole_step(tmp_path: Path, changes: dict) -> None:
-    # 18 images: batches of 9 are shared as 5 and 4, whose weights differ.
+def test_processes_weigh_and_draw_as_one_does(tmp_path: Path, changes: dict) -> None:
+    # 18 images: batches of 9 are shared as 5 and 4, whose class weights differ.
     settings = asked(**{"batch_size": 9, "accumulate": 2, **changes})
     alone = trained(tmp_path / "alone", settings, rows=18).network.state_dict()
     folder = tmp_path / "run"

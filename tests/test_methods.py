@@ -31,6 +31,7 @@ TABLE: dict[str, Row] = {
     "crt": Row(5.08464, {}),
     "focal": Row(2.9835, {"gamma": 1.0, "variant": "sigmoid"}),
     "gala": Row(3.52113, {"lambda_pos": 0.5, "lambda_neg": 0.5, "variant": "paper", "accumulate": "sum"}),
+    "gcl": Row(8.14421, {"noise": 1.0, "margin": 0.3, "scale": 8.0, "gamma": 0.5}),
     "l2_norm": Row(2.05141, {}),
     "label_aware_smoothing": Row(
         1.05628,
@@ -186,6 +187,20 @@ def test_a_method_without_its_strength_is_cross_entropy(spec: Spec) -> None:
     assert torch.allclose(usual.weight, other.weight, rtol=1e-12, atol=1e-12)
 
 
+def test_gcl_without_noise_margin_and_focus_is_the_cosine_head() -> None:
+    problem = testing.world(dtype=torch.float64)
+    plan = {"scale": 12.0, "sampler": "class_balanced_iid", "lr": 0.1}
+    usual = testing.Case("cosine", plan).head(problem)
+    other = testing.Case("gcl", {"noise": 0.0, "margin": 0.0, "gamma": 0.0, **plan}).head(problem)
+    assert torch.allclose(usual.weight, other.weight, rtol=1e-12, atol=1e-12)
+
+
+def test_gcl_of_equal_counts_has_no_noise() -> None:
+    problem = testing.world(counts=(9, 9, 9), dtype=torch.float64)
+    heads = [testing.Case("gcl", {"noise": noise}).head(problem) for noise in (0.0, 2.0)]
+    assert torch.equal(heads[0].weight, heads[1].weight)
+
+
 @pytest.mark.parametrize("name", ["balanced_softmax", "class_balanced"])
 def test_equal_counts_make_it_cross_entropy(name: str) -> None:
     problem = testing.world(counts=(9, 9, 9), dtype=torch.float64)
@@ -252,6 +267,8 @@ def test_every_reference_is_in_the_bibliography() -> None:
         ("tau_norm", {"tau": "1"}, ["tau", "'1'"]),
         ("unlearn", {"t": float("inf")}, ["t must be", "inf"]),
         ("gala", {"lambda_pos": None}, ["lambda_pos", "None"]),
+        ("gcl", {"noise": -0.5}, ["noise", "-0.5", "GCL uses 0.5"]),
+        ("gcl", {"noise_mul": 0.5}, ["'noise_mul'", "noise, margin, scale, gamma"]),
         ("weight_balancing", {"radius": 1.0, "threshold": 0.5}, ["radius or a threshold"]),
         ("ncm", {"transform": "l3"}, ["'l3'"]),
         ("lda", {"shrinkage": 0.0}, ["shrinkage", "0.0"]),

@@ -16,8 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import Parameter, functional
 
+from poise.losses import draws
 from poise.methods import retrain
-from poise.sampling import ClassAware, instance
+from poise.sampling import ClassAware, class_balanced_iid, instance
 from poise.solver import Retrain, fresh
 from poise.testing import world
 from poise.types import Problem
@@ -116,6 +117,18 @@ def gala(z: Tensor, y: Tensor, run: Any, pos: float, neg: float, variant: str, a
     once = once + sum(torch.outer(row, hit) for row, hit in zip(slope.abs(), true.to(z), strict=True))
     run.gala = once, twice + once
     return loss
+
+
+def gcl(z: Tensor, y: Tensor, run: Any, noise: float, margin: float, scale: float, gamma: float) -> Tensor:
+    """The head gives s cos. A uniform number becomes |e| through the inverse of the normal distribution function."""
+    classes = len(run.n)
+    uniform = draws(run.places, classes, SEED, run.epoch).to(z)
+    e = torch.distributions.Normal(0.0, torch.tensor(1 / 3, dtype=z.dtype)).icdf((1 + uniform) / 2)
+    rarity = run.n.max().log() - run.n.log()
+    cosine = z / scale - noise * e.abs().clamp(max=1) * rarity / rarity.max()
+    cosine = cosine - margin * functional.one_hot(y, classes).to(z)
+    true = (scale * cosine).softmax(dim=1)[range(len(y)), y]
+    return torch.mean((1 - true) ** gamma * -true.log())
 
 
 # --- parametrisations ------------------------------------------------------------------------------------------------
@@ -221,6 +234,7 @@ def plain_loop(
             for group in sgd.param_groups:
                 group["lr"] = group["factor"] * rate(plan, epoch, step, len(steps))
             sgd.zero_grad()
+            run.epoch, run.places = epoch, step * plan.batch_size + torch.arange(len(rows))
             loss(forward(view[rows]), y[rows], run).backward()
             sgd.step()
             if every == "step" or (every == "epoch" and step == len(steps) - 1):
@@ -271,6 +285,11 @@ def gala_case(variant: str, accumulate: str, **options: Any) -> Case:
     recipe = retrain.gala(lambda_pos=1.2, lambda_neg=0.9, variant=variant, accumulate=accumulate, **SHORT, **options)
     loss = partial(gala, pos=1.2, neg=0.9, variant=variant, accumulate=accumulate)
     return Case(f"gala_{variant}_{accumulate}", recipe, loss)
+
+
+def gcl_case(name: str, *, noise: float, margin: float, scale: float, gamma: float, **options: Any) -> Case:
+    terms = {"noise": noise, "margin": margin, "scale": scale, "gamma": gamma}
+    return Case(name, retrain.gcl(**terms, **SHORT, **options), partial(gcl, **terms), cosines)
 
 
 def all_cases() -> list[Case]:
@@ -327,6 +346,8 @@ def all_cases() -> list[Case]:
         gala_case("released", "sum", lr=0.05, **RAW),
         gala_case("paper", "cumsum", lr=0.05, **RAW),
         gala_case("paper", "sum", lr=1.0),
+        gcl_case("gcl", noise=0.5, margin=0.1, scale=20.0, gamma=1.0),
+        gcl_case("gcl_raw", noise=0.8, margin=0.0, scale=10.0, gamma=0.0, lr=0.1, sampler="instance", **RAW),
     ]
 
 
@@ -361,7 +382,8 @@ def test_methods_start_and_sample_as_their_papers_say():
     assert {name for name, recipe in recipes.items() if recipe.start is fresh} == {"crt", "gala"}
     cycled = {name for name, recipe in recipes.items() if recipe.sampler == ClassAware(4)}
     assert cycled == {"crt", "lws", "label_aware_smoothing"}
-    assert all(recipe.sampler is instance for name, recipe in recipes.items() if name not in cycled)
+    assert {name for name, recipe in recipes.items() if recipe.sampler is class_balanced_iid} == {"gcl"}
+    assert all(recipe.sampler is instance for name, recipe in recipes.items() if name not in {*cycled, "gcl"})
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "cosine_epoch_start", "cosine_epoch_end", "multistep"])

@@ -51,6 +51,7 @@ def test_there_is_a_recipe_for_every_paper_and_data_set() -> None:
         *("ce_cifar100_lt", "ce_autoaugment_cifar100_lt"),
         *("weight_balancing_cifar100_lt_if100_paper", "gala_cifar100_lt_if100_paper", "decoupling_inaturalist18_paper"),
         "decoupling_cifar100_lt_deconfound",
+        "gcl_cifar100_lt_if100",
     }
     assert set(STUDIES) == expected
     assert sorted(NAMES) == NAMES
@@ -194,6 +195,16 @@ GALA = {
     "weight_decay": 5e-4,
     "drop_last": True,
 }
+GCL = {
+    "loss": "gcl(noise=0.5,margin=0.0,scale=30.0,gamma=0.0)",
+    "head": "cosine(scale=30.0)",
+    "batch_size": 64,
+    "epochs": 200,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 2e-4,
+    "warmup_epochs": 5,
+}
 CE = {
     "epochs": 200,
     "lr": 0.1,
@@ -237,6 +248,7 @@ STAGE1: list[tuple[str, dict[str, object]]] = [
     ("weight_balancing_inaturalist18", {**WB, "epochs": 200, "weight_decay": 1e-4, "batch_size": 512}),
     ("gala_cifar100_lt_if100", {**GALA, "loss": "gala(lambda_pos=1.2,lambda_neg=0.9)", "mixup": 0.0}),
     ("gala_cifar10_lt", GALA),
+    ("gcl_cifar100_lt_if100", GCL),
     ("los_cifar100_lt_if100", {**WB, "epochs": 200, "schedule": "cosine_epoch_end"}),
     ("ce_cifar100_lt", {**CE, "batch_size": 128, "augment": ("crop", "flip"), "seed": 1}),
     (
@@ -269,6 +281,7 @@ BACKBONES = {
     "weight_balancing_cifar100_lt_if100": "resnet34_cifar",
     "gala_cifar100_lt_if100": "resnet32",
     "gala_imagenet_lt": "timm:resnet50",
+    "gcl_cifar100_lt_if100": "resnet32",
     "los_cifar100_lt_if50": "resnet34_cifar",
     "ce_cifar100_lt": "resnet32",
 }
@@ -352,6 +365,13 @@ STARTS = {"los": "torch", "weight_balancing": "kaiming_torch_stem"}
 @pytest.mark.parametrize("name", [n for n in STUDIES if load_config(n).backbone.name == "resnet34_cifar"])
 def test_the_resnet34_of_a_recipe_starts_as_in_its_release(name: str) -> None:
     assert load_config(name).backbone.options["start"] == STARTS[name.partition("_cifar")[0]]
+
+
+def test_the_learning_rate_of_gcl_is_a_tenth_after_epoch_160_and_a_hundredth_after_180() -> None:
+    rates = [row[0] for row in stage1_of("gcl_cifar100_lt_if100").learning_rates(10_847)]
+    falls = [epoch for epoch in range(6, 200) if rates[epoch] < rates[epoch - 1]]
+    assert falls == [160, 180]
+    assert [rates[epoch] for epoch in (4, 159, 160, 179, 180, 199)] == pytest.approx([0.1, 0.1, 1e-2, 1e-2, 1e-3, 1e-3])
 
 
 def test_the_last_epoch_of_decoupling_has_learning_rate_zero() -> None:

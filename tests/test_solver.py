@@ -37,7 +37,7 @@ def two_threads():
 
 
 def mixed(epochs=(3,), batch_size=16):
-    """Twenty-nine heads: every loss, part, sampler, start, schedule and projection; some share a pass, some do not."""
+    """Thirty heads: every loss, part, sampler, start, schedule and projection; some share a pass, some do not."""
     r, lengths = retrain, itertools.cycle(epochs)
     rows = [
         (r.ce, {}),
@@ -68,6 +68,8 @@ def mixed(epochs=(3,), batch_size=16):
         (r.weight_balancing, {"every": "epoch", "loss": "ce", "radius": 1.0}),
         (r.gala, {}),
         (r.gala, {"variant": "paper", "lambda_pos": 1.5, "accumulate": "sum", "lr": 0.5}),
+        (r.gcl, {}),
+        (r.gcl, {"noise": 1.0, "margin": 0.0, "scale": 9.0, "gamma": 0.0, "lr": 0.1}),
     ]
     trained = [make(epochs=next(lengths), batch_size=batch_size, **options) for make, options in rows]
     bias = Retrain(part=params.bias_only, plan=Plan(epochs=epochs[0], batch_size=batch_size))

@@ -45,6 +45,7 @@ COUNTS = ClassCounts(torch.tensor([8, 4, 2]))
         ({"warmup_epochs": 201}, "warmup_epochs must be at most epochs=200, got 201"),
         ({"momentum": 0.0}, "nesterov must be false without momentum"),
         ({"loss": "gola"}, "there is no loss 'gola'.*gala"),
+        ({"loss": "gcl(noise=-1)"}, "noise must lie in"),
         ({"loss": "los(gamma=1)"}, r"loss 'los\(gamma=1\)'"),
         ({"loss": "los(delta=2)"}, "delta must lie in"),
         ({"loss": "focal+los"}, "there is no loss 'focal"),
@@ -64,7 +65,7 @@ def test_settings_out_of_range_are_named(changes: dict, message: str) -> None:
     [
         (
             {"loss": "ldam"},
-            r"'ldam' takes its margins from cosines of scale 30, head is 'linear'; use head 'cosine\(scale=30.0\)', or",
+            r"'ldam' is for cosines of scale 30, head is 'linear'; use head 'cosine\(scale=30.0\)', or",
         ),
         ({"loss": "ldam", "head": "cosine(scale=16)"}, r"cosines of scale 30, head is 'cosine\(scale=16\)'; use head"),
         ({"loss": "ldam(scale=16)", "head": "cosine"}, r"cosines of scale 16, .* use head 'cosine\(scale=16\)'"),

@@ -16,7 +16,7 @@ from poise.backbones import Backbone
 from poise.checkpoints import NEWEST, load_checkpoint
 from poise.errors import InputError, PoiseError, PoiseWarning, StoppedError
 from poise.feeds import AUGMENT
-from poise.losses import class_balanced_weights
+from poise.losses import class_balanced_weights, draws
 from poise.network import Network
 from poise.randomness import hashed, uniforms
 from poise.stage1 import Stage1, changes
@@ -202,6 +202,35 @@ def test_ldam_with_a_cosine_head(tmp_path: Path) -> None:
     torch.testing.assert_close(result.head(rows), 5 * cosines, **CLOSE)
 
 
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_gcl_takes_fresh_noise_from_every_logit(tmp_path: Path, mixup: float) -> None:
+    # A small lr, because steps of a cosine head on six numbers multiply every rounding before them.
+    loss = {"loss": "gcl(noise=0.5,margin=0.1,scale=5.0)", "head": "cosine(scale=5.0)"}
+    settings = asked(**loss, mixup=mixup, seed=3, lr=0.01)
+    rarity = torch.log(15 / torch.tensor([15.0, 6.0, 3.0])) / torch.log(torch.tensor(5.0))
+    seen = []
+
+    def clouded(network, x, y, epoch, step, order, places):
+        share, partner = 1.0, torch.arange(len(y))
+        if mixup:
+            share = beta_share(mixup, 3, MIXUP, epoch, step)
+            partner = torch.from_numpy(hashed(3, PARTNER, epoch, places.numpy()).argsort())
+        seen.append(draws(places, 3, 3, epoch))
+        third = torch.distributions.Normal(0.0, torch.tensor(1 / 3, dtype=torch.float64))
+        size = third.icdf((1 + seen[-1]) / 2).clamp(max=1).float()
+        cosines = network(share * x + (1 - share) * x[partner]) / 5 - 0.5 * size * rarity
+        first, second = (
+            functional.cross_entropy(5 * (cosines - 0.1 * functional.one_hot(labels, 3)), labels, reduction="none")
+            for labels in (y, y[partner])
+        )
+        return share * first + (1 - share) * second
+
+    result = trained(tmp_path, settings)
+    assert_same(result.network, by_hand(settings, clouded))
+    assert len({number for numbers in seen for number in numbers.flatten().tolist()}) == 6 * 8 * 3
+    assert load_checkpoint(tmp_path)["loss_state"][3] is None  # nothing random is remembered
+
+
 def test_the_moving_average_of_the_weights_is_kept(tmp_path: Path) -> None:
     settings = asked(ema=0.9)
     states = []
@@ -229,6 +258,7 @@ def test_the_moving_average_of_the_weights_is_kept(tmp_path: Path) -> None:
         (17, {"deferred": 0.5}),
         (21, {"deferred": 0.0, "mixup": 0.4}),
         (21, {"loss": "ldam(drw=True)", "head": "cosine", "epochs": 5}),
+        (21, {"loss": "gcl(scale=5.0)", "head": "cosine(scale=5.0)"}),
     ],
     ids=str,
 )
@@ -319,9 +349,10 @@ DEMANDING = {
 
 
 DRW = {"loss": "ldam(drw=True)", "head": "cosine"}
+CLOUDED = {"loss": "gcl(scale=5.0,gamma=1.0)", "head": "cosine(scale=5.0)", "mixup": 0.3, "accumulate": 2}
 
 
-@pytest.mark.parametrize("changes", [{}, DEMANDING, DRW], ids=["plain", "demanding", "drw"])
+@pytest.mark.parametrize("changes", [{}, DEMANDING, DRW, CLOUDED], ids=["plain", "demanding", "drw", "noise"])
 def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bits(tmp_path: Path, changes: dict) -> None:
     settings = asked(**changes)
 

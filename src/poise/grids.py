@@ -76,6 +76,7 @@ AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
         "cosine": (Axis("scale", 8.0, 64.0, log=True), LR),
         "focal": (Axis("gamma", 0.5, 4.0, log=True), LR),
         "gala": (Axis("lambda_pos", 0.5, 6.0, log=True), LR),
+        "gcl": (Axis("noise", 0.25, 1.0), LR),
         "label_aware_smoothing": (Axis("smooth_head", 0.1, 0.7), LR),
         "lda": (Axis("shrinkage", 1e-3, 1.0, log=True),),
         "ldam": (Axis("max_margin", 0.25, 1.0), LR),

@@ -25,7 +25,7 @@ from poise.checks import is_whole
 from poise.constraints import Projection, free
 from poise.crew import ALONE, Crew, crew
 from poise.errors import CancelledError, InputError, PoiseWarning
-from poise.losses import Loss, cross_entropy, stack_states
+from poise.losses import Loss, cross_entropy, draws, stack_states
 from poise.params import Leaves, Part, full
 from poise.plan import Plan, learning_rates
 from poise.sampling import Sampler, instance, windowed
@@ -125,7 +125,8 @@ def fit_heads(
     statistics) count drawn rows, whatever their weight.
 
     Training reads views 1..V-1 of the features, one per epoch in turn, or view 0 if it is the only one. The row order
-    of an epoch depends on (seed, sampler, epoch) and a fresh start on the seed alone, so heads of one seed are paired.
+    of an epoch depends on (seed, sampler, epoch), the noise of a loss on (seed, epoch, place in that order) and a fresh
+    start on the seed alone, so heads of one seed are paired.
     Arithmetic is float32, or float64 if the features are; products of matrices are bfloat16 where the plan says so
     (`Plan.matmul`). A head that becomes infinite or NaN keeps its last finite epoch, with a PoiseWarning that names it.
     Without a stage-1 head, recipes that need one use `with_stage1`.
@@ -243,7 +244,9 @@ class _Block:
         weight = problem.train.weight
         self.weight = None if weight is None else (weight / weight.mean()).to(self.dtype).unsqueeze(-1)
         self.steps = self.plan.steps(len(problem.train))
-        batches = max(1, READ_NUMBERS // (self.batch_rows * (problem.train.dim + 1)))
+        self.noisy = any(recipe.loss.draw is not None for recipe in recipes)
+        wide = max(problem.train.dim + 1, len(problem.train.counts) if self.noisy else 0)
+        batches = max(1, READ_NUMBERS // (self.batch_rows * wide))
         self.read_rows = self.batch_rows * min(batches, self.steps)
         self.rates = self.column([learning_rates(r.plan, self.steps).flatten().tolist() for r in recipes])
         self.decay = self.column([r.plan.weight_decay for r in recipes])
@@ -427,19 +430,24 @@ class _Block:
             window = WINDOW_NUMBERS // features.dim
             order = windowed(order, len(features), max(1, BLOCK_NUMBERS // features.dim), window, epoch, self.seed)
         order = order[: self.steps * size].to(features.y.device)
-        view = epoch % len(features.training_views)
-        for read in torch.split(order, self.read_rows):
+        view, places = epoch % len(features.training_views), torch.split(torch.arange(len(order)), self.read_rows)
+        for read, at in zip(torch.split(order, self.read_rows), places, strict=True):
             mine = None if self.world.alone else self.world.owns(read, len(features))
             x, taken, batches = self.read(view, read if mine is None else read[mine]), 0, []
             for first in range(0, len(read), size):
                 rows = read[first : first + size]
                 own = None if mine is None else mine[first : first + size].nonzero().flatten()
                 here = len(rows if own is None else own)
-                batches.append(self.batch(x[taken : taken + here], rows, own))
+                noise = self.draws(at[first : first + size], epoch) if self.noisy else None
+                batches.append(self.batch(x[taken : taken + here], rows, own, noise))
                 taken += here
             yield batches
 
-    def batch(self, x: Tensor, rows: Tensor, own: Tensor | None) -> Batch:
+    def draws(self, places: Tensor, epoch: int) -> Tensor:
+        """(B, C) random numbers for losses with noise, of the rows at these places (B,) of the order of the epoch."""
+        return draws(places, len(self.features.counts), self.seed, epoch).to(self.rates)
+
+    def batch(self, x: Tensor, rows: Tensor, own: Tensor | None, noise: Tensor | None) -> Batch:
         """The batch of these rows (B,), of which `x` (b, D + 1) are here."""
         heft = 1 / len(rows) if self.weight is None else self.weight[rows] / len(rows)
-        return Batch(x, self.features.y[rows], heft, own, self.world)
+        return Batch(x, self.features.y[rows], heft, own, self.world, noise)

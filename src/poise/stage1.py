@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poise.checks import is_number, is_whole
 from poise.errors import InputError
-from poise.losses import LOSSES, Loss, class_balanced_weights, gala
+from poise.losses import LOSSES, Loss, class_balanced_weights, gala, gcl
 from poise.plan import Plan, SamplerName, Schedule, learning_rates
 from poise.sampling import ClassAware, Sampler, class_balanced_iid, instance, progressive, square_root
 from poise.spec import Spec
@@ -21,7 +21,7 @@ __all__ = ["Precision", "Stage1", "Trained", "changes"]
 
 Trained = Literal["all", "last_block", "head"]
 Precision = Literal["auto", "bf16", "float32"]
-STAGE1_LOSSES: dict[str, Callable[..., Loss]] = {**LOSSES, "gala": gala}
+STAGE1_LOSSES: dict[str, Callable[..., Loss]] = {**LOSSES, "gala": gala, "gcl": gcl}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Stage1:
     `loss` is a loss and its parameters, such as "cross_entropy", "los(delta=0.1)" (label smoothing) or
     "gala(lambda_pos=1.2)". `deferred` is the share of the epochs after which losses are also weighted by class
     (class-balanced weights, beta `deferred_beta`): deferred re-weighting, 0.8 in LDAM's release. A step then divides by
-    the sum of the weights of its images, as torch's weighted cross-entropy does. "ldam" belongs to the head "cosine" of
-    the same scale.
+    the sum of the weights of its images, as torch's weighted cross-entropy does. "ldam" and "gcl" belong to the head
+    "cosine" of the same scale.
 
     `augment` are the augmentations of `poise.augment` (small images, whole batches) or `poise.transforms` (photographs,
     one by one), in order. `mixup` is the alpha of the Beta distribution, 0 for none. `ema` is the decay of an
@@ -214,12 +214,12 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
 def _refuse_other_scale(loss: str, head: str, scale: float | None) -> None:
     """Raises: InputError for margins on logits that are no cosines, or cosines of another scale."""
     spec = Spec.parse(loss)
-    if spec.name != "ldam":
+    if spec.name not in ("ldam", "gcl"):
         return
     meant = dict(spec.params).get("scale", 30.0)
     if scale != meant:
         raise InputError(
-            f"stage 1: loss {loss!r} takes its margins from cosines of scale {meant:g}, head is {head!r}; use head "
+            f"stage 1: loss {loss!r} is for cosines of scale {meant:g}, head is {head!r}; use head "
             f"'cosine(scale={meant})', or state the scale of the head in the loss"
         )
 

@@ -22,7 +22,8 @@ __all__ = ["Batch", "Columns", "Cut", "Family", "Projected", "Share"]
 class Batch(NamedTuple):
     """Rows `x` (b, D + 1) of a batch with labels `y` (B,), each of which counts by its `heft`, a number or (B, 1).
 
-    `own` (b,) tells which rows of the batch are in x: those of this process; None if they are all.
+    `own` (b,) tells which rows of the batch are in x: those of this process; None if they are all. `draws` (B, C) are
+    for losses with noise.
     """
 
     x: Tensor
@@ -30,6 +31,7 @@ class Batch(NamedTuple):
     heft: Tensor | float
     own: Tensor | None
     world: World
+    draws: Tensor | None = None
 
     def heft_over(self, mass: Tensor | None) -> Tensor | float:
         """`heft`, divided by the mean of what rows count (G, B): a number, or (G, 1 or B, 1).
@@ -154,8 +156,11 @@ class Family:
                 batch.logits(rows_of, share, logits[..., cut.classes])
 
         workers.map(fill, self.shares)
-        heft = batch.heft_over(mass_of(self.loss, batch.y, self.state))
-        slope, self.state = gradient(self.loss, batch.world.add(logits), batch.y, self.state)
+        heft, state = batch.heft_over(mass_of(self.loss, batch.y, self.state)), self.state
+        if self.loss.draw is not None:
+            assert batch.draws is not None
+            state = self.loss.draw(state, batch.draws)
+        slope, self.state = gradient(self.loss, batch.world.add(logits), batch.y, state)
         slope = torch.mul(slope, heft, out=logits)
         return (slope if batch.own is None else slope[:, batch.own]).to(batch.x.dtype)
 

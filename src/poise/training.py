@@ -1,8 +1,9 @@
 """Stage 1: one loop that trains a backbone and its classifier, and goes on where it was stopped.
 
 Nothing random is remembered. The rows of a batch are a function of (seed, epoch, step), their augmentation of (seed,
-epoch, place in the epoch), dropout of (seed, step, rank). A checkpoint therefore holds weights, momentum, the state of
-the loss and a step number, and a run that was killed ends with the bits of one that was not.
+epoch, place in the epoch), so is the noise of a loss, dropout of (seed, step, rank). A checkpoint therefore holds
+weights, momentum, the state of the loss and a step number, and a run that was killed ends with the bits of one that was
+not.
 """
 
 import math
@@ -23,7 +24,7 @@ from poise.checkpoints import load_checkpoint, save_checkpoint, sweep
 from poise.distributed import World, synchronised
 from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.feeds import Feed, Step, explained
-from poise.losses import Loss, mass_of
+from poise.losses import Loss, draws, mass_of
 from poise.network import Network
 from poise.randomness import hashed, seed_for
 from poise.stage1 import Stage1, changes
@@ -401,11 +402,11 @@ def _gradients(job: _Job, run: _Run, images: Tensor, part: _Part, factors: Tenso
     for chunk in torch.arange(n).tensor_split(chunks):
         own, other = y[:n][chunk], y[n:][chunk] if part.share < 1 else None
         logits = _logits(job, run, images, chunk, part)
-        total = logits.new_zeros(())
+        total, before = logits.new_zeros(()), _loss_state(job, run, part, part.places[chunk])
         for share, labels in ((part.share, own), (1 - part.share, other)):
             if labels is None or not len(labels):
                 continue
-            losses, after = job.loss.apply(logits, labels, run.loss_state)
+            losses, after = job.loss.apply(logits, labels, before)
             losses = losses if factors is None else losses * factors[labels]
             total = total + share * part.weight * losses.sum() / mean
             states.append((share * part.weight * len(labels), after))
@@ -423,6 +424,16 @@ def _mean_mass(job: _Job, run: _Run, part: _Part, y: Tensor, factors: Tensor | N
     if factors is not None:
         mass = factors[y] if mass is None else mass * factors[y]
     return 1.0 if mass is None else job.world.add(part.weight * mass.sum())
+
+
+def _loss_state(job: _Job, run: _Run, part: _Part, places: Tensor) -> Any:
+    """The state of the loss for the images at these places; with its noise, one number per image and class.
+
+    A mixed image has one noise, whichever of its two labels it is compared with.
+    """
+    if job.loss.draw is None:
+        return run.loss_state
+    return job.loss.draw(run.loss_state, draws(places, len(job.counts), job.settings.seed, part.epoch))
 
 
 def _logits(job: _Job, run: _Run, images: Tensor, chunk: Tensor, part: _Part) -> Tensor:

@@ -82,6 +82,11 @@ PUBLISHED: tuple[Published, ...] = (
         "on features of MiSLAS",
     ),
     Published(Spec("gala", {**GALA, "lr": 0.2, "weight_decay": 1e-4, "epochs": 30}), "iNaturalist 2018, ResNet-50"),
+    Published(
+        Spec("gcl", lr=0.1, weight_decay=2e-4, epochs=30, batch_size=64, sampler="class_balanced_iid", **RAW),
+        "CIFAR-100-LT, ResNet-32",
+        "its batch size, momentum, schedule and start are not established; 64, 0.9, cosine and the stage-1 head here",
+    ),
     *(
         Published(Spec("label_aware_smoothing", settings), features)
         for settings, features in (
