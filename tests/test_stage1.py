@@ -69,6 +69,8 @@ def test_settings_out_of_range_are_named(changes: dict, message: str) -> None:
         ),
         ({"loss": "ldam", "head": "cosine(scale=16)"}, r"cosines of scale 30, head is 'cosine\(scale=16\)'; use head"),
         ({"loss": "ldam(scale=16)", "head": "cosine"}, r"cosines of scale 16, .* use head 'cosine\(scale=16\)'"),
+        ({"loss": "gcl"}, r"'gcl' is for cosines of scale 30, head is 'linear'; use head 'cosine\(scale=30.0\)'"),
+        ({"loss": "gcl(scale=20)", "head": "cosine"}, r"cosines of scale 20, .* use head 'cosine\(scale=20\)'"),
         (
             {"loss": "ldam(drw=True)", "head": "cosine", "deferred": 0.8},
             r"loss 'ldam\(drw=True\)' weights by class itself, and deferred would weight by class again; leave",
@@ -90,6 +92,7 @@ def test_settings_that_do_not_go_together_are_refused_with_what_would(changes: d
         {"loss": "ldam", "head": "cosine"},
         {"loss": "ldam(scale=16)", "head": "cosine(scale=16)", "deferred": 0.8},
         {"loss": "ldam(drw=True)", "head": "cosine"},
+        {"loss": "gcl(scale=20)", "head": "cosine(scale=20)"},
         {"loss": "gala", "deferred": 0.8},
         {"loss": "focal", "deferred": 0.8},
         {"loss": "cross_entropy", "head": "cosine(scale=16)"},
