@@ -15,12 +15,11 @@ from poise.augment import beta_share, normalised, parse
 from poise.backbones import Backbone
 from poise.checkpoints import NEWEST, load_checkpoint
 from poise.errors import InputError, PoiseError, StoppedError
-from poise.feeds import AUGMENT
 from poise.losses import class_balanced_weights
 from poise.network import Network
-from poise.randomness import hashed, uniforms
+from poise.randomness import Stream, hashed, uniforms
 from poise.stage1 import Stage1
-from poise.training import MIXUP, PARTNER, uses_bf16
+from poise.training import uses_bf16
 from poise.types import ClassCounts
 from stage1_child import HALVES, asked, digest, images, tiny, trained
 
@@ -32,7 +31,7 @@ def seen(settings: Stage1, epoch: int, order: torch.Tensor, places: torch.Tensor
     """What the network sees of the images at some places of an epoch."""
     pixels, _ = images()
     augmentation = parse(settings.augment)
-    drawn = uniforms(augmentation.draws, places, settings.seed, AUGMENT, epoch)
+    drawn = uniforms(augmentation.draws, places, settings.seed, Stream.AUGMENT, epoch)
     return normalised(augmentation(pixels[order[places]], drawn), HALVES, HALVES)
 
 
@@ -124,8 +123,8 @@ def test_mixup_mixes_images_and_losses_with_those_of_a_permutation(tmp_path: Pat
     partners = []
 
     def mixed(network, x, y, epoch, step, order, places):
-        share = beta_share(0.4, 0, MIXUP, epoch, step)
-        partner = torch.from_numpy(hashed(0, PARTNER, epoch, places.numpy()).argsort())
+        share = beta_share(0.4, 0, Stream.MIXUP, epoch, step)
+        partner = torch.from_numpy(hashed(0, Stream.PARTNER, epoch, places.numpy()).argsort())
         partners.append(partner)
         logits = network(share * x + (1 - share) * x[partner])
         first, second = (functional.cross_entropy(logits, labels, reduction="none") for labels in (y, y[partner]))
