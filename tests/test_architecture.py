@@ -68,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "spec": {"errors"},
     "types": {"distributed", "errors", "files"},
     "crew": set(),
+    "memory": set(),
     "shards": set(),
     "record": {"types"},
     **{name: {"checks", "errors", "randomness", "types"} for name in PURE - {"augment", "losses"}},
@@ -291,7 +292,8 @@ ALLOWED: dict[str, set[str]] = {
         "project",
     }
     | {"diagnosis", "readers", "reports", "runs", "samples", "sources", "wording"},
-    "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "pipeline", "project"}
+    "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "memory", "pipeline"}
+    | {"project"}
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
     "cli/report": {"checks", "cli", "errors", "report", "reports"},
     "cli/search": {"advice", "checks", "cli", "comparison", "diagnosis", "distributed", "elimination", "errors"}

@@ -4,8 +4,10 @@ import math
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import interpolate
 
 from poise.augment import (
@@ -22,7 +24,7 @@ from poise.augment import (
     parse,
     rand_augment,
 )
-from poise.augment.operations import NAMES, OPERATIONS, operate
+from poise.augment.operations import NAMES, OPERATIONS, operate, operations
 from poise.augment.policies import FACTORS, POLICIES, RANDOM, SIGNED, _magnitude
 from poise.errors import InputError
 from poise.randomness import uniforms
@@ -147,6 +149,53 @@ def test_an_operation_without_strength_changes_nothing(name):
     images = noise()
     none = torch.full((len(images),), float(name in FACTORS), dtype=torch.float64)
     assert torch.equal(OPERATIONS[name](images, none), images)
+
+
+def pillow_moved(image, coefficients, resample, fill):
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    moved = picture.transform(picture.size, Image.Transform.AFFINE, coefficients, resample, fillcolor=(fill,) * 3)
+    return torch.from_numpy(np.array(moved)).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("images", [noise(), pictures(), noise(3, 17, 22), noise(2, 2, 5)], ids=lambda x: x.shape)
+@pytest.mark.parametrize("fill", [0, 128])
+def test_a_bicubic_shear_gives_the_grey_levels_of_pillow(images, fill):
+    table = operations(fill, "bicubic")
+    for slope in (-0.3, -0.1, 0.0, 0.2, 0.3, 1.7):
+        strength = torch.full((len(images),), slope, dtype=torch.float64)
+        for name, coefficients in (("shear_x", (1, slope, 0, 0, 1, 0)), ("shear_y", (1, 0, 0, slope, 1, 0))):
+            expected = [pillow_moved(i, coefficients, Image.Resampling.BICUBIC, fill) for i in images]
+            off = (table[name](images, strength).int() - torch.stack(expected).int()).abs()
+            # A level that is whole up to the last digit of its place is cut off on either side of it.
+            assert off.max() <= 1, (name, slope)
+            assert (off > 0).double().mean() < 1e-3, (name, slope)
+
+
+@pytest.mark.parametrize("name", ["shear_x", "shear_y", "translate_x", "translate_y", "rotate"])
+def test_the_fill_is_where_a_moved_image_shows_nothing(name):
+    white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+    strength = torch.tensor([0.3 if "shear" in name else 9.0], dtype=torch.float64)
+    black, grey = (operations(fill)[name](white, strength) for fill in (0, 128))
+    nothing = black == 0
+    assert nothing.any()
+    assert torch.equal(grey, white.masked_fill(nothing, 128))
+    images = noise(1)
+    assert torch.equal(operations(128)[name](images, strength)[~nothing], OPERATIONS[name](images, strength)[~nothing])
+
+
+def test_operations_that_move_nothing_do_not_depend_on_fill_and_shear():
+    for name in set(NAMES) - {"shear_x", "shear_y", "translate_x", "translate_y", "rotate"}:
+        assert operations(128, "bicubic")[name] is OPERATIONS[name]
+
+
+def test_auto_augment_hands_fill_and_shear_to_its_operations():
+    images = pictures(1)
+    pair = next(k for k, draws in enumerate(POLICIES["cifar10"]) if draws[0][0] == "shear_y")
+    u = torch.tensor([[(pair + 0.5) / 25, 0.0, 0.99, 0.7, 0.7]], dtype=torch.float64)
+    slope = torch.tensor([_magnitude("shear_y", POLICIES["cifar10"][pair][0][2], 10, 32, 32)], dtype=torch.float64)
+    for fill, shear in ((0, "nearest"), (128, "nearest"), (128, "bicubic")):
+        expected = operations(fill, shear)["shear_y"](images, slope)
+        assert torch.equal(auto_augment(fill=fill, shear=shear)(images, u), expected)
 
 
 def test_a_quarter_turn_is_a_quarter_turn():
@@ -396,6 +445,9 @@ REFUSED = {
     "crop(mode='edge')": "mode must be one of zero, reflect; got 'edge'",
     "cutout(size=0.5)": "size must be a whole number of pixels of at least 1, got 0.5; 16 is usual for 32 x 32",
     "auto_augment(policy='svhn')": "policy must be one of cifar10, imagenet; got 'svhn'",
+    "auto_augment(fill=256)": "fill must be a whole grey level from 0 to 255, got 256; 0 is black, 128 grey",
+    "auto_augment(fill=0.5)": "fill must be a whole grey level from 0 to 255, got 0.5; 0 is black, 128 grey",
+    "auto_augment(shear='cubic')": "shear must be one of nearest, bicubic; got 'cubic'",
     "rand_augment(n=0)": "n must be a whole number of operations of at least 1, got 0",
     "rand_augment(m=31)": "m must be a whole number in [0, levels), levels at least 2; got m=31, levels=31",
     "color_jitter(contrast=-1)": "contrast must lie in [0, inf), got -1; 0.4 is usual",

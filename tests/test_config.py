@@ -246,7 +246,7 @@ REFUSALS = [
     ("data: {profile: a b}", "data.profile: cannot read the method 'a b'"),
     ("data: {held_out_rows: 0.7}", "data.held_out_rows must be a whole number per class, or a share of at most 0.5 "),
     ("data: {held_out_rows: -1}", "data.held_out_rows must be a whole number per class, or a share of at most 0.5 (0"),
-    ("data: {class_order: nativ}", "data.class_order must be native or a whole number, 0 or more (seed); got "),
+    ("data: {class_order: nativ}", "data.class_order must be native, a whole number, 0 or more (seed), or a list of "),
     ("data: {order: -1}", "data.order must be first, ldam, a whole number, 0 or more (seed), or null (that of the "),
     ("data: {broken: maybe}", "data.broken must be one of error, skip (images that cannot be read); got "),
     ("backbone: {size: 0}", "backbone.size must be a whole number, 1 or more, or null (pixels per side; null is the "),
@@ -426,3 +426,39 @@ def test_pretrained_in_a_file_of_ones_own_stays_beside_a_weight_file(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(dump_config(load_config("photographs")), encoding="utf-8")
     assert load_config(path, ["backbone.weights=w.safetensors"]).backbone.pretrained is True
+
+
+# --- titles ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ([], "Plain cross-entropy, CIFAR-100-LT imbalance 100, ResNet-32"),
+        (
+            ["data.train=x", "data.label=y", "device=cpu", "workers=2"],
+            "Plain cross-entropy, CIFAR-100-LT imbalance 100, ResNet-32",
+        ),
+        (["stage1.lr=0.1"], "Plain cross-entropy, CIFAR-100-LT imbalance 100, ResNet-32"),
+        (
+            ["stage1.loss=balanced_softmax", "stage1.seed=3"],
+            "Plain cross-entropy, CIFAR-100-LT imbalance 100, ResNet-32; here loss balanced_softmax, seed 3",
+        ),
+        (
+            ["data.order=null", "heads.budget=4"],
+            "Plain cross-entropy, CIFAR-100-LT imbalance 100, ResNet-32; here heads.budget 4",
+        ),
+        (["stage1.loss=los", "title=mine"], "mine"),
+        (
+            [f"data.class_order={list(range(9))}"],
+            "Plain cross-entropy, CIFAR-100-LT imbalance 100, ResNet-32; here data.class_order a list of 9",
+        ),
+    ],
+)
+def test_a_title_says_what_is_run(changes, title):
+    assert load_config("ce_cifar100_lt", changes).title == title
+
+
+def test_a_file_without_a_title_gets_none(tmp_path):
+    (tmp_path / "run.yaml").write_text("workers: 1\n")
+    assert load_config(tmp_path / "run.yaml", ["stage1.lr=0.5"]).title is None

@@ -200,7 +200,7 @@ CE = {
     "nesterov": True,
     "schedule": "cosine",
     "warmup_epochs": 5,
-    "precision": "bf16",
+    "precision": "auto",
 }
 STAGE1: list[tuple[str, dict[str, object]]] = [
     ("decoupling_imagenet_lt", {**KANG, "weight_decay": 5e-4, "sampler": "instance", "loss": "cross_entropy"}),

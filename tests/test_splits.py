@@ -163,8 +163,41 @@ def test_a_published_split_takes_no_other_order():
         long_tailed(interleaved(10, 5000), "cifar10_lt_if100_first", order="ldam")
     with pytest.raises(InputError, match="order must be 'first', 'ldam' or a whole number, 0 or more, got -1"):
         long_tailed(pool(6, 6), "exponential(imbalance=2)", order=-1)
-    with pytest.raises(InputError, match="class_order must be 'native' or a whole number, 0 or more, got -1"):
+    with pytest.raises(
+        InputError, match="class_order must be 'native', a whole number, 0 or more, or a list of all cl"
+    ):
         long_tailed(pool(6, 6), "exponential(imbalance=2)", class_order=-1)
+
+
+@pytest.mark.parametrize("size", [4999, 5001])
+def test_a_shuffled_published_split_refuses_a_pool_that_is_not_the_whole_data_set(size):
+    whole = long_tailed(interleaved(10, 5000), "cifar10_lt_if100_ldam")
+    assert len(whole.rows) == 12406
+    said = f"cifar10_lt_if100_ldam is drawn from 5000 samples of every class, and class .* has {size} here, .*_first"
+    with pytest.raises(InputError, match=said):
+        long_tailed(interleaved(10, size), "cifar10_lt_if100_ldam")
+    long_tailed(interleaved(10, size + 1), "cifar10_lt_if100_first")  # the first of a class are the same ones anyway
+
+
+def test_test_samples_are_not_taken_from_the_pool_of_a_published_split():
+    said = "cifar10_lt_if100_first is cut from the whole training set, and test samples would be taken out of it first"
+    with pytest.raises(InputError, match=said):
+        divide({"train": interleaved(10, 5000)}, profile="cifar10_lt_if100_first", test=5)
+    with pytest.raises(InputError, match=r"data\.test_rows=0"):
+        divide({"train": interleaved(10, 5000)}, profile="cifar10_lt_if100_ldam", test=0.1)
+    found = divide({"train": interleaved(10, 5000)}, profile="cifar10_lt_if100_first", test=None)
+    assert len(found.train) == 12406
+
+
+def test_a_list_says_which_class_is_largest():
+    found = long_tailed(pool(8, 8, 8), "exponential(imbalance=4,n_max=8)", class_order=[2, 0, 1])
+    assert found.counts.tolist() == [4, 2, 8]
+    assert found.text.endswith("classes in a stated order")
+    native = long_tailed(pool(8, 8, 8), "exponential(imbalance=4,n_max=8)", class_order=[0, 1, 2])
+    assert torch.equal(native.rows, long_tailed(pool(8, 8, 8), "exponential(imbalance=4,n_max=8)").rows)
+    for wrong in ([0, 1], [0, 1, 1], [0, 1, 3], [0, 1, 2, 2], ["0", "1", "2"]):
+        with pytest.raises(InputError, match="a list as class_order must hold each number from 0 to 2 once"):
+            long_tailed(pool(8, 8, 8), "exponential(imbalance=4,n_max=8)", class_order=wrong)
 
 
 # --- rows set aside --------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ from poise import logs
 from poise.augment import beta_share, normalised, parse
 from poise.backbones import Backbone
 from poise.checkpoints import NEWEST, load_checkpoint
-from poise.errors import InputError, PoiseError, StoppedError
+from poise.errors import InputError, PoiseError, PoiseWarning, StoppedError
 from poise.losses import class_balanced_weights
 from poise.network import Network
 from poise.randomness import Stream, hashed, uniforms
-from poise.stage1 import Stage1
+from poise.stage1 import Stage1, changes
 from poise.training import uses_bf16
 from poise.types import ClassCounts
 from stage1_child import HALVES, asked, digest, images, tiny, trained
@@ -480,3 +480,55 @@ def test_bfloat16_is_chosen_by_name_or_by_what_the_machine_has() -> None:
     assert uses_bf16("bf16", cpu)
     assert not uses_bf16("float32", cpu)
     assert uses_bf16("auto", cpu) in (True, False)
+
+
+def multiplying(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    """Let this machine have instructions for bfloat16, or none."""
+    monkeypatch.setattr("poise.training.multiplies_bf16", lambda device: native)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_run_goes_on_in_what_auto_chose_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    multiplying(monkeypatch, native)
+    settings = asked(precision="auto")
+    calls = iter(range(99))
+    with pytest.raises(StoppedError):
+        trained(tmp_path, settings, should_stop=lambda: next(calls) == 2)
+    multiplying(monkeypatch, not native)
+    begun, here = ("bfloat16", "float32") if native else ("float32", "bfloat16")
+    with pytest.warns(PoiseWarning) as said:
+        again = trained(tmp_path, settings)
+    assert f"begun in {begun} and goes on in it; on this machine auto would be {here}" in str(said[0].message)
+    stated = "bf16" if native else "float32"
+    multiplying(monkeypatch, native)
+    whole = trained(tmp_path / "whole", asked(precision=stated))
+    assert digest(again.network.state_dict()) == digest(whole.network.state_dict())
+
+
+def test_a_stated_precision_other_than_what_was_begun_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multiplying(monkeypatch, True)
+    trained(tmp_path, asked(precision="bf16"))
+    trained(tmp_path, asked(precision="auto"))  # goes on in bfloat16
+    with pytest.raises(InputError, match="precision was 'bf16' and is now 'float32'"):
+        trained(tmp_path, asked(precision="float32"))
+
+
+def test_bfloat16_where_the_machine_has_none_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    multiplying(monkeypatch, False)
+    with pytest.warns(PoiseWarning, match="no instructions for bfloat16 and imitates them"):
+        trained(tmp_path / "asked", asked(epochs=1, precision="bf16"))
+    trained(tmp_path / "auto", asked(epochs=1, precision="auto"))  # warnings are errors here
+
+
+def test_settings_that_a_checkpoint_does_not_know_had_their_defaults() -> None:
+    now = Stage1().to_dict()
+    before = {key: value for key, value in now.items() if key != "deferred_beta"}
+    assert not changes(before, now)
+    assert changes(before, {**now, "deferred_beta": 0.5}) == {"deferred_beta": (0.9999, 0.5)}
+    assert changes({**now, "lr": 0.2}, now) == {"lr": (0.2, 0.1)}
+    assert not changes({**now, "precision": "bf16"}, now)
+    assert changes(now, {**now, "precision": "bf16"}) == {"precision": ("auto", "bf16")}

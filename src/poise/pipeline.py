@@ -39,7 +39,7 @@ from poise.representation import REPRESENTATION, Representation, digests, load_r
 from poise.samples import Samples
 from poise.sources import open_samples, pixels, readable
 from poise.splits import Splits, divide
-from poise.stage1 import Stage1
+from poise.stage1 import Stage1, changes
 from poise.store import load_features
 from poise.training import train
 from poise.types import Features, Problem, Scores
@@ -182,9 +182,10 @@ def _changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[s
     if before is None:
         return ["its backbone was not trained there"]
     told = json.loads(json.dumps(now))  # as a file tells it: lists for tuples
-    one, other = ({**account, **account["settings"], "settings": None} for account in (before, told))
-    keys = [key for key in {**other, **one} if one.get(key) != other.get(key)]
-    return [f"{key} was {one.get(key)!r} and is now {other.get(key)!r}" for key in keys]
+    one, other = ({**account, "settings": None} for account in (before, told))
+    pairs = {key: (one.get(key), other.get(key)) for key in {**other, **one} if one.get(key) != other.get(key)}
+    pairs |= changes(before["settings"], told["settings"])
+    return [f"{key} was {was!r} and is now {now!r}" for key, (was, now) in pairs.items()]
 
 
 def _untrained(config: Config) -> Representation:

@@ -19,7 +19,7 @@ from torch import Tensor
 from poise.checks import is_number, is_whole
 from poise.errors import InputError, PoiseWarning
 from poise.folds import group_ids
-from poise.profiles import Order, split_hash
+from poise.profiles import SPLITS, Order, split_hash
 from poise.randomness import Stream, hashed
 from poise.samples import Samples
 from poise.spec import Spec
@@ -235,6 +235,11 @@ def divide(
     origins = {_part(name): Origin(name, torch.arange(len(named[name]))) for name in named}
     notes = [f"{part}: the split {name!r} of {len(rows)} samples" for part, (name, rows) in origins.items()]
     if test is not None and "test" not in origins:
+        if str(profile) in SPLITS:
+            raise InputError(
+                f"{profile} is cut from the whole training set, and test samples would be taken out of it first; name "
+                "the test samples (--test), or set data.test_rows=0"
+            )
         rows, aside = carve(named["train"], test, order=seed)
         origins |= {"train": Origin("train", rows), "test": Origin("train", aside)}
         notes.append(f"test: {len(aside)} samples set aside, {_amount(test)}")

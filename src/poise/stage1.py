@@ -1,6 +1,6 @@
 """How a representation is trained: the settings of stage 1, as one frozen value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -17,7 +17,7 @@ from poise.spec import Spec
 from poise.types import ClassCounts
 from poise.wording import near
 
-__all__ = ["Precision", "Stage1", "Trained"]
+__all__ = ["Precision", "Stage1", "Trained", "changes"]
 
 Trained = Literal["all", "last_block", "head"]
 Precision = Literal["auto", "bf16", "float32"]
@@ -45,8 +45,8 @@ class Stage1:
     released code lets them drift (False).
 
     `accumulate` divides each batch into that many parts whose gradients add up; normalisation then sees the parts.
-    `precision` auto is bfloat16 autocast where the machine multiplies in it, else float32. Everything random follows
-    from `seed`.
+    `precision` auto is bfloat16 autocast where the machine multiplies in it, else float32; a run that was begun goes on
+    in what was chosen then. Everything random follows from `seed`.
 
     Raises: InputError naming the field that is out of range.
     """
@@ -188,6 +188,21 @@ class Stage1:
         """All settings as plain JSON types."""
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(self).items()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between the settings of a run that was begun and those it is to go on with: key -> (before, now).
+
+    Both as `Stage1.to_dict` gives them. A key that an older version did not know had its default. Precision "auto" is
+    whatever was chosen at the start.
+    """
+    usual = Stage1().to_dict()
+    pairs = {key: (before.get(key, usual.get(key)), now.get(key, usual.get(key))) for key in {**before, **now}}
+    return {
+        key: pair
+        for key, pair in sorted(pairs.items())
+        if pair[0] != pair[1] and (key, pair[1]) != ("precision", "auto")
+    }
 
 
 def _is_share(value: Any) -> bool:

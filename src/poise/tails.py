@@ -3,7 +3,7 @@
 import inspect
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -23,7 +23,7 @@ from poise.wording import near
 
 __all__ = ["ClassOrder", "LongTailed", "long_tailed"]
 
-ClassOrder = Literal["native"] | int
+ClassOrder = Literal["native"] | int | Sequence[int]
 SHAPES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"exponential": exponential, "pareto": pareto, "step": step}
 )
@@ -66,9 +66,11 @@ def long_tailed(
         order: which samples of a class come first, as in `profiles.select`; by default that of the published split,
             else file order.
         class_order: "native" gives the first class the most samples. A seed permutes the classes, so that rarity does
-            not go with whatever the classes are sorted by.
+            not go with whatever the classes are sorted by; a list names all classes by number, the largest first.
 
-    Raises: InputError naming what is unknown or out of range, or the class that has too few samples.
+    Raises: InputError naming what is unknown or out of range, or the class that has too few samples. A published split
+    whose choice is a shuffle is refused for a pool in which a class has not the number of samples that its authors
+    shuffled, because others would be chosen.
     """
     if not isinstance(order, str | None) and not (is_whole(order) and order >= 0):
         raise InputError(f"order must be 'first', 'ldam' or a whole number, 0 or more, got {order!r}")
@@ -102,7 +104,21 @@ def _published(samples: Samples, name: str, order: Order | None, class_order: Cl
         raise InputError(f"{name} has the order {split.order!r} and its own order of classes; leave both out")
     if len(samples.class_names) != split.classes:
         raise InputError(f"{name} has {split.classes} classes, these samples have {len(samples.class_names)}")
+    if split.order != "first":
+        _refuse_other_pool(samples, name, split.n_max)
     return _cut(samples, split.counts, split.order, name)
+
+
+def _refuse_other_pool(samples: Samples, name: str, whole: int) -> None:
+    """Raises: InputError for a class that has not all the samples of the data set that the split was shuffled from."""
+    other = samples.counts.n != whole
+    if other.any():
+        k = int(other.nonzero()[0])
+        raise InputError(
+            f"{name} is drawn from {whole} samples of every class, and class {samples.class_names[k]!r} has "
+            f"{int(samples.counts.n[k])} here, so that other samples would be drawn; give the whole training set, or "
+            f"cut another tail, such as {name.rsplit('_', 1)[0]}_first"
+        )
 
 
 def _shape(spec: Spec, classes: int) -> tuple[Callable[[int], Tensor], dict[str, Any]]:
@@ -127,13 +143,28 @@ def _class_of_rank(class_order: ClassOrder, classes: int) -> Tensor:
     """(C,) int64: the class that has the largest count, the second, ..."""
     if class_order == "native":
         return torch.arange(classes)
+    if isinstance(class_order, Sequence) and not isinstance(class_order, str):
+        return _listed_order(class_order, classes)
     if not is_whole(class_order) or int(class_order) < 0:
-        raise InputError(f"class_order must be 'native' or a whole number, 0 or more, got {class_order!r}")
-    return torch.from_numpy(hashed(class_order, Stream.CLASS_ORDER, np.arange(classes)).argsort(kind="stable"))
+        raise InputError(
+            f"class_order must be 'native', a whole number, 0 or more, or a list of all classes, got {class_order!r}"
+        )
+    return torch.from_numpy(hashed(int(class_order), Stream.CLASS_ORDER, np.arange(classes)).argsort(kind="stable"))
+
+
+def _listed_order(numbers: Sequence[int], classes: int) -> Tensor:
+    if not all(is_whole(k) for k in numbers) or sorted(numbers) != list(range(classes)):
+        raise InputError(
+            f"a list as class_order must hold each number from 0 to {classes - 1} once, got {len(numbers)} entries, "
+            f"{len(set(numbers))} of them different"
+        )
+    return torch.tensor([int(k) for k in numbers])
 
 
 def _named(class_order: ClassOrder) -> str:
-    return "classes in their own order" if class_order == "native" else f"classes permuted by seed {class_order}"
+    if class_order == "native":
+        return "classes in their own order"
+    return f"classes permuted by seed {class_order}" if is_whole(class_order) else "classes in a stated order"
 
 
 def _largest(shape: Callable[[int], Tensor], samples: Samples, of_rank: Tensor, imbalance: float, spec: Spec) -> int:

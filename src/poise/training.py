@@ -26,10 +26,10 @@ from poise.feeds import Feed, Step, explained
 from poise.losses import Loss
 from poise.network import Network
 from poise.randomness import Stream, hashed, seed_for
-from poise.stage1 import Stage1
+from poise.stage1 import Stage1, changes
 from poise.types import ClassCounts, Head
 
-__all__ = ["Trained", "train", "uses_bf16"]
+__all__ = ["Trained", "multiplies_bf16", "train", "uses_bf16"]
 
 
 Progress = Callable[[int, int], None]
@@ -127,9 +127,10 @@ def train(
 
     `folder` receives the checkpoints, at most one every `checkpoint_seconds` and one at the end. If it holds one,
     training goes on from there, after comparing `settings` and `identity` (anything that says which data and network
-    these are) with those that it was made with. Every process of `world` calls this with the same arguments. `log`
-    receives one row per epoch: epoch, step, lr, loss and accuracy (of the augmented images, as they were seen),
-    images_per_second, seconds. `progress` is called with (images done, images in all).
+    these are) with those that it was made with. A run with precision "auto" goes on in bfloat16 or float32 as it was
+    begun, with a warning (PoiseWarning) where this machine would have chosen otherwise. Every process of `world` calls
+    this with the same arguments. `log` receives one row per epoch: epoch, step, lr, loss and accuracy (of the augmented
+    images, as they were seen), images_per_second, seconds. `progress` is called with (images done, images in all).
 
     With `allow_changed`, momentum begins anew if other parts are trained now, and so does what the loss gathered if the
     loss is another one. Another number of processes is allowed and warned of (PoiseWarning): the batches are the same,
@@ -140,13 +141,14 @@ def train(
     """
     place = torch.device(device)
     rates = settings.learning_rates(len(y))
-    bf16 = uses_bf16(settings.precision, place)
+    if (world or World()).first:
+        sweep(folder)
+    saved = load_checkpoint(folder)
+    bf16 = _precision(settings, place, saved)
     job = _Job(backbone, feed, y, counts, settings, settings.built_loss(), rates, world or World(), place, bf16)
     known = {"settings": settings.to_dict(), "data": {**(identity or {}), "bf16": bf16}}
     run = _begun(job)
-    if job.world.first:
-        sweep(folder)
-    _resume(job, run, folder, known, allow_changed)
+    _resume(job, run, folder, saved, known, allow_changed)
     saved_at = time.monotonic()
     generators = [place] if place.type == "cuda" else []
     with torch.random.fork_rng(generators), synchronised(run.network, job.world), explained():
@@ -167,11 +169,33 @@ def train(
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
     """Are convolutions computed in bfloat16? For "auto": where the device multiplies in it."""
-    if precision != "auto":
-        return precision == "bf16"
+    return multiplies_bf16(device) if precision == "auto" else precision == "bf16"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Has the device instructions that multiply in bfloat16?"""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _precision(settings: Stage1, device: torch.device, saved: Mapping[str, Any] | None) -> bool:
+    """Does the run go on in bfloat16? What was chosen by "auto" when it was begun stays chosen on another machine."""
+    chosen = uses_bf16(settings.precision, device)
+    begun = chosen if saved is None or settings.precision != "auto" else saved["known"]["data"].get("bf16", chosen)
+    said = {True: "bfloat16", False: "float32"}
+    if begun != chosen:
+        _warn(f"this run was begun in {said[begun]} and goes on in it; on this machine auto would be {said[chosen]}")
+    if begun and not multiplies_bf16(device):
+        _warn(
+            "this machine has no instructions for bfloat16 and imitates them, which can take ten times as long; state "
+            "precision float32 for a new run, or go on where there are some"
+        )
+    return bool(begun)
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, PoiseWarning, stacklevel=4)
 
 
 def _begun(job: _Job) -> _Run:
@@ -205,22 +229,21 @@ def _like(state: Any, terms: Sequence[Tensor | None]) -> Any:
 
 def _refuse_changes(folder: Path, known: dict[str, Any], saved: dict[str, Any]) -> None:
     """Raises: InputError listing what differs between this run and the one that wrote the checkpoint."""
-    changed = [
-        f"{key} was {saved[part].get(key)!r} and is now {known[part].get(key)!r}"
-        for part in ("settings", "data")
-        for key in sorted({*known[part], *saved[part]})
-        if known[part].get(key) != saved[part].get(key)
-    ]
+    one, other = saved["data"], known["data"]
+    data = {key: (one.get(key), other.get(key)) for key in sorted({*one, *other}) if one.get(key) != other.get(key)}
+    changed = changes(saved["settings"], known["settings"]) | data
     if changed:
+        told = "; ".join(f"{key} was {before!r} and is now {now!r}" for key, (before, now) in changed.items())
         raise InputError(
-            f"{folder} holds a run that was begun otherwise: {'; '.join(changed)}; state the same, choose another "
-            "folder, or go on all the same (allow_changed=)"
+            f"{folder} holds a run that was begun otherwise: {told}; state the same, choose another folder, or go on "
+            "all the same (allow_changed=)"
         )
 
 
-def _resume(job: _Job, run: _Run, folder: Path, known: dict[str, Any], allow_changed: bool) -> None:
+def _resume(
+    job: _Job, run: _Run, folder: Path, saved: dict[str, Any] | None, known: dict[str, Any], allow_changed: bool
+) -> None:
     """Go on from the checkpoint of the folder, if there is one."""
-    saved = load_checkpoint(folder)
     if saved is not None:
         if not allow_changed:
             _refuse_changes(folder, known, saved["known"])

@@ -204,10 +204,16 @@ def color_jitter(*, brightness: float = 0.4, contrast: float = 0.4, saturation: 
     return Step(lambda v2, view: v2.ColorJitter(brightness, contrast, saturation, hue))
 
 
-def auto_augment(*, policy: augment.PolicyName = "cifar10") -> Step:
-    """One of 25 pairs of operations of the policy (Cubuk et al., CVPR 2019)."""
-    augment.auto_augment(policy=policy)
-    return Step(lambda v2, view: v2.AutoAugment(v2.AutoAugmentPolicy(policy)))
+def auto_augment(*, policy: augment.PolicyName = "cifar10", fill: int = 0, shear: augment.Shear = "nearest") -> Step:
+    """One of 25 pairs of operations of the policy (Cubuk et al., CVPR 2019), moved images filled with grey `fill`."""
+    augment.auto_augment(policy=policy, fill=fill, shear=shear)
+
+    def make(v2: Any, view: View) -> Change:
+        if shear != "nearest":
+            raise InputError(f"photographs are sheared by the nearest pixel, got shear={shear!r}; leave shear out")
+        return v2.AutoAugment(v2.AutoAugmentPolicy(policy), fill=fill)  # type: ignore[no-any-return]
+
+    return Step(make)
 
 
 def rand_augment(*, n: int = 2, m: int = 10, levels: int = 31) -> Step:

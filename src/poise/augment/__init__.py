@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from poise.augment.augmentation import Augmentation, PadMode, chain, crop, cutout, flip
 from poise.augment.batches import Mixed, beta_share, mixed, normalised
+from poise.augment.operations import Shear
 from poise.augment.policies import PolicyName, auto_augment, color_jitter, rand_augment
 from poise.augment.texts import built, steps
 from poise.errors import InputError
@@ -24,6 +25,7 @@ __all__ = [
     "Mixed",
     "PadMode",
     "PolicyName",
+    "Shear",
     "auto_augment",
     "beta_share",
     "chain",

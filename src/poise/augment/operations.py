@@ -2,12 +2,14 @@
 
 Each takes images uint8 (n, 3, H, W) and strengths float64 (n,) and returns uint8 (n, 3, H, W). Results are those of
 torchvision's functional operations on uint8 tensors (nearest pixel, black where nothing is): the same bytes, except
-that a pixel exactly halfway between two is taken from the lower one, on every device.
+that a pixel exactly halfway between two is taken from the lower one, on every device. What fills the places where
+nothing is, and how a shear reads between pixels, are choices of `operations`.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,30 +17,38 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-__all__ = ["NAMES", "OPERATIONS", "operate"]
+__all__ = ["NAMES", "OPERATIONS", "SHEARS", "Operation", "Shear", "operate", "operations"]
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 Source = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Shear = Literal["nearest", "bicubic"]
+SHEARS = get_args(Shear)
 
 
-def operate(images: Tensor, kinds: NDArray[np.int64], strengths: NDArray[np.float64]) -> Tensor:
-    """Apply to every image the operation NAMES[kind] with its strength; a kind of -1 leaves the image as it is.
+def operate(
+    images: Tensor,
+    kinds: NDArray[np.int64],
+    strengths: NDArray[np.float64],
+    table: Mapping[str, Operation] | None = None,
+) -> Tensor:
+    """Apply to every image the operation NAMES[kind] of `table` with its strength; a kind of -1 leaves it as it is.
 
-    Images of one kind are taken together, so that each operation runs at most once.
+    Images of one kind are taken together, so that each operation runs at most once. `table` is by default OPERATIONS.
     """
+    by_name = OPERATIONS if table is None else table
     result = images.clone()
     for kind in np.unique(kinds[kinds >= 0]):
         chosen = np.flatnonzero(kinds == kind)
         rows = torch.from_numpy(chosen).to(images.device)
         strength = torch.from_numpy(strengths[chosen]).to(images.device)
-        result[rows] = OPERATIONS[NAMES[kind]](images[rows], strength)
+        result[rows] = by_name[NAMES[kind]](images[rows], strength)
     return result
 
 
 # Geometry: where a pixel (x, y) of the result, counted from 0, comes from.
 
 
-def _moved(images: Tensor, strength: Tensor, *, source: Source) -> Tensor:
+def _moved(images: Tensor, strength: Tensor, *, source: Source, fill: int) -> Tensor:
     height, width = images.shape[-2:]
     y, x = (torch.arange(size, dtype=torch.float64, device=images.device) for size in (height, width))
     sx, sy = source(x[None, None, :], y[None, :, None], strength[:, None, None])
@@ -46,7 +56,7 @@ def _moved(images: Tensor, strength: Tensor, *, source: Source) -> Tensor:
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     place = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).expand(-1, height, width)  # (n, H, W)
     flat = place.reshape(len(images), 1, -1).expand(-1, images.shape[1], -1)
-    return images.flatten(2).gather(2, flat).view_as(images) * inside.unsqueeze(1)
+    return images.flatten(2).gather(2, flat).view_as(images).masked_fill(~inside.unsqueeze(1), fill)
 
 
 def _nearest(place: Tensor) -> Tensor:
@@ -60,6 +70,29 @@ def _shear_x(x: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
 
 def _shear_y(x: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     return x, y + slope * (x + 0.5)
+
+
+def _sheared_smoothly(images: Tensor, slope: Tensor, *, fill: int) -> Tensor:
+    """A shear along x whose grey levels are read from four pixels of the row by cubic convolution with a = -1.
+
+    As Pillow's BICUBIC: beyond the edge the last pixel repeats, and fractions of a grey level are cut off.
+    """
+    height, width = images.shape[-2:]
+    y, x = (torch.arange(size, dtype=torch.float64, device=images.device) for size in (height, width))
+    place, _ = _shear_x(x[None, None, :], y[None, :, None], slope[:, None, None])  # (n, H, W)
+    before = place.floor()
+    t = (place - before).unsqueeze(1)
+    near = [
+        (before.long() + k).clamp_(0, width - 1).unsqueeze(1).expand(-1, images.shape[1], -1, -1) for k in range(-1, 3)
+    ]
+    a, b, c, d = (images.double().gather(3, column) for column in near)
+    level = b + t * (c - a + t * (2 * (a - b) + c - d + t * (b - a + d - c)))
+    outside = (place < -0.5) | (place >= width - 0.5)
+    return level.clamp_(0, 255).to(torch.uint8).masked_fill(outside.unsqueeze(1), fill)
+
+
+def _sheared_smoothly_down(images: Tensor, slope: Tensor, *, fill: int) -> Tensor:
+    return _sheared_smoothly(images.mT, slope, fill=fill).mT
 
 
 def _translate_x(x: Tensor, y: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,14 +192,9 @@ def _identity(images: Tensor, _: Tensor) -> Tensor:
     return images
 
 
-OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+# Those that change grey levels only.
+LEVELS: Mapping[str, Operation] = MappingProxyType(
     {
-        "identity": _identity,
-        "shear_x": partial(_moved, source=_shear_x),
-        "shear_y": partial(_moved, source=_shear_y),
-        "translate_x": partial(_moved, source=_translate_x),
-        "translate_y": partial(_moved, source=_translate_y),
-        "rotate": partial(_moved, source=_rotate),
         "brightness": _brightness,
         "color": _color,
         "contrast": _contrast,
@@ -178,4 +206,30 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "invert": _invert,
     }
 )
+
+
+@cache
+def operations(fill: int = 0, shear: Shear = "nearest") -> Mapping[str, Operation]:
+    """Name -> operation, in the order of NAMES.
+
+    `fill` is the grey level, 0 to 255, of all channels where a moved image shows nothing. `shear` reads sheared images
+    at the "nearest" pixel or by "bicubic" interpolation between pixels.
+    """
+    moved = {
+        name: partial(_moved, source=source, fill=fill)
+        for name, source in (
+            ("shear_x", _shear_x),
+            ("shear_y", _shear_y),
+            ("translate_x", _translate_x),
+            ("translate_y", _translate_y),
+            ("rotate", _rotate),
+        )
+    }
+    if shear == "bicubic":
+        moved["shear_x"] = partial(_sheared_smoothly, fill=fill)
+        moved["shear_y"] = partial(_sheared_smoothly_down, fill=fill)
+    return MappingProxyType({"identity": _identity, **moved, **LEVELS})
+
+
+OPERATIONS = operations()
 NAMES = tuple(OPERATIONS)

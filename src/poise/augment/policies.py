@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.augment.augmentation import Augmentation
-from poise.augment.operations import NAMES, operate
+from poise.augment.operations import NAMES, SHEARS, Shear, operate, operations
 from poise.checks import check_inside, check_one_of, is_whole
 from poise.errors import InputError
 
@@ -130,18 +130,24 @@ def _policy_table(policy: str, height: int, width: int) -> Table:
     return _table(tuple(draw for pair in POLICIES[policy] for draw in pair), 10, height, width)
 
 
-def auto_augment(*, policy: PolicyName = "cifar10") -> Augmentation:
+def auto_augment(*, policy: PolicyName = "cifar10", fill: int = 0, shear: Shear = "nearest") -> Augmentation:
     """One of 25 pairs of operations, each with its probability and strength and a sign by chance.
 
-    Cubuk et al., AutoAugment, CVPR 2019. Magnitudes are those of torchvision's AutoAugment.
+    Cubuk et al., AutoAugment, CVPR 2019. Magnitudes are those of torchvision's AutoAugment. `fill` is the grey level,
+    0 to 255, of places where a moved image shows nothing; `shear` is "nearest" or "bicubic". Defaults are those of
+    torchvision (black, nearest); the code behind many long-tail papers, GALA's among them, has 128 and bicubic.
 
-    Raises: InputError for an unknown policy.
+    Raises: InputError for an unknown policy or shear, or a grey level out of range.
     """
     check_one_of("policy", policy, POLICIES)
-    return Augmentation(f"auto_augment(policy={policy!r})", 5, partial(_auto_augmented, policy=policy))
+    check_one_of("shear", shear, SHEARS)
+    if not is_whole(fill) or not 0 <= fill <= 255:
+        raise InputError(f"fill must be a whole grey level from 0 to 255, got {fill!r}; 0 is black, 128 grey")
+    name = f"auto_augment(fill={fill},policy={policy!r},shear={shear!r})"
+    return Augmentation(name, 5, partial(_auto_augmented, policy=policy, fill=int(fill), shear=shear))
 
 
-def _auto_augmented(images: Tensor, u: Tensor, *, policy: PolicyName) -> Tensor:
+def _auto_augmented(images: Tensor, u: Tensor, *, policy: PolicyName, fill: int, shear: Shear) -> Tensor:
     table = _policy_table(policy, images.shape[-2], images.shape[-1])
     draws = u.cpu().numpy()
     pair = (draws[:, :1] * len(POLICIES[policy])).astype(np.int64)
@@ -149,7 +155,7 @@ def _auto_augmented(images: Tensor, u: Tensor, *, policy: PolicyName) -> Tensor:
     kinds = np.where(draws[:, 1:3] < table.chance[drawn], table.kind[drawn], -1)
     strengths = np.where(draws[:, 3:5] < 0.5, table.down[drawn], table.up[drawn])
     for k in range(2):
-        images = operate(images, kinds[:, k], strengths[:, k])
+        images = operate(images, kinds[:, k], strengths[:, k], operations(fill, shear))
     return images
 
 

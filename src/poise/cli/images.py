@@ -101,6 +101,7 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_j
     from poise import runs
     from poise.claims import claimed
     from poise.distributed import started
+    from poise.memory import keep_freed_memory
     from poise.pipeline import (
         is_described,
         load_problem,
@@ -112,6 +113,7 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_j
     )
     from poise.report import tables
 
+    keep_freed_memory()
     with started() as world:
         silent = quiet or as_json or not world.first
         runs.prepare(out)
@@ -179,7 +181,10 @@ def extract(
     from poise.distributed import started
     from poise.errors import PoiseWarning
     from poise.extract import Views
+    from poise.memory import keep_freed_memory
     from poise.pipeline import extract_splits, opened_backbone, run_data
+
+    keep_freed_memory()
 
     how = Views(random=views, flip=flip, dtype=dtype, batch_size=batch_size, seed=seed)  # type: ignore[arg-type]
     source = data or run_data(Path(model))
@@ -283,6 +288,7 @@ def fit_images(
     from poise.claims import claimed
     from poise.cli.inputs import class_prior
     from poise.config import load_config
+    from poise.memory import keep_freed_memory
     from poise.pipeline import prepare
     from poise.project import fit_samples, recipe_for
     from poise.report import tables
@@ -293,6 +299,7 @@ def fit_images(
     given |= {f"data.{key}": value for key, value in asked.items()}
     named = recipe or recipe_for(samples["train"].items, backbone)
     config = load_config(named, [*_changes(given), *(changes or ())])
+    keep_freed_memory()
     say_replaced(runs.prepare(out), "model.json", quiet=quiet or as_json)  # a stopped run has none, and goes on
     with claimed(out):
         splits = prepare(config, strict=strict)

@@ -46,6 +46,10 @@ LOCATIONS = (
     ("data", "root"),
     ("backbone", "weights"),
 )
+# Keys that say where and how the same samples are read, and what computes: a title does not repeat them.
+PLACES = frozenset(("device", *(f"data.{key}" for key in ("format", "label", "image", "text", "group", "broken")))) | {
+    ".".join(pair) for pair in LOCATIONS
+}
 FREE = "backbone.options."  # below it any key is allowed
 # Keys that change no number: words about a run, how fast it reads, where it logs and how often it saves.
 REMARKS = frozenset({"recipe", "title", "source", "unknown", "workers", "trackers", "checkpoint_seconds"})
@@ -71,7 +75,18 @@ def load_config(path_or_recipe: str | Path, overrides: Sequence[str] = ()) -> Co
         _override(changed, override)
     if str(path_or_recipe) in _names() and not any(text.startswith("backbone.pretrained=") for text in overrides):
         _prefer_weights(changed)
-    return _checked(changed, f"{where} with {' '.join(f'-s {text}' for text in overrides)}")
+    found = _checked(changed, f"{where} with {' '.join(f'-s {text}' for text in overrides)}")
+    return found if found.title != config.title else found.model_copy(update={"title": _title(config, found)})
+
+
+def _title(stated: Config, changed: Config) -> str | None:
+    """A title that says what is run: what the file calls it, and every number that is another one now."""
+    told = [
+        f"{key.removeprefix('stage1.')} {_short(now)}"
+        for key, _, now in differences(stated, changed)
+        if key not in PLACES
+    ]
+    return stated.title if stated.title is None or not told else f"{stated.title}; here {', '.join(told)}"
 
 
 def dump_config(config: Config) -> str:
@@ -133,6 +148,12 @@ def _source(given: str | Path) -> tuple[str, str, Path]:
         return str(path), data.decode("utf-8-sig"), path.absolute().parent
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 8:
+        return f"a list of {len(value)}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _refuse_newer(tree: Tree, where: str) -> None:

@@ -59,8 +59,8 @@ class Data(_Section):
     group: str | None = _says(None, "a text or null (column of groups that stay together)")
     root: str | None = _says(None, "a path or null (folder that paths in a list or table start from)")
     profile: str | None = _says(None, "a text or null (long tail to cut, such as exponential(imbalance=100))")
-    class_order: Literal["native"] | int = _says(
-        "native", "native or a whole number, 0 or more (seed)", union_mode="smart"
+    class_order: Literal["native"] | int | tuple[int, ...] = _says(
+        "native", "native, a whole number, 0 or more (seed), or a list of all class numbers", union_mode="smart"
     )
     order: Literal["first", "ldam"] | int | None = _says(
         None, "first, ldam, a whole number, 0 or more (seed), or null (that of the profile)"
