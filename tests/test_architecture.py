@@ -103,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods/published": {"spec"},
     "experiment": VALUES | {"distributed", "methods", "metrics", "record", "solver"},
     "elimination": VALUES | {"methods"},
-    "grids": {"checks", "errors", "methods", "spec"},
+    "grids": {"checks", "errors", "methods", "randomness", "spec"},
     "selection": VALUES
     | {"elimination", "experiment", "folds", "grids", "memorised", "methods", "priors"}
     | {"record", "solver"},

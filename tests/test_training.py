@@ -15,12 +15,11 @@ from poise.augment import beta_share, normalised, parse
 from poise.backbones import Backbone
 from poise.checkpoints import NEWEST, load_checkpoint
 from poise.errors import InputError, PoiseError, PoiseWarning, StoppedError
-from poise.feeds import AUGMENT
 from poise.losses import class_balanced_weights, draws
 from poise.network import Network
-from poise.randomness import hashed, uniforms
+from poise.randomness import Stream, hashed, uniforms
 from poise.stage1 import Stage1, changes
-from poise.training import MIXUP, PARTNER, uses_bf16
+from poise.training import uses_bf16
 from poise.types import ClassCounts
 from stage1_child import HALVES, asked, digest, images, tiny, trained
 
@@ -32,7 +31,7 @@ def seen(settings: Stage1, epoch: int, order: torch.Tensor, places: torch.Tensor
     """What the network sees of the images at some places of an epoch."""
     pixels, _ = images()
     augmentation = parse(settings.augment)
-    drawn = uniforms(augmentation.draws, places, settings.seed, AUGMENT, epoch)
+    drawn = uniforms(augmentation.draws, places, settings.seed, Stream.AUGMENT, epoch)
     return normalised(augmentation(pixels[order[places]], drawn), HALVES, HALVES)
 
 
@@ -125,8 +124,8 @@ def test_deferred_weights_with_mixup_divide_the_losses_of_both_labels_by_their_w
     weights = class_balanced_weights(ClassCounts.from_labels(y, 3), 0.9).float()
 
     def mixed(network, x, y, epoch, step, order, places):
-        share = beta_share(0.4, 0, MIXUP, epoch, step)
-        partner = torch.from_numpy(hashed(0, PARTNER, epoch, places.numpy()).argsort())
+        share = beta_share(0.4, 0, Stream.MIXUP, epoch, step)
+        partner = torch.from_numpy(hashed(0, Stream.PARTNER, epoch, places.numpy()).argsort())
         logits = network(share * x + (1 - share) * x[partner])
         first, second = (functional.cross_entropy(logits, labels, weights) for labels in (y, y[partner]))
         return share * first + (1 - share) * second
@@ -153,8 +152,8 @@ def test_mixup_mixes_images_and_losses_with_those_of_a_permutation(tmp_path: Pat
     partners = []
 
     def mixed(network, x, y, epoch, step, order, places):
-        share = beta_share(0.4, 0, MIXUP, epoch, step)
-        partner = torch.from_numpy(hashed(0, PARTNER, epoch, places.numpy()).argsort())
+        share = beta_share(0.4, 0, Stream.MIXUP, epoch, step)
+        partner = torch.from_numpy(hashed(0, Stream.PARTNER, epoch, places.numpy()).argsort())
         partners.append(partner)
         logits = network(share * x + (1 - share) * x[partner])
         first, second = (functional.cross_entropy(logits, labels, reduction="none") for labels in (y, y[partner]))
@@ -213,8 +212,8 @@ def test_gcl_takes_fresh_noise_from_every_logit(tmp_path: Path, mixup: float) ->
     def clouded(network, x, y, epoch, step, order, places):
         share, partner = 1.0, torch.arange(len(y))
         if mixup:
-            share = beta_share(mixup, 3, MIXUP, epoch, step)
-            partner = torch.from_numpy(hashed(3, PARTNER, epoch, places.numpy()).argsort())
+            share = beta_share(mixup, 3, Stream.MIXUP, epoch, step)
+            partner = torch.from_numpy(hashed(3, Stream.PARTNER, epoch, places.numpy()).argsort())
         seen.append(draws(places, 3, 3, epoch))
         third = torch.distributions.Normal(0.0, torch.tensor(1 / 3, dtype=torch.float64))
         size = third.icdf((1 + seen[-1]) / 2).clamp(max=1).float()

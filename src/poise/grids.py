@@ -16,13 +16,13 @@ import numpy as np
 from poise.checks import is_number, is_whole
 from poise.errors import InputError
 from poise.methods import defaults, is_trained
+from poise.randomness import Stream
 from poise.spec import Spec
 
 __all__ = ["AXES", "BUDGET", "Axis", "axes", "default_grid", "edges", "product", "sample"]
 
 BUDGET = 16
 MOST = 10_000  # settings of one method
-SEARCH_STREAM = 6  # name of the random stream; 1 to 5 are samplers, fresh starts and folds
 
 
 class Axis(NamedTuple):
@@ -128,7 +128,7 @@ def sample(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ..
     Raises: InputError if the budget is no whole number of at least 1.
     """
     _check_budget(budget)
-    rng, free = np.random.default_rng([seed, SEARCH_STREAM]), axes(spec)
+    rng, free = np.random.default_rng([seed, Stream.SEARCH]), axes(spec)
     draws = [tuple(axis.draw(rng, _default(spec, number, axis)) for number, axis in free) for _ in range(budget)]
     return _filled(spec, free, draws)
 

@@ -28,6 +28,7 @@ from poise.errors import CancelledError, InputError, PoiseWarning
 from poise.losses import Loss, cross_entropy, draws, stack_states
 from poise.params import Leaves, Part, full
 from poise.plan import Plan, learning_rates
+from poise.randomness import Stream
 from poise.sampling import Sampler, instance, windowed
 from poise.shards import Shards
 from poise.space import space_of
@@ -52,7 +53,6 @@ KEPT_NUMBERS = 2**26
 READ_NUMBERS = 2**22  # of rows that are read at a time
 WINDOW_NUMBERS, BLOCK_NUMBERS = 2**28, 2**15  # of rows on disk that are drawn together, and that are neighbours there
 ALIGNED_FROM, ALIGNED = 256, 16  # matrix products into long rows are up to 1.6 times as fast if each begins aligned
-FRESH_START = 4  # name of the random stream; the samplers use 1 to 3
 
 
 def stage1(rows: Tensor, seed: int) -> Tensor:
@@ -63,7 +63,7 @@ def stage1(rows: Tensor, seed: int) -> Tensor:
 def fresh(rows: Tensor, seed: int) -> Tensor:
     """Start from weight and bias uniform in +-1/sqrt(D): a function of the seed and the shape alone."""
     bound = (rows.shape[-1] - 1) ** -0.5
-    drawn = np.random.default_rng([seed, FRESH_START]).uniform(-bound, bound, tuple(rows.shape))
+    drawn = np.random.default_rng([seed, Stream.FRESH_START]).uniform(-bound, bound, tuple(rows.shape))
     return torch.from_numpy(drawn).to(rows)
 
 

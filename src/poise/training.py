@@ -26,13 +26,12 @@ from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.feeds import Feed, Step, explained
 from poise.losses import Loss, draws, mass_of
 from poise.network import Network
-from poise.randomness import hashed, seed_for
+from poise.randomness import Stream, hashed, seed_for
 from poise.stage1 import Stage1, changes
 from poise.types import ClassCounts, Head
 
 __all__ = ["Trained", "multiplies_bf16", "train", "uses_bf16"]
 
-MIXUP, PARTNER, DROPOUT = 12, 13, 14  # names of random streams
 
 Progress = Callable[[int, int], None]
 Log = Callable[[Mapping[str, Any]], None]
@@ -316,9 +315,9 @@ def _parts(job: _Job, step: int) -> Iterator[_Part]:
             places, count = job.world.share(batch)
             partners, share = places[:0], 1.0
             if settings.mixup:
-                shuffled = torch.from_numpy(hashed(settings.seed, PARTNER, epoch, batch.numpy()).argsort())
+                shuffled = torch.from_numpy(hashed(settings.seed, Stream.PARTNER, epoch, batch.numpy()).argsort())
                 partners = batch[shuffled[places - batch[0]]]
-                share = beta_share(settings.mixup, settings.seed, MIXUP, epoch, index)
+                share = beta_share(settings.mixup, settings.seed, Stream.MIXUP, epoch, index)
             both = torch.cat([places, partners])
             yield _Part(epoch, index, len(batch), places, partners, order[both], count / len(batch), share)
 
@@ -333,7 +332,7 @@ def _stepping(
     for part, images in zip(parts, job.feed.batches(steps), strict=True):
         if part.epoch != epoch:
             epoch, factors = part.epoch, _epoch_begins(job, run, part.epoch)
-        torch.manual_seed(seed_for(job.settings.seed, DROPOUT, run.step, job.world.rank))
+        torch.manual_seed(seed_for(job.settings.seed, Stream.DROPOUT, run.step, job.world.rank))
         loss, right, state = _gradients(job, run, images, part, factors)
         sums = torch.tensor([loss, right, float(should_stop())], dtype=torch.float64, device=job.device)
         loss, right, stops = job.world.add(sums).tolist()

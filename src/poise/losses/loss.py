@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.randomness import uniforms
+from poise.randomness import Stream, uniforms
 from poise.types import ClassCounts, as_counts, as_labels
 
 __all__ = [
@@ -22,8 +22,6 @@ __all__ = [
     "stateless",
     "true_of",
 ]
-
-LOSS_DRAWS = 17  # name of the random stream; those of stage 1 and of views are 11 to 16
 
 Step = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 
@@ -62,7 +60,7 @@ def draws(places: Tensor, classes: int, seed: int, epoch: int) -> Tensor:
 
     They depend on nothing else: not on how an epoch is cut into batches, nor on the heads that are trained beside.
     """
-    return uniforms(classes, places, seed, LOSS_DRAWS, epoch)
+    return uniforms(classes, places, seed, Stream.LOSS, epoch)
 
 
 def gradient(loss: Loss, logits: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:
