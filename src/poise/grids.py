@@ -22,13 +22,15 @@ __all__ = ["AXES", "BUDGET", "Axis", "axes", "default_grid", "edges", "product",
 
 BUDGET = 16
 MOST = 10_000  # settings of one method
+LIMITS = (0.0, math.inf)  # of most parameters: rates, strengths and scales, where 0 is to do nothing
 SEARCH_STREAM = 6  # name of the random stream; 1 to 5 are samplers, fresh starts and folds
 
 
 class Axis(NamedTuple):
     """One open parameter: numbers from `low` to `high` (in equal steps, or equal factors), or the listed `choices`.
 
-    `relative` multiplies the numbers with the method's default. `with_zero` puts 0 before them.
+    `relative` multiplies the numbers with the method's default. `with_zero` puts 0 before them. `limits` are the ends
+    that the definition of the parameter sets: there is nothing to search beyond them.
     """
 
     parameter: str
@@ -38,6 +40,7 @@ class Axis(NamedTuple):
     relative: bool = False
     with_zero: bool = False
     choices: tuple[Any, ...] = ()
+    limits: tuple[float, float] = LIMITS
 
     def values(self, n: int, default: float = 1.0) -> tuple[Any, ...]:
         """At most `n` values, in order."""
@@ -77,7 +80,7 @@ AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
         "focal": (Axis("gamma", 0.5, 4.0, log=True), LR),
         "gala": (Axis("lambda_pos", 0.5, 6.0, log=True), LR),
         "label_aware_smoothing": (Axis("smooth_head", 0.1, 0.7), LR),
-        "lda": (Axis("shrinkage", 1e-3, 1.0, log=True),),
+        "lda": (Axis("shrinkage", 1e-3, 1.0, log=True, limits=(0.0, 1.0)),),
         "ldam": (Axis("max_margin", 0.25, 1.0), LR),
         "logit_adjustment": (STRENGTH,),
         # How far LOS goes is set by the sum of its learning rates; delta hardly matters (papers' values 0.9 to 0.995).
@@ -91,18 +94,18 @@ AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
     }
 )
 
-# Ends of ranges that are ends of the parameter itself: to find the best value there is no reason to search further.
-NATURAL_ENDS = frozenset({("shrinkage", 1.0)})
-
 
 def axes(spec: Spec) -> tuple[tuple[int, Axis], ...]:
     """The open parameters of a spec: (number of the step, axis), stated ones left out."""
     found = []
     for number, step in enumerate(spec.steps):
-        usual = AXES.get(step.name, (LR, DECAY) if is_trained(step.name) else ())
         stated = {key for key, _ in step.params}
-        found += [(number, axis) for axis in usual if axis.parameter not in stated]
+        found += [(number, axis) for axis in _usual(step.name) if axis.parameter not in stated]
     return tuple(found)
+
+
+def _usual(name: str) -> tuple[Axis, ...]:
+    return AXES.get(name, (LR, DECAY) if is_trained(name) else ())
 
 
 def default_grid(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ...]:
@@ -169,7 +172,7 @@ def _filled(spec: Spec, free: Sequence[tuple[int, Axis]], settings: Any) -> tupl
 def edges(grid: Sequence[Spec], best: Spec) -> tuple[str, ...]:
     """Parameters whose best value is the lowest or highest of at least three numbers tried: look further there.
 
-    0 and the ends of a parameter's own range do not count.
+    Ends that the definition of a parameter sets (`Axis.limits`) do not count.
     """
     alike = [spec for spec in grid if _names(spec) == _names(best)]
     flags = []
@@ -178,9 +181,13 @@ def edges(grid: Sequence[Spec], best: Spec) -> tuple[str, ...]:
             tried: set[Any] = {dict(spec.steps[number].params).get(key) for spec in alike}
             numbers = sorted(v for v in tried if is_number(v))
             at_end = len(numbers) >= 3 and value in (numbers[0], numbers[-1])
-            if at_end and value != 0 and (key, value) not in NATURAL_ENDS:
+            if at_end and value not in _limits(step.name, key):
                 flags.append(f"{key}={value:g}")
     return tuple(flags)
+
+
+def _limits(name: str, parameter: str) -> tuple[float, float]:
+    return next((axis.limits for axis in _usual(name) if axis.parameter == parameter), LIMITS)
 
 
 def _names(spec: Spec) -> tuple[str, ...]:
