@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from poise import grids, methods
 from poise.demo import VARIANTS
 from poise.errors import InputError
 from poise.grids import AXES, Axis, axes, default_grid, edges, product, sample
+from poise.losses import class_balanced_weights
 from poise.spec import Spec
 
 FAMILIES = (
@@ -163,6 +165,9 @@ def test_two_numbers_and_words_are_no_edges() -> None:
         ("lda", "shrinkage", (0.01, 0.1, 0.99), (0.01, 0.99)),
         ("tau_norm", "tau", (0.0, 0.5, 1.0), (1.0,)),  # 1 ends the shrinkage, not every parameter
         ("crt", "weight_decay", (0.0, 0.1, 1.0), (1.0,)),
+        ("class_balanced", "beta", (0.99, 0.999, grids.BETA), (0.99,)),
+        ("class_balanced", "beta", (0.99, 0.999, 0.99999), (0.99, 0.99999)),
+        ("cosine", "lr", (0.0, 0.01, 0.1), (0.1,)),  # untrained
         ("crt", "momentum", (0.0, 0.5, 0.9), (0.9,)),  # a parameter that is never searched has the limits of most
     ],
 )
@@ -171,6 +176,14 @@ def test_an_end_that_a_definition_sets_is_no_edge_and_any_other_is(name, paramet
     assert [edges(grid, spec) for spec in grid] == [
         (f"{parameter}={value:g}",) if value in marked else () for value in values
     ]
+
+
+def test_the_last_beta_gives_weights_of_one_over_the_counts() -> None:
+    counts = torch.tensor([10_000, 500, 40, 1])
+    inverse = 1 / counts.double()
+    weights = class_balanced_weights(counts, grids.BETA)
+    torch.testing.assert_close(weights, 4 * inverse / inverse.sum(), rtol=1e-3, atol=0.0)  # n / 2e7 = 5e-4
+    assert not torch.allclose(class_balanced_weights(counts, 0.9999), weights, rtol=0.1)
 
 
 def test_every_limit_is_the_last_value_that_its_method_takes() -> None:

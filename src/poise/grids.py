@@ -67,30 +67,48 @@ class Axis(NamedTuple):
         )  # short in every table, and exact in its text
 
 
-LR = Axis("lr", 0.1, 10.0, log=True, relative=True)
+def _rates(low: float, high: float, *, with_zero: bool = False) -> Axis:
+    return Axis("lr", low, high, log=True, relative=True, with_zero=with_zero)
+
+
+LR = _rates(0.1, 10.0)
 DECAY = Axis("weight_decay", 2e-5, 2e-3, log=True, with_zero=True)
 STRENGTH = Axis("tau", 0.0, 1.875)
+BETA = 0.9999999  # weights 1 / n_k to within n_k / 2e7, which is where they go as beta goes to 1
 
-# Methods without a row are searched over learning rate and weight decay if they are trained, else not at all.
+# Methods without a row are searched over learning rate and weight decay if they are trained, else not at all. Where a
+# range must lie was measured on held-out rows (experiments/ranges.py). A learning rate of 0 is the start of a method,
+# rescaled or projected but not trained: where training does harm, a low end of the rates would only come near to it.
 AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
     {
-        "balanced_softmax": (Axis("tau", 0.5, 2.0), LR),
-        "class_balanced": (Axis("beta", choices=(0.99, 0.999, 0.9999, 0.99999)), LR),
-        "cosine": (Axis("scale", 8.0, 64.0, log=True), LR),
-        "focal": (Axis("gamma", 0.5, 4.0, log=True), LR),
-        "gala": (Axis("lambda_pos", 0.5, 6.0, log=True), LR),
-        "label_aware_smoothing": (Axis("smooth_head", 0.1, 0.7), LR),
+        "balanced_softmax": (Axis("tau", 0.25, 1.75), _rates(0.1, 100.0)),
+        "ce": (_rates(0.1, 100.0), DECAY),
+        "class_balanced": (
+            Axis("beta", choices=(0.99, 0.999, 0.9999, BETA), limits=(0.0, BETA)),
+            _rates(0.464, 46.4),
+        ),
+        "cosine": (Axis("scale", 8.0, 512.0, log=True), _rates(0.01, 1.0, with_zero=True)),
+        "focal": (Axis("gamma", 0.5, 32.0, log=True), _rates(0.0316, 31.6)),
+        # Memorised rows give little gradient to what starts fresh, so the rates are high.
+        "gala": (Axis("lambda_pos", 0.5, 3.5), _rates(1.0, 1000.0)),
+        "label_aware_smoothing": (Axis("smooth_head", 0.1, 0.7), _rates(0.001, 1.0)),
         "lda": (Axis("shrinkage", 1e-3, 1.0, log=True, limits=(0.0, 1.0)),),
-        "ldam": (Axis("max_margin", 0.25, 1.0), LR),
+        # Rows that are normalised grow with every step, and the rate acts divided by their square: it may be huge.
+        "ldam": (Axis("max_margin", 0.0, 0.75), _rates(1.0, 10_000.0, with_zero=True)),
         "logit_adjustment": (STRENGTH,),
         # How far LOS goes is set by the sum of its learning rates; delta hardly matters (papers' values 0.9 to 0.995).
-        "los": (Axis("lr", 0.1, 10.0, log=True, relative=True),),
-        "marc": (Axis("rho", 0.5, 1.5), LR),
+        "los": (LR,),
+        # Decay pulls one factor per class towards 0; a useful one is stronger than that of a whole head.
+        "lws": (_rates(0.0316, 31.6), Axis("weight_decay", 2e-3, 0.2, log=True, with_zero=True)),
+        "marc": (Axis("rho", 0.5, 2.75), _rates(0.01, 10.0)),
         "ncm": (Axis("transform", choices=("cl2n", "l2n", "raw")), Axis("distance", choices=("l2", "dot", "cos"))),
         "rebalance": (Axis("power", 0.0, 1.875),),
         "tau_norm": (STRENGTH,),
-        "unlearn": (Axis("t", 0.02, 20.0, log=True),),
+        # Its scale is that of 1 / |f|^2: below 1 on features of ResNets, near 70 on embeddings of norm 1.
+        "unlearn": (Axis("t", 0.05, 200.0, log=True),),
         "vs": (Axis("tau", 0.5, 2.0), Axis("gamma", 0.0, 0.45)),
+        # Its own loss is averaged over the C classes too, so its gradient is about C times smaller than that of "ce".
+        "weight_balancing": (_rates(3.16, 316.0, with_zero=True), DECAY),
     }
 )
 
