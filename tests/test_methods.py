@@ -9,8 +9,9 @@ import torch
 from poise import methods, testing
 from poise.catalogue import references
 from poise.errors import InputError
-from poise.methods.published import PUBLISHED
-from poise.plan import Options, Plan
+from poise.methods import from_spec
+from poise.methods.published import PUBLISHED, published
+from poise.plan import Options, Plan, learning_rates
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Head, Problem
 
@@ -342,3 +343,14 @@ def test_a_path_is_evaluated_one_head_at_a_time() -> None:
     with pytest.raises(InputError, match="stack of 3 heads"):
         evaluate_head(path, problem.train)
     assert evaluate_head(path[-1], problem.train).rows == len(problem.train)
+
+
+def test_the_steps_of_marc_are_those_of_its_release_in_whole_epochs():
+    for row, n, batch in zip(published("marc")[:2], (10_847, 12_406), (512, 512), strict=True):
+        plan = from_spec(row.spec).plan
+        steps = n // batch
+        assert (plan.epochs, plan.warmup_epochs) == (2000 // steps, 800 // steps)
+        rates = learning_rates(plan, steps)
+        assert rates.max() == 0.1  # reached at the end of the warm-up
+        assert rates[0, 0] == pytest.approx(0.05 + 0.05 / plan.warmup_epochs)
+    assert all(from_spec(row.spec).plan.weight_decay == 5e-4 for row in published("marc")[:4])

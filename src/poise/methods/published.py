@@ -45,6 +45,12 @@ MISLAS_CIFAR = {**MISLAS, "batch_size": 128, "weight_decay": 2e-4}
 MISLAS_LARGE = {**MISLAS, "batch_size": 256, "lr_factor": 0.05}
 ENDS = {"smooth_head": 0.3, "smooth_tail": 0.0}
 
+# 2,000 steps, the first 800 from half of lr to lr, in whole epochs: of 21 steps (CIFAR-100-LT) and of 24 (CIFAR-10-LT).
+MARC = {**RAW, "weight_decay": 5e-4, "drop_last": True}
+MARC_CIFAR = {**MARC, "lr": 0.1, "batch_size": 512, "schedule": "cosine_epoch_end", "warmup_from": 0.5}
+MARC_LARGE = {**MARC, "lr": 0.05, "schedule": "cosine_epoch_start"}
+STEPS = "2,000 steps with 800 of warm-up, said in whole epochs"
+
 PUBLISHED: tuple[Published, ...] = (
     Published(Spec("crt", {**IMAGENET, "epochs": 10}), "ImageNet-LT, ResNeXt-50"),
     Published(Spec("crt", {**INATURALIST, "epochs": 30}), "iNaturalist 2018, ResNet-50"),
@@ -100,6 +106,14 @@ PUBLISHED: tuple[Published, ...] = (
             ({**MISLAS_LARGE, "weight_decay": 5e-4}, "Places-LT, ResNet-152"),
             ({**MISLAS_LARGE, "weight_decay": 1e-4, **ENDS}, "iNaturalist 2018, ResNet-50"),
         )
+    ),
+    Published(Spec("marc", {**MARC_CIFAR, "epochs": 95, "warmup_epochs": 38}), "CIFAR-100-LT IF 100, ResNet-32", STEPS),
+    Published(Spec("marc", {**MARC_CIFAR, "epochs": 83, "warmup_epochs": 33}), "CIFAR-10-LT IF 100, ResNet-32", STEPS),
+    Published(Spec("marc", {**MARC_LARGE, "batch_size": 256, "epochs": 10}), "ImageNet-LT, ResNeXt-50"),
+    Published(Spec("marc", {**MARC_LARGE, "batch_size": 128, "epochs": 10}), "Places-LT, ResNet-152"),
+    Published(
+        Spec("marc", {**MARC_LARGE, "batch_size": 256, "epochs": 30, "weight_decay": 1e-4}),
+        "iNaturalist 2018, ResNet-50",
     ),
 )
 
