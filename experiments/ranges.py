@@ -110,7 +110,7 @@ def setting(family: Spec, spec: Spec, selection: Selection) -> str:
     given = {(i, key) for i, step in enumerate(family.steps) for key, _ in step.params}
     ends = {edge.split("=")[0] for edge in selection.edges}
     added = [
-        f"{key} {value if isinstance(value, str) else format(value, 'g')}{'^' * (key in ends)}"
+        f"{key} {value}{'^' * (key in ends)}"
         for i, step in enumerate(spec.steps)
         for key, value in step.params
         if (i, key) not in given
@@ -128,9 +128,8 @@ def row(family: Spec, before: Chosen, now: Chosen, tested: Callable[[Spec], str]
         was = setting(family, *before.best[family])
         cells = [f"{100 * former.score:.2f}", f"{100 * selection.score:.2f}", f"{change:+.2f}", was]
     last = ["not read"] * 2 if tested is None else [tested(spec), tested(stated(family))]
-    return " | ".join(
-        [f"| `{family}`", str(selection.configurations), *cells, setting(family, spec, selection), *last, ""]
-    )
+    cells = [f"`{family}`", str(selection.configurations), *cells, setting(family, spec, selection), *last]
+    return f"| {' | '.join(cells)} |"
 
 
 def section(name: str, out: Path, *, read_test: bool) -> list[str]:
