@@ -12,7 +12,7 @@ import poise
 ROOT = Path(poise.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-VALUES = {"checks", "errors", "files", "randomness", "types", "spec", "wording"}
+VALUES = {"checks", "errors", "fields", "files", "randomness", "types", "spec", "wording"}
 ADAPTERS = (
     "arrays",
     "cifar",
@@ -64,6 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "wording": set(),
     "randomness": set(),
     "checks": {"errors"},
+    "fields": {"checks", "errors"},
     "files": {"errors"},
     "spec": {"errors"},
     "types": {"distributed", "errors", "files"},
@@ -71,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": set(),
     "shards": set(),
     "record": {"types"},
-    **{name: {"checks", "errors", "randomness", "types"} for name in PURE - {"augment", "losses"}},
+    **{name: {"checks", "errors", "fields", "randomness", "types"} for name in PURE - {"augment", "losses"}},
     **{
         f"losses/{name}": {"checks", "errors", "losses", "types"} for name in ("__init__", "loss", "weights", *FAMILIES)
     },
@@ -172,13 +173,13 @@ ALLOWED: dict[str, set[str]] = {
     "tails": VALUES | {"profiles", "samples"},
     "splits": VALUES | {"folds", "profiles", "samples", "tails"},
     "leakage": {"checks", "errors", "samples"},
-    "survey": {"checks", "errors", "leakage", "samples", "types", "wording"},
+    "survey": {"errors", "fields", "leakage", "samples", "types", "wording"},
     "glyphs": {"checks", "errors", "folds", "samples", "sources", "splits"},
     "data": VALUES | {"profiles", "text"},
     "audit": VALUES | {"comparison", "experiment", "grids", "methods", "paths", "priors", "protocols"},
     "inspection": {"folds", "memorised", "metrics", "types", "wording"},
-    "manifest": {"checks", "errors", "files", "types"},
-    "store": {"checks", "errors", "files", "manifest", "shards", "types"},
+    "manifest": {"checks", "errors", "fields", "files", "types"},
+    "store": {"errors", "fields", "files", "manifest", "shards", "types"},
     "readers/__init__": {"readers"},
     "readers/rows": {"errors", "readers", "store", "types", "wording"},
     **{

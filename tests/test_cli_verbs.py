@@ -308,7 +308,7 @@ MISTAKES = [
         "--prior chooses together with --unlabelled ROWS; without them, labelled rows choose",
     ),
     ("check train.csv", "train.csv is no artefact; check takes folders of models, stores and runs, and head files"),
-    ("fit train.csv --coverage 2", "coverage must lie in (0, 1], got 2.0"),
+    ("fit train.csv --coverage 2", "coverage must be a number in (0, 1], got 2.0"),
     ("fit train.csv --alpha 0.1 --top-k 2", "alpha and top_k exclude each other; give one of them"),
     ("fit train.csv --top-k 4", "top_k must be at most 3, the number of classes, got 4"),
     (

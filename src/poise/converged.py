@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from poise import losses
-from poise.checks import check_one_of, check_positive, is_whole
+from poise.checks import check_one_of, check_positive
 from poise.crew import Crew, crew
 from poise.distributed import ALONE, World, share_of
 from poise.errors import InputError, PoiseWarning
+from poise.fields import whole
 from poise.losses import Loss
 from poise.losses.softmax import SoftmaxTerms, adjust, softmax_both, softmax_losses
 from poise.methods import Method
@@ -112,8 +113,7 @@ def fit_path(
     for decay in weight_decays:
         check_positive("weight_decay", decay)
     check_positive("tolerance", tolerance)
-    if not is_whole(max_steps) or max_steps < 1:
-        raise InputError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
+    whole(1).check("max_steps", max_steps)
     terms = _check_convex(loss, features.counts)
     kept = _kept(features, terms)
     inner = type(terms)(*(None if term is None else term[kept] for term in terms))

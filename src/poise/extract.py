@@ -16,10 +16,10 @@ from torch import Tensor
 from poise import growing
 from poise.augment import normalised, parse
 from poise.backbones import Backbone, TextBackbone
-from poise.checks import is_whole
 from poise.distributed import World
 from poise.errors import InputError
 from poise.feeds import Feed, InMemory, Step, Streamed, explained
+from poise.fields import check_fields, one_of, whole
 from poise.randomness import seed_for
 from poise.samples import Items, Samples
 from poise.sources import pixels
@@ -56,12 +56,7 @@ class Views:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "augment", tuple(self.augment))
-        for name, low in (("random", 0), ("batch_size", 1), ("shard_rows", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not is_whole(value) or value < low:
-                raise InputError(f"extraction: {name} must be a whole number, {low} or more, got {value!r}")
-        if self.dtype not in ("float16", "bfloat16", "float32"):
-            raise InputError(f"extraction: dtype must be float16, bfloat16 or float32, got {self.dtype!r}")
+        check_fields("extraction: ", vars(self), _KINDS)
 
     @property
     def kinds(self) -> list[str]:
@@ -71,6 +66,15 @@ class Views:
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON types."""
         return {**self.__dict__, "augment": list(self.augment)}
+
+
+_KINDS = {
+    "random": whole(0),
+    "batch_size": whole(1),
+    "shard_rows": whole(1),
+    "seed": whole(0),
+    "dtype": one_of("float16", "bfloat16", "float32"),
+}
 
 
 def is_small(backbone: Backbone, rows: int) -> bool:

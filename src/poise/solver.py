@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.checks import is_whole
 from poise.constraints import Projection, free
 from poise.crew import ALONE, Crew, crew
 from poise.errors import CancelledError, InputError, PoiseWarning
+from poise.fields import whole
 from poise.losses import Loss, cross_entropy, stack_states
 from poise.params import Leaves, Part, full
 from poise.plan import Plan, learning_rates
@@ -140,8 +140,7 @@ def fit_heads(
     for recipe in recipes:
         if not isinstance(recipe, Retrain):
             raise InputError(f"fit_heads trains Retrain recipes, got {recipe!r}; call other methods on the problem")
-    if not is_whole(seed) or seed < 0:
-        raise InputError(f"the seed must be a whole number, 0 or more, got {seed!r}")
+    whole(0).check("the seed", seed)
     if any(recipe.needs_head for recipe in recipes):
         problem = with_stage1(problem, seed)
     heads: dict[int, Head] = {}

@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from poise.checks import is_whole
 from poise.errors import InputError, PoiseWarning
+from poise.fields import whole
 from poise.files import write_atomically
 from poise.manifest import DTYPES, MANIFEST, SHARD_NAME, Manifest, Shard, read_manifest, write_manifest
 from poise.shards import Shards
@@ -55,8 +55,7 @@ def save_features(
     Raises: InputError if the folder holds anything else, or cannot be written.
     """
     target = Path(folder)
-    if not is_whole(shard_rows) or shard_rows < 1:
-        raise InputError(f"shard_rows must be a whole number, 1 or more, got {shard_rows!r}")
+    whole(1).check("shard_rows", shard_rows)
     stored = features if dtype is None else _in_dtype(features, dtype)
     if _is_there(target, stored):
         return target

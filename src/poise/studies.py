@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_one_of, is_whole
-from poise.errors import InputError, PoiseWarning
+from poise.checks import check_one_of
+from poise.errors import PoiseWarning
 from poise.experiment import Progress
+from poise.fields import whole
 from poise.files import write_atomically
 from poise.grids import NATURAL_ENDS, Axis, axes
 from poise.journals import FIRST, Range, Worker, joined
@@ -135,8 +136,7 @@ def _check(spec: Spec, trials: int, together: int, select: str, metric: str) -> 
     check_one_of("metric", metric, METRICS)
     check_one_of("selection", select, ("held_out", "kfold"))
     for name, value in (("trials", trials), ("together", together)):
-        if not is_whole(value) or value < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        whole(1).check(name, value)
 
 
 # --- the space --------------------------------------------------------------------------------------------------------

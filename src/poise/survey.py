@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from poise.checks import is_whole
 from poise.errors import InputError
+from poise.fields import optional, whole
 from poise.leakage import SameBy, keys, repeats, shared
 from poise.samples import Items, Kind, Samples
 from poise.types import ClassCounts
@@ -107,8 +107,7 @@ def survey(
     """
     if not named:
         raise InputError("there is no split to look at; name some samples")
-    if read is not None and (not is_whole(read) or read < 1):
-        raise InputError(f"read must be None or a whole number of at least 1, got {read!r}")
+    optional(whole(1)).check("read", read)
     empty = [name for name, samples in named.items() if len(samples) == 0]
     if empty:
         raise InputError(f"the split {empty[0]!r} is empty; add samples, or leave it out")

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from poise.checks import is_whole
 from poise.errors import InputError, MissingExtraError, PoiseWarning
+from poise.fields import whole
 from poise.files import write_atomically
 
 __all__ = ["cache_folder", "embed", "embed_cached"]
@@ -43,8 +43,7 @@ def embed(texts: Iterable[str], *, progress: Progress | None = None, batch_size:
     Raises: InputError naming the first text that is empty or no text; MissingExtraError without the model.
     """
     rows = _as_texts(texts)
-    if not is_whole(batch_size) or batch_size < 1:
-        raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    whole(1).check("batch_size", batch_size)
     model = _load_model()
     lengths = _lengths(model, rows)
     order = sorted(range(len(rows)), key=lengths.__getitem__)  # texts of one length need no padding
