@@ -12,7 +12,7 @@ import poise
 ROOT = Path(poise.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-VALUES = {"checks", "errors", "fields", "files", "randomness", "types", "spec", "wording"}
+VALUES = {"checks", "errors", "fields", "files", "libraries", "randomness", "types", "spec", "wording"}
 ADAPTERS = (
     "arrays",
     "cifar",
@@ -66,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "checks": {"errors"},
     "fields": {"checks", "errors"},
     "files": {"errors"},
+    "libraries": {"errors"},
     "spec": {"errors"},
     "types": {"distributed", "errors", "files"},
     "crew": set(),
@@ -107,7 +108,7 @@ ALLOWED: dict[str, set[str]] = {
     "selection": VALUES
     | {"elimination", "experiment", "folds", "grids", "memorised", "methods", "priors"}
     | {"record", "solver"},
-    "journals": {"errors", "randomness"},
+    "journals": {"errors", "libraries", "randomness"},
     "studies": VALUES | {"experiment", "grids", "journals", "methods", "selection", "solver"},
     "comparison": {"experiment", "headroom", "record", "spec", "statistics", "types"},
     "closer": {"comparison", "metrics", "operating", "types"},
@@ -174,7 +175,7 @@ ALLOWED: dict[str, set[str]] = {
     "splits": VALUES | {"folds", "profiles", "samples", "tails"},
     "leakage": {"checks", "errors", "samples"},
     "survey": {"errors", "fields", "leakage", "samples", "types", "wording"},
-    "glyphs": {"checks", "errors", "folds", "samples", "sources", "splits"},
+    "glyphs": {"checks", "errors", "folds", "libraries", "samples", "sources", "splits"},
     "data": VALUES | {"profiles", "text"},
     "audit": VALUES | {"comparison", "experiment", "grids", "methods", "paths", "priors", "protocols"},
     "inspection": {"folds", "memorised", "metrics", "types", "wording"},
@@ -183,18 +184,18 @@ ALLOWED: dict[str, set[str]] = {
     "readers/__init__": {"readers"},
     "readers/rows": {"errors", "readers", "store", "types", "wording"},
     **{
-        f"readers/{name}": {"errors", "readers", "types", "wording"}
+        f"readers/{name}": {"errors", "libraries", "readers", "types", "wording"}
         for name in ("arrays", "columns", "delimited", "heads", "labels", "logits", "parquet", "source")
     },
     "last_layer": VALUES,
     "checkpoint_copy": {"errors", "files", "last_layer"},
     "rebalancing": VALUES
     | {"artefact", "checkpoint_copy", "deployment", "experiment", "last_layer", "memorised", "metrics", "readers"},
-    "answers": {"errors", "files"},
+    "answers": {"errors", "files", "libraries"},
     "pipelines": {"artefact", "errors", "estimator", "types"},
     "image_files": {"decoding", "errors"},
     "onnx_rows": {"decoding", "errors", "image_files", "readers", "wording"},
-    "onnx_predict": {"answers", "checks", "errors", "onnx_rows", "wording"},
+    "onnx_predict": {"answers", "checks", "errors", "libraries", "onnx_rows", "wording"},
     "predictions": {"answers", "artefact", "errors", "operating"},
     "deployment": VALUES
     | {
@@ -213,7 +214,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"unseen"},
     "backbones/__init__": {"backbones", "errors"},
     **{
-        f"backbones/{name}": {"backbones", "checks", "errors", "text", "types"}
+        f"backbones/{name}": {"backbones", "checks", "errors", "libraries", "text", "types"}
         for name in (
             "backbone",
             "cifar",
@@ -239,7 +240,7 @@ ALLOWED: dict[str, set[str]] = {
     "report/protocol": {"record"},
     "report/tables": {"plan", "report", "spec", "types"},
     **{f"report/{name}": {"report"} for name in ("canvas", "latex", "markdown", "panels", "sheets", "words")},
-    "report/drawings": {"errors", "report"},
+    "report/drawings": {"libraries", "report"},
     "runs": {"comparison", "errors", "files", "record", "report", "reports"},
     "catalogue": {"converged", "methods"},
     "demo": {

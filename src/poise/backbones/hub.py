@@ -1,4 +1,4 @@
-"""Optional packages, and files that come from the Hugging Face hub or its cache."""
+"""Files that come from the Hugging Face hub or its cache."""
 
 import socket
 from collections.abc import Iterator
@@ -9,19 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError
 
-__all__ = ["hub", "needed"]
+__all__ = ["hub"]
 
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
-
-
-def needed(package: str, extra: str, name: str) -> Any:
-    """The module `package`. Raises: MissingExtraError with the install command."""
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(f"backbone {name} needs {package}: pip install 'poise[{extra}]'") from error
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +18,13 @@ from torch import Tensor, nn
 
 from poise.artefact import Model
 from poise.backbones import Backbone
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError
 from poise.export.card import front_matter, model_card
 from poise.export.checking import Agreement, compared
 from poise.export.final import Network, described, final, image_backbone, to_json
 from poise.export.tensors import formula
 from poise.files import write_atomically
+from poise.libraries import needed
 from poise.report.contents import Contents
 from poise.representation import Representation
 
@@ -143,10 +143,7 @@ _STRUCTURE = ("classifier", "crop_mode", "first_conv", "fixed_input_size", "pool
 
 def _write_timm(model: Model, network: Any, backbone: Backbone, root: Path, rows: Tensor | None) -> Agreement:
     """Write weights and config, load them as the card says, and compare."""
-    try:
-        timm = import_module("timm")
-    except ImportError:
-        raise MissingExtraError("a folder for timm needs timm: pip install 'poise[vision]'") from None
+    timm = needed("timm", "vision", "a folder for timm needs")
     about = {"label_names": list(model.class_names), "poise": described(model, backbone)}
     try:
         timm.models.save_for_hf(network, str(root), model_config=about, safe_serialization=True)

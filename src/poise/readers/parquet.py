@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError
+from poise.libraries import needed
 from poise.readers.columns import Roles, roles, single_precision
 from poise.readers.source import Ask, Source, listed
 
@@ -49,11 +50,9 @@ def read_parquet(path: Path, ask: Ask) -> Source:
 
 
 def _table(path: Path) -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError(f"reading {path} needs pyarrow: pip install 'poise[table]'") from None
+    needed("pyarrow", "table", f"reading {path} needs")
+    import pyarrow.parquet
+
     names = _attempt(pyarrow.parquet.read_schema, path).names
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{path}: two columns are called {twice[0]!r}; rename one")

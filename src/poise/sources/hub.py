@@ -5,8 +5,6 @@ without it, a network that is down is given up after half a minute.
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from poise.decoding import decode, read_stored
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError
+from poise.libraries import needed, without_bars
 from poise.readers.source import listed
 from poise.sources.parts import Part, Request, split_in
 from poise.sources.tables import Table, parts_of
@@ -86,12 +85,9 @@ def read_hub(path: Path, request: Request) -> dict[str, Part]:
 
 
 def _loaded(path: Path) -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError(f"opening {path} needs datasets: pip install 'poise[hf]'") from None
+    datasets = needed("datasets", "hf", f"opening {path} needs")
     name = str(path).removeprefix(PREFIX)
-    with _without_bars(datasets):
+    with without_bars(datasets.is_progress_bar_enabled, datasets.enable_progress_bars, datasets.disable_progress_bars):
         try:
             if any((path / file).is_file() for file in SAVED):
                 return datasets.load_from_disk(name)
@@ -102,18 +98,6 @@ def _loaded(path: Path) -> Any:
                 f"cannot open the data set {name!r} ({type(error).__name__}: {reason}); it is not in the cache "
                 f"{datasets.config.HF_DATASETS_CACHE} either; check its name and the network, or save it to a folder"
             ) from None
-
-
-@contextmanager
-def _without_bars(datasets: Any) -> Iterator[None]:
-    """Progress bars of the library would be mixed with ours."""
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _table(path: Path, split: str, data: Any, limit: int) -> Table:
