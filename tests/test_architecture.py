@@ -228,7 +228,7 @@ ALLOWED: dict[str, set[str]] = {
             "weights",
         )
     },
-    "checkup": {"artefact", "checkpoint_copy", "errors", "representation", "store", "types"},
+    "checkup": {"artefact", "checkpoint_copy", "errors", "files", "representation", "store", "types"},
     "report/__init__": set(),
     **{
         f"report/{name}": {"report"}

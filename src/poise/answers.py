@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poise.errors import InputError
-from poise.files import neighbour, settle
+from poise.files import replacing
 from poise.libraries import needed
 
 __all__ = ["Answers", "Tallied", "write_answers"]
@@ -119,16 +119,11 @@ def _columns(names: Sequence[str], answers: Answers, top: int | None) -> Table:
 def _replaced(target: Path) -> Iterator[Path]:
     """A temporary neighbour that takes the place of `target` once all is written and on the disk."""
     try:
-        temporary = neighbour(target)
+        with replacing(target) as temporary:
+            yield temporary
     except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}; choose another place") from None
-    try:
-        yield temporary
-        settle(temporary, target)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}; the old file is as it was") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise InputError(f"cannot write {target}: {reason}; an old file is as it was; choose another place") from None
 
 
 class _Lines(NamedTuple):

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from poise.errors import InputError, PoiseWarning
-from poise.files import write_atomically
+from poise.files import sha256_of, write_atomically
 from poise.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, read_manifest, write_manifest
 from poise.types import ClassCounts
 
@@ -102,7 +102,7 @@ def finish(
     views, dim = heads[0][0], heads[0][2]
     rows = [head[1] for head in heads]
     described = [
-        Shard(name, n, (folder / name).stat().st_size, _sha256(folder / name))
+        Shard(name, n, (folder / name).stat().st_size, sha256_of(folder / name))
         for name, n in zip(names, rows, strict=True)
     ]
     manifest = Manifest(
@@ -163,8 +163,3 @@ def _tensor(path: Path, name: str) -> Tensor:
             return file.get_tensor(name)  # type: ignore[no-any-return]
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); delete it and run the same extraction again") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from poise.backbones import Backbone
 from poise.errors import InputError, PoiseError
 from poise.export.checking import TRACED, Agreement, compared
 from poise.export.final import Network, described, final, to_json
-from poise.files import neighbour, settle
+from poise.files import replacing
 from poise.libraries import held_at, needed
 
 __all__ = ["METADATA", "export_onnx", "export_program"]
@@ -92,14 +92,9 @@ def _exported(
 ) -> Agreement:
     """Write to a neighbour of `path`, run it, compare it, and only then rename it."""
     try:
-        file = neighbour(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place with --out") from None
-    try:
-        with _silent():
+        with replacing(path) as file, _silent():
             write(_traced(Network(final(model).head, backbone)), file)
-            agreement = compared(runner, opened(file), model, backbone, rows)
-        settle(file, path)
+            return compared(runner, opened(file), model, backbone, rows)
     except PoiseError:
         raise
     except OSError as error:
@@ -110,9 +105,6 @@ def _exported(
             f"{what} cannot be exported for {runner}: {_reason(error)}; nothing was written, --safetensors and --hub "
             "trace no network"
         ) from error
-    finally:
-        file.unlink(missing_ok=True)
-    return agreement
 
 
 def _traced(network: Network) -> Any:

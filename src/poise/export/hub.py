@@ -4,8 +4,6 @@ A network of timm becomes a checkpoint that timm itself loads. Anything else (ot
 divide features by their norm) has its tensors under `backbone.` and `head.`, and a card with the lines that load them.
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,7 +21,7 @@ from poise.export.card import front_matter, model_card
 from poise.export.checking import Agreement, compared
 from poise.export.final import Network, described, final, image_backbone, to_json
 from poise.export.tensors import formula
-from poise.files import write_atomically
+from poise.files import replacing_folder, write_atomically
 from poise.libraries import needed
 from poise.report.contents import Contents
 from poise.representation import Representation
@@ -89,7 +87,7 @@ def export_hub(
 
 @contextmanager
 def _replaced(target: Path) -> Iterator[Path]:
-    """A temporary neighbour that takes the place of `target` at the end; an earlier export there is replaced.
+    """A new folder that takes the place of `target` at the end; an earlier export there is replaced.
 
     Raises: InputError if `target` is a file, or a folder with anything but an export.
     """
@@ -98,20 +96,11 @@ def _replaced(target: Path) -> Iterator[Path]:
     if strays or target.is_file():
         what = f"holds {strays[0]}, which is no part of an export" if strays else "is a file"
         raise InputError(f"{target} {what}; choose another folder with --out")
-    temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
-        yield temporary
-        temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
+        with replacing_folder(target) as stage:
+            yield stage
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}; choose another place with --out") from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 # --- timm -------------------------------------------------------------------------------------------------------------
