@@ -12,7 +12,7 @@ import poise
 ROOT = Path(poise.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-VALUES = {"checks", "errors", "fields", "files", "libraries", "randomness", "types", "spec", "wording"}
+VALUES = {"checks", "errors", "fields", "files", "libraries", "progress", "randomness", "types", "spec", "wording"}
 ADAPTERS = (
     "arrays",
     "cifar",
@@ -71,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     "types": {"distributed", "errors", "files"},
     "crew": set(),
     "memory": set(),
+    "progress": set(),
     "shards": set(),
     "record": {"types"},
     **{name: {"checks", "errors", "fields", "randomness", "types"} for name in PURE - {"augment", "losses"}},
@@ -161,7 +162,7 @@ ALLOWED: dict[str, set[str]] = {
     "feeds": VALUES | {"augment", "samples", "transforms"},
     "training": VALUES | {"augment", "backbones", "checkpoints", "distributed", "feeds", "losses", "network", "stage1"},
     "representation": VALUES | {"backbones", "samples"},
-    "growing": {"errors", "files", "manifest", "types"},
+    "growing": {"errors", "files", "manifest", "shards", "types"},
     "extract": VALUES | {"augment", "backbones", "distributed", "feeds", "growing", "samples", "sources", "transforms"},
     "pipeline": VALUES
     | {"backbones", "checkpoints", "config", "claims", "distributed", "extract", "leakage", "logs", "metrics", "record"}
@@ -173,8 +174,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"diagnosis", "report", "reports", "thumbnails"},
     "tails": VALUES | {"profiles", "samples"},
     "splits": VALUES | {"folds", "profiles", "samples", "tails"},
-    "leakage": {"checks", "errors", "samples"},
-    "survey": {"errors", "fields", "leakage", "samples", "types", "wording"},
+    "leakage": {"checks", "errors", "progress", "samples"},
+    "survey": {"errors", "fields", "leakage", "progress", "samples", "types", "wording"},
     "glyphs": {"checks", "errors", "folds", "libraries", "samples", "sources", "splits"},
     "data": VALUES | {"profiles", "text"},
     "audit": VALUES | {"comparison", "experiment", "grids", "methods", "paths", "priors", "protocols"},
@@ -191,12 +192,12 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint_copy": {"errors", "files", "last_layer"},
     "rebalancing": VALUES
     | {"artefact", "checkpoint_copy", "deployment", "experiment", "last_layer", "memorised", "metrics", "readers"},
-    "answers": {"errors", "files", "libraries"},
+    "answers": {"errors", "files", "libraries", "progress"},
     "pipelines": {"artefact", "errors", "estimator", "types"},
     "image_files": {"decoding", "errors"},
     "onnx_rows": {"decoding", "errors", "image_files", "readers", "wording"},
-    "onnx_predict": {"answers", "checks", "errors", "libraries", "onnx_rows", "wording"},
-    "predictions": {"answers", "artefact", "errors", "operating"},
+    "onnx_predict": {"answers", "checks", "errors", "libraries", "progress", "onnx_rows", "wording"},
+    "predictions": {"answers", "artefact", "errors", "operating", "progress"},
     "deployment": VALUES
     | {
         "artefact",
@@ -253,6 +254,7 @@ ALLOWED: dict[str, set[str]] = {
         "experiment",
         "headroom",
         "methods",
+        "progress",
         "protocols",
         "spec",
     }
@@ -270,7 +272,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli/__init__": {"__version__", "cli", "errors"},
     "cli/completion": set(),
-    "cli/shared": {"errors", "estimates", "report", "types"},
+    "cli/shared": {"errors", "estimates", "progress", "report", "types"},
     "cli/export": {"artefact", "backbones", "cli", "errors", "export", "project", "report", "representation", "runs"}
     | {"sources"},
     "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing"},

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from poise.errors import InputError
 from poise.files import replacing
 from poise.libraries import needed
+from poise.progress import Progress
 
 __all__ = ["Answers", "Tallied", "write_answers"]
 
@@ -53,7 +54,7 @@ def write_answers(
     carried: Mapping[str, Sequence[Any]] | None = None,
     top: int | None = None,
     chunk: int = 8192,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tallied:
     """Write one line per row to a .csv or .parquet file; `answers_of(start, stop)` are those of some rows.
 

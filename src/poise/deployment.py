@@ -15,12 +15,12 @@ from torch import Tensor
 from poise.artefact import Model
 from poise.choose import choose_operating_point
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
-from poise.experiment import Progress
 from poise.fields import check_fields, number, optional
 from poise.grids import BUDGET, default_grid
 from poise.methods import implied_prior
 from poise.operating import OperatingPoint
 from poise.priors import as_prior
+from poise.progress import Progress
 from poise.protocols import NULLS, recommend
 from poise.record import versions
 from poise.selection import judge, pick

@@ -4,9 +4,8 @@ Shards are shared out among processes, finished ones are kept, and every row bel
 number of processes. The rows of a batch do not depend on who computes it, so neither do the features.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from poise.distributed import World
 from poise.errors import InputError
 from poise.feeds import Feed, InMemory, Step, Streamed, explained
 from poise.fields import check_fields, one_of, whole
+from poise.progress import Progress, part_of
 from poise.randomness import seed_for
 from poise.samples import Items, Samples
 from poise.sources import pixels
@@ -31,8 +31,6 @@ __all__ = ["Views", "extract", "feature_rows", "feed_of", "is_small"]
 VIEWS = 16  # name of the random stream of views
 SMALL = 64  # pixels of a side up to which a whole set is kept in memory
 MEMORY = 4 * 2**30  # bytes of pixels up to which it is
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +139,7 @@ def extract(
     for done, number in enumerate(mine):
         rows = torch.arange(number * how.shard_rows, min((number + 1) * how.shard_rows, len(samples)))
         part = samples.take(rows)
-        told = None if progress is None else partial(_told, progress, done, len(mine))
+        told = part_of(progress, done, len(mine))
         x = _shard(backbone, part.items, rows, how, device, workers, told)
         growing.write_shard(root, number, x, part.y, getattr(torch, how.dtype))
     world.wait()
@@ -191,11 +189,6 @@ def _identity(backbone: Backbone | TextBackbone) -> dict[str, Any]:
         return {"backbone": backbone.name}
     fed = [backbone.size, list(backbone.mean), list(backbone.std), backbone.crop, backbone.interpolation]
     return {"backbone": backbone.name, "weights": backbone.weights_digest, "input": fed}
-
-
-def _told(progress: Progress, before: int, parts: int, done: int, total: int) -> None:
-    """Progress within one of several parts, told in the units of one part."""
-    progress(before * total + done, parts * total)
 
 
 @torch.no_grad()

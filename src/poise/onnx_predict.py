@@ -5,7 +5,7 @@ The decisions and the file of answers are those of `poise predict` with the fold
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from poise.checks import check_one_of, is_number, is_whole
 from poise.errors import InputError, PoiseWarning
 from poise.libraries import needed
 from poise.onnx_rows import Pixels, Rows, pixels_of
+from poise.progress import Progress
 from poise.wording import some
 
 __all__ = ["Exported", "decided", "open_onnx", "predict_images", "predict_rows"]
@@ -197,7 +198,7 @@ def predict_rows(
     out: str | Path,
     *,
     top: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tallied:
     """Write one line per row of features to a .csv or .parquet file; columns as in `write_answers`.
 
@@ -223,7 +224,7 @@ def predict_images(
     *,
     top: int | None = None,
     broken: str = "error",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tallied:
     """Write one line per image: its path, and columns as in `write_answers`.
 

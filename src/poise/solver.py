@@ -28,6 +28,7 @@ from poise.fields import whole
 from poise.losses import Loss, cross_entropy, stack_states
 from poise.params import Leaves, Part, full
 from poise.plan import Plan, learning_rates
+from poise.progress import Progress
 from poise.sampling import Sampler, instance, windowed
 from poise.shards import Shards
 from poise.space import space_of
@@ -37,7 +38,6 @@ from poise.types import ClassCounts, Head, Problem
 __all__ = ["Retrain", "Start", "fit_heads", "fresh", "stage1", "with_stage1"]
 
 Start = Callable[[Tensor, int], Tensor]
-Progress = Callable[[int, int], None]
 Cancelled = Callable[[], bool]
 
 # Heads are trained together as long as their weights, and their logits of one batch, stay below this many numbers (128

@@ -1,6 +1,6 @@
 """What can be known of images or texts before a backbone is chosen, and what to do next."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from PIL.Image import Image
 from poise.errors import InputError
 from poise.fields import optional, whole
 from poise.leakage import SameBy, keys, repeats, shared
+from poise.progress import Progress
 from poise.samples import Items, Kind, Samples
 from poise.types import ClassCounts
 from poise.wording import counted, some
@@ -89,7 +90,7 @@ def survey(
     *,
     read: int | None = 64,
     same_by: SameBy | None = "bytes",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Survey:
     """Counts, sizes, repeated and broken samples of the splits of a data set, and advice.
 
@@ -121,7 +122,7 @@ def survey(
     return Survey(kind=kind, splits=splits, leaked=leaked, advice=tuple(_advice(kind, splits, leaked)))
 
 
-def _keys(samples: Samples, by: SameBy, progress: Callable[[int, int], None] | None) -> tuple[str, ...] | None:
+def _keys(samples: Samples, by: SameBy, progress: Progress | None) -> tuple[str, ...] | None:
     try:
         return keys(samples, by=by, progress=progress)
     except InputError:  # what is broken is counted where samples are read
@@ -158,7 +159,7 @@ def scarce(counts: ClassCounts, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{names[k]}: {n}" for k, n in enumerate(counts.n.tolist()) if 1 < n < JUDGED)
 
 
-def _look(items: Items, read: int | None, progress: Callable[[int, int], None] | None) -> Look:
+def _look(items: Items, read: int | None, progress: Progress | None) -> Look:
     if not getattr(items, "located", True):  # a list of paths without their folder
         return Look(read=0, smallest=None, largest=None, broken=())
     rows = np.unique(np.linspace(0, len(items) - 1, min(len(items), read or len(items))).round().astype(int)).tolist()

