@@ -1,15 +1,17 @@
-"""The manifest of a feature store: what the folder holds, as one frozen value with one JSON form."""
+"""The manifest of a feature store: what the folder holds, as one frozen value with one JSON form, and its shards."""
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from poise.checks import is_whole
 from poise.errors import InputError
@@ -17,7 +19,17 @@ from poise.fields import FLAG, TABLE, TEXT, WHOLE, check_fields, list_of, one_of
 from poise.files import write_atomically
 from poise.types import Features
 
-__all__ = ["DTYPES", "MANIFEST", "SCHEMA", "SHARD_NAME", "Manifest", "Shard", "read_manifest", "write_manifest"]
+__all__ = [
+    "DTYPES",
+    "MANIFEST",
+    "SCHEMA",
+    "SHARD_NAME",
+    "Manifest",
+    "Shard",
+    "mapped",
+    "read_manifest",
+    "write_manifest",
+]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -147,6 +159,15 @@ def _parsed(path: Path, body: dict[str, Any]) -> Manifest:
     names = None if body["class_names"] is None else tuple(body["class_names"])
     known = {field: body[field] for field in _KINDS}
     return Manifest(**{**known, "class_names": names, "counts": tuple(body["counts"]), "shards": shards})
+
+
+def mapped(path: Path, names: Iterable[str], remedy: str) -> dict[str, Tensor]:
+    """Tensors of a shard, memory-mapped. Raises: InputError with the remedy if it cannot be read."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
 
 
 _KINDS = {

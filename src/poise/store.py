@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from poise.errors import InputError, PoiseWarning
 from poise.fields import whole
 from poise.files import sha256_of, staged_folder, write_atomically
-from poise.manifest import DTYPES, MANIFEST, SHARD_NAME, Manifest, Shard, read_manifest, write_manifest
+from poise.manifest import DTYPES, MANIFEST, SHARD_NAME, Manifest, Shard, mapped, read_manifest, write_manifest
 from poise.shards import Shards
 from poise.types import ClassCounts, Features
 
@@ -203,11 +202,7 @@ def _read_shard(path: Path, manifest: Manifest, rows: int) -> dict[str, Tensor]:
     expected = {"x": (DTYPES[manifest.dtype], (manifest.views, rows, manifest.dim)), "y": (torch.int64, (rows,))}
     if manifest.weighted:
         expected["weight"] = (torch.float64, (rows,))
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in expected}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); {REMEDY}") from None
+    tensors = mapped(path, expected, REMEDY)
     for name, (dtype, shape) in expected.items():
         found = tensors[name]
         if (found.dtype, tuple(found.shape)) != (dtype, shape):
