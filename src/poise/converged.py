@@ -27,7 +27,7 @@ from poise.losses.softmax import SoftmaxTerms, adjust, softmax_both, softmax_los
 from poise.methods import Method
 from poise.minimise import Curvature, Minimum, lbfgs
 from poise.space import Space, space_of
-from poise.types import ClassCounts, Features, Head, Problem
+from poise.types import ClassCounts, Features, Head, Problem, row_slices
 
 __all__ = ["Converged", "converged", "fit_converged", "fit_path"]
 
@@ -236,9 +236,8 @@ class _Rows(NamedTuple):
         assert centre is not None
         centre = centre.to(torch.promote_types(dtype, self.views.dtype))
         for view in (self.views[i] for i in range(len(self.views))):
-            for begin in range(among.start, among.stop, max(size, 1)):
-                block = slice(begin, min(begin + size, among.stop))
-                n = block.stop - begin
+            for block in row_slices(among.start, among.stop, size):
+                n = block.stop - block.start
                 x = torch.sub(view[block], centre, out=points[:n])
                 yield block, x, torch.addmm(bias, x, weight, out=logits[:n])
 

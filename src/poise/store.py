@@ -26,7 +26,7 @@ from poise.fields import whole
 from poise.files import sha256_of, staged_folder, write_atomically
 from poise.manifest import DTYPES, MANIFEST, SHARD_NAME, Manifest, Shard, mapped, read_manifest, write_manifest
 from poise.shards import Shards
-from poise.types import ClassCounts, Features
+from poise.types import ClassCounts, Features, row_slices
 
 __all__ = ["check_store", "load_features", "save_features"]
 
@@ -139,8 +139,7 @@ def _is_there(folder: Path, features: Features) -> bool:
 
 def _parts(features: Features, rows: int) -> Iterator[dict[str, Tensor]]:
     """The tensors of one shard after another."""
-    for start in range(0, len(features), rows):
-        part = slice(start, start + rows)
+    for part in row_slices(0, len(features), rows):
         tensors = {"x": features.x[:, part], "y": features.y[part]}
         if features.weight is not None:
             tensors["weight"] = features.weight[part]
