@@ -215,7 +215,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"unseen"},
     "backbones/__init__": {"backbones", "errors"},
     **{
-        f"backbones/{name}": {"backbones", "checks", "errors", "libraries", "text", "types"}
+        f"backbones/{name}": {"backbones", "checks", "errors", "libraries", "text", "types", "wording"}
         for name in (
             "backbone",
             "cifar",

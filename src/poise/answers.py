@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.files import replacing
 from poise.libraries import needed
 from poise.progress import Progress
@@ -123,7 +123,7 @@ def _replaced(target: Path) -> Iterator[Path]:
         with replacing(target) as temporary:
             yield temporary
     except OSError as error:
-        reason = error.strerror or error
+        reason = reason_of(error)
         raise InputError(f"cannot write {target}: {reason}; an old file is as it was; choose another place") from None
 
 

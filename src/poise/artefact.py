@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from poise.checks import is_whole
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.fields import TABLE, TEXT, WHOLE, Kind, check_fields, list_of, optional, table_of, whole
 from poise.files import write_atomically
 from poise.operating import OperatingPoint
@@ -199,7 +199,7 @@ def _head_path(folder: Path, head: Mapping[str, Any]) -> Path:
     except FileNotFoundError:
         raise InputError(f"{path} is missing; save the model again") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"{path} cannot be read: {reason_of(error)}") from None
     if len(content) != head["bytes"]:
         raise InputError(f"{path} has {len(content)} bytes, {MODEL_FILE} says {head['bytes']}; save the model again")
     if hashlib.sha256(content).hexdigest() != head["sha256"]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.files import replacing, replacing_folder, write_atomically
 from poise.last_layer import PICKLES, Checkpoint, Place
 
@@ -101,7 +101,7 @@ def _write_folder(root: Path, target: Path, changes: Sequence[Change], note: Map
                 shutil.copyfile(file, copy)
             _write_note(stage, note, digests)
     except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}; choose another place") from None
+        raise InputError(f"cannot write {target}: {reason_of(error)}; choose another place") from None
     return tuple(f"{file} was left out of the result: it may hold the old layer" for file in _stale(root))
 
 
@@ -140,7 +140,7 @@ def replaced(source: Path, target: Path, changes: Sequence[Change]) -> tuple[Dig
             _copy(given, made, None, before, after)
             size = made.tell()
     except OSError as error:
-        raise InputError(f"cannot copy {source} to {target}: {error.strerror or error}") from None
+        raise InputError(f"cannot copy {source} to {target}: {reason_of(error)}") from None
     return Digest(source.name, size, before.hexdigest()), Digest(target.name, size, after.hexdigest())
 
 

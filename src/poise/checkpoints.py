@@ -16,7 +16,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import torch
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.files import replacing, writable
 
 __all__ = ["NEWEST", "PREVIOUS", "load_checkpoint", "save_checkpoint", "sweep"]
@@ -49,9 +49,8 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
         if "DataLoader worker" in str(error):  # raised wherever the program is when a worker of its own dies
             raise
         need = sum(t.nbytes for t in _tensors(content))
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise InputError(
-            f"cannot write {path} (about {need} bytes): {reason}; make room and start the same command again"
+            f"cannot write {path} (about {need} bytes): {reason_of(error)}; make room and start the same command again"
         ) from error
     except UnpicklingError as error:
         raise InputError(f"{path} would hold a value that is no tensor and no plain number: {error}") from error
@@ -78,9 +77,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     except UnpicklingError:
         raise InputError(f"{path} holds objects that are no tensors; it was not opened, and it is not ours") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} cannot be read ({(str(error) or type(error).__name__).splitlines()[0]}){other}"
-        ) from None
+        raise InputError(f"{path} cannot be read ({reason_of(error)}){other}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is no checkpoint of Poise")
     if content["schema"] > SCHEMA:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from poise import artefact, store
 from poise.checkpoint_copy import NOTE, note_path
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.files import sha256_of
 from poise.representation import REPRESENTATION, check_representation
 from poise.types import Head
@@ -74,7 +74,7 @@ def _unlike(note: Path, name: str, sha256: str) -> list[str]:
     try:
         found = sha256_of(path)
     except OSError as error:
-        return [f"{path} cannot be read: {error.strerror or error}"]
+        return [f"{path} cannot be read: {reason_of(error)}"]
     if found != sha256:
         return [f"{path} is not the file that {note.name} describes (SHA-256 differs); make it again"]
     return []

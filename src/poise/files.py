@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 
 __all__ = ["replacing", "replacing_folder", "sha256_of", "staged_folder", "writable", "write_atomically"]
 
@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
         with replacing(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise InputError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
+        raise InputError(f"cannot write {path} ({len(data)} bytes): {reason_of(error)}") from error
     return path
 
 
@@ -79,7 +79,7 @@ def writable(folder: Path, remedy: str = "choose another folder") -> Path:
         with tempfile.NamedTemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        raise InputError(f"cannot write into {folder} ({error.strerror or error}); {remedy}") from error
+        raise InputError(f"cannot write into {folder} ({reason_of(error)}); {remedy}") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.libraries import held_at, needed
 from poise.randomness import seed_for
 
@@ -263,9 +263,7 @@ def _alone(guard: "BaseFileLock") -> Iterator[None]:
 
 
 def _unusable(folder: Path, error: Exception) -> InputError:
-    return InputError(
-        f"cannot write into {folder} ({getattr(error, 'strerror', None) or error}); choose another folder"
-    )
+    return InputError(f"cannot write into {folder} ({reason_of(error)}); choose another folder")
 
 
 def _mend(journal: Path) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from poise.answers import Answers, Tallied, write_answers
 from poise.checks import check_one_of, is_number, is_whole
-from poise.errors import InputError, PoiseWarning
+from poise.errors import InputError, PoiseWarning, reason_of
 from poise.libraries import needed
 from poise.onnx_rows import Pixels, Rows, pixels_of
 from poise.progress import Progress
@@ -96,8 +96,7 @@ def _session(file: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has an exception for each of its states, with no common base
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file} is damaged or no ONNX file ({reason}); export the model again") from None
+        raise InputError(f"{file} is damaged or no ONNX file ({reason_of(error)}); export the model again") from None
 
 
 def _checked(file: Path, session: Any, about: Mapping[str, Any]) -> Exported:

@@ -20,7 +20,7 @@ from sklearn.preprocessing import Normalizer
 from sklearn.utils.validation import check_is_fitted
 
 from poise.artefact import Model
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.estimator import LongTailClassifier
 from poise.types import Head, Prep
 
@@ -195,10 +195,9 @@ def _through(steps: Sequence[Step], rows: Any) -> Any:
             with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
                 rows = step[1].transform(rows)
         except Exception as error:  # a step is anyone's code
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
-                f"the step {_called(step)} does not take any numbers ({reason}), so that no linear head can take it "
-                "in; leave it out, or apply it to the rows yourself"
+                f"the step {_called(step)} does not take any numbers ({reason_of(error)}), so that no linear head can "
+                "take it in; leave it out, or apply it to the rows yourself"
             ) from None
     return rows
 

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from poise.errors import InputError, PoiseWarning
+from poise.errors import InputError, PoiseWarning, reason_of
 from poise.fields import whole
 from poise.files import sha256_of, staged_folder, write_atomically
 from poise.manifest import DTYPES, MANIFEST, SHARD_NAME, Manifest, Shard, mapped, read_manifest, write_manifest
@@ -63,7 +63,7 @@ def save_features(
     except OSError as error:
         # Another writer may have been faster: that is fine if it wrote the same.
         if not _is_there(target, stored):
-            raise InputError(f"cannot write {target}: {error.strerror or error}") from None
+            raise InputError(f"cannot write {target}: {reason_of(error)}") from None
     return target
 
 

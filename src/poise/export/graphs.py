@@ -14,7 +14,7 @@ from torch import Tensor
 
 from poise.artefact import Model
 from poise.backbones import Backbone
-from poise.errors import InputError, PoiseError
+from poise.errors import InputError, PoiseError, reason_of
 from poise.export.checking import TRACED, Agreement, compared
 from poise.export.final import Network, described, final, to_json
 from poise.files import replacing
@@ -98,11 +98,11 @@ def _exported(
     except PoiseError:
         raise
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place with --out") from None
+        raise InputError(f"cannot write {path}: {reason_of(error)}; choose another place with --out") from None
     except Exception as error:  # exporters of graphs raise whatever comes up in a dozen passes
         what = "the head" if backbone is None else f"backbone {backbone.name}"
         raise InputError(
-            f"{what} cannot be exported for {runner}: {_reason(error)}; nothing was written, --safetensors and --hub "
+            f"{what} cannot be exported for {runner}: {reason_of(error)}; nothing was written, --safetensors and --hub "
             "trace no network"
         ) from error
 
@@ -135,7 +135,3 @@ def _silent() -> Iterator[None]:
         for logger in map(logging.getLogger, ("torch", "onnxscript", "onnx_ir")):
             stack.enter_context(held_at(logging.CRITICAL, partial(getattr, logger, "level"), logger.setLevel))
         yield
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

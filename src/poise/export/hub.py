@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from poise.artefact import Model
 from poise.backbones import Backbone
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.export.card import front_matter, model_card
 from poise.export.checking import Agreement, compared
 from poise.export.final import Network, described, final, image_backbone, to_json
@@ -100,7 +100,7 @@ def _replaced(target: Path) -> Iterator[Path]:
         with replacing_folder(target) as stage:
             yield stage
     except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}; choose another place with --out") from None
+        raise InputError(f"cannot write {target}: {reason_of(error)}; choose another place with --out") from None
 
 
 # --- timm -------------------------------------------------------------------------------------------------------------
@@ -138,9 +138,8 @@ def _write_timm(model: Model, network: Any, backbone: Backbone, root: Path, rows
         timm.models.save_for_hf(network, str(root), model_config=about, safe_serialization=True)
         loaded = timm.create_model(f"local-dir:{root}", pretrained=True).eval()
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(
-            f"timm cannot store {backbone.name} and load it again: {reason}; nothing was written, --onnx and "
+            f"timm cannot store {backbone.name} and load it again: {reason_of(error)}; nothing was written, --onnx and "
             "--torch-export do not need timm"
         ) from error
     mean, std = (torch.tensor(loaded.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.libraries import needed
 from poise.readers.columns import Roles, roles, single_precision
 from poise.readers.source import Ask, Source, listed
@@ -73,8 +73,7 @@ def _attempt(read: Callable[..., Any], path: Path) -> Any:
     try:
         return read(path, memory_map=True)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path} cannot be read, it is damaged or no Parquet file ({reason})") from None
+        raise InputError(f"{path} cannot be read, it is damaged or no Parquet file ({reason_of(error)})") from None
 
 
 def _is_number(kind: Any) -> bool:

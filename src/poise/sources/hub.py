@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from poise.decoding import decode, read_stored
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.libraries import needed, without_bars
 from poise.readers.source import listed
 from poise.sources.parts import Part, Request, split_in
@@ -93,10 +93,10 @@ def _loaded(path: Path) -> Any:
                 return datasets.load_from_disk(name)
             return datasets.load_dataset(name)
         except Exception as error:  # the library, its file systems and the network raise whatever comes up
-            reason = str(error).split("\n")[0]
             raise InputError(
-                f"cannot open the data set {name!r} ({type(error).__name__}: {reason}); it is not in the cache "
-                f"{datasets.config.HF_DATASETS_CACHE} either; check its name and the network, or save it to a folder"
+                f"cannot open the data set {name!r} ({type(error).__name__}: {reason_of(error)}); it is not in the "
+                f"cache {datasets.config.HF_DATASETS_CACHE} either; check its name and the network, or save it to a "
+                "folder"
             ) from None
 
 

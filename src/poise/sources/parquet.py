@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.libraries import needed
 from poise.sources.items import Encoded, Origin
 from poise.sources.parts import Part, Request, by_split
@@ -67,8 +67,7 @@ def _attempt(file: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{file} cannot be read, it is damaged or no Parquet file ({reason})") from None
+        raise InputError(f"{file} cannot be read, it is damaged or no Parquet file ({reason_of(error)})") from None
 
 
 def _column(files: list[Path], name: str) -> Any:
