@@ -12,7 +12,7 @@ import poise
 ROOT = Path(poise.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
 
-VALUES = {"checks", "errors", "files", "randomness", "types", "spec", "wording"}
+VALUES = {"checks", "errors", "fields", "files", "libraries", "progress", "randomness", "types", "spec", "wording"}
 ADAPTERS = (
     "arrays",
     "cifar",
@@ -64,14 +64,17 @@ ALLOWED: dict[str, set[str]] = {
     "wording": set(),
     "randomness": set(),
     "checks": {"errors"},
+    "fields": {"checks", "errors"},
     "files": {"errors"},
+    "libraries": {"errors"},
     "spec": {"errors"},
     "types": {"distributed", "errors", "files"},
     "crew": set(),
     "memory": set(),
+    "progress": set(),
     "shards": set(),
     "record": {"types"},
-    **{name: {"checks", "errors", "randomness", "types"} for name in PURE - {"augment", "losses"}},
+    **{name: {"checks", "errors", "fields", "randomness", "types"} for name in PURE - {"augment", "losses"}},
     **{
         f"losses/{name}": {"checks", "errors", "losses", "randomness", "types"}
         for name in ("__init__", "loss", "weights", *FAMILIES)
@@ -107,7 +110,7 @@ ALLOWED: dict[str, set[str]] = {
     "selection": VALUES
     | {"elimination", "experiment", "folds", "grids", "memorised", "methods", "priors"}
     | {"record", "solver"},
-    "journals": {"errors", "randomness"},
+    "journals": {"errors", "libraries", "randomness"},
     "studies": VALUES | {"experiment", "grids", "journals", "methods", "selection", "solver"},
     "comparison": {"experiment", "headroom", "methods", "record", "report", "spec", "statistics", "types", "wording"},
     "closer": {"comparison", "metrics", "operating", "report", "statistics", "types"},
@@ -149,7 +152,7 @@ ALLOWED: dict[str, set[str]] = {
     "feeds": VALUES | {"augment", "samples", "transforms"},
     "training": VALUES | {"augment", "backbones", "checkpoints", "distributed", "feeds", "losses", "network", "stage1"},
     "representation": VALUES | {"backbones", "samples"},
-    "growing": {"errors", "files", "manifest", "types"},
+    "growing": {"errors", "files", "manifest", "shards", "types"},
     "extract": VALUES | {"augment", "backbones", "distributed", "feeds", "growing", "samples", "sources", "transforms"},
     "pipeline": VALUES
     | {"backbones", "checkpoints", "config", "claims", "distributed", "extract", "leakage", "logs", "metrics", "record"}
@@ -161,30 +164,30 @@ ALLOWED: dict[str, set[str]] = {
     | {"diagnosis", "report", "reports", "thumbnails"},
     "tails": VALUES | {"profiles", "samples"},
     "splits": VALUES | {"folds", "profiles", "samples", "tails"},
-    "leakage": {"checks", "errors", "samples"},
-    "survey": {"checks", "errors", "leakage", "samples", "types", "wording"},
-    "glyphs": {"checks", "errors", "folds", "samples", "sources", "splits"},
+    "leakage": {"checks", "errors", "progress", "samples"},
+    "survey": {"errors", "fields", "leakage", "progress", "samples", "types", "wording"},
+    "glyphs": {"checks", "errors", "folds", "libraries", "samples", "sources", "splits"},
     "data": VALUES | {"profiles", "text"},
     "audit": VALUES | {"comparison", "experiment", "grids", "methods", "paths", "priors", "protocols", "report"},
     "inspection": {"folds", "memorised", "metrics", "types", "wording"},
-    "manifest": {"checks", "errors", "files", "types"},
-    "store": {"checks", "errors", "files", "manifest", "shards", "types"},
+    "manifest": {"checks", "errors", "fields", "files", "types"},
+    "store": {"errors", "fields", "files", "manifest", "shards", "types"},
     "readers/__init__": {"readers"},
     "readers/rows": {"errors", "readers", "store", "types", "wording"},
     **{
-        f"readers/{name}": {"errors", "readers", "types", "wording"}
+        f"readers/{name}": {"errors", "libraries", "readers", "types", "wording"}
         for name in ("arrays", "columns", "delimited", "heads", "labels", "logits", "parquet", "source")
     },
     "last_layer": VALUES,
     "checkpoint_copy": {"errors", "files", "last_layer"},
     "rebalancing": VALUES
     | {"artefact", "checkpoint_copy", "deployment", "experiment", "last_layer", "memorised", "metrics", "readers"},
-    "answers": {"errors", "files"},
+    "answers": {"errors", "files", "libraries", "progress"},
     "pipelines": {"artefact", "errors", "estimator", "types"},
     "image_files": {"decoding", "errors"},
     "onnx_rows": {"decoding", "errors", "image_files", "readers", "wording"},
-    "onnx_predict": {"answers", "checks", "errors", "onnx_rows", "wording"},
-    "predictions": {"answers", "artefact", "errors", "operating"},
+    "onnx_predict": {"answers", "checks", "errors", "libraries", "progress", "onnx_rows", "wording"},
+    "predictions": {"answers", "artefact", "errors", "operating", "progress"},
     "deployment": VALUES
     | {
         "artefact",
@@ -202,7 +205,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"unseen"},
     "backbones/__init__": {"backbones", "errors"},
     **{
-        f"backbones/{name}": {"backbones", "checks", "errors", "text", "types"}
+        f"backbones/{name}": {"backbones", "checks", "errors", "libraries", "text", "types", "wording"}
         for name in (
             "backbone",
             "cifar",
@@ -216,7 +219,7 @@ ALLOWED: dict[str, set[str]] = {
             "weights",
         )
     },
-    "checkup": {"artefact", "checkpoint_copy", "errors", "representation", "store", "types"},
+    "checkup": {"artefact", "checkpoint_copy", "errors", "files", "representation", "store", "types"},
     "report/__init__": set(),
     **{
         f"report/{name}": {"report"}
@@ -229,8 +232,8 @@ ALLOWED: dict[str, set[str]] = {
     "report/contents": {"errors", "types"},
     "report/headroom": {"report", "wording"},
     "report/protocol": {"record"},
-    "report/tables": {"report", "types", "wording"},
-    "report/drawings": {"errors", "report"},
+    "report/tables": {"plan", "report", "spec", "types", "wording"},
+    "report/drawings": {"libraries", "report"},
     "runs": {"comparison", "errors", "files", "record", "report", "reports"},
     "catalogue": {"converged", "methods"},
     "demo": {
@@ -243,6 +246,7 @@ ALLOWED: dict[str, set[str]] = {
         "experiment",
         "headroom",
         "methods",
+        "progress",
         "protocols",
         "spec",
     }
@@ -260,7 +264,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli/__init__": {"__version__", "cli", "errors"},
     "cli/completion": set(),
-    "cli/shared": {"errors", "estimates", "report", "types"},
+    "cli/shared": {"errors", "estimates", "progress", "report", "types"},
     "cli/export": {"artefact", "backbones", "cli", "errors", "export", "project", "report", "representation", "runs"}
     | {"sources"},
     "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing"},

@@ -165,12 +165,21 @@ def test_an_absolute_path_and_a_link_out_of_the_folder_are_refused(tmp_path):
     [
         ({"format": "other"}, "FOLDER/model.json was not written by Poise: format or schema is missing"),
         ({"schema": True}, "FOLDER/model.json was not written by Poise: format or schema is missing"),
-        ({"counts": ...}, "FOLDER/model.json lacks the key 'counts'; save the model again"),
+        ({"counts": ...}, "FOLDER/model.json: counts is missing; save the model again"),
         ({"extra": 1}, "FOLDER/model.json has the unknown key 'extra'; save the model again"),
-        ({"counts": [1, 2.5, 3]}, "FOLDER/model.json: counts must be a list of whole numbers; save the model again"),
-        ({"head": "x"}, "FOLDER/model.json: head must be a table of file, bytes and sha256; save the model again"),
-        ({"class_names": [1, 2, 3]}, "FOLDER/model.json: class_names must be a list of names; save the model again"),
-        ({"prior_applied": "u"}, "FOLDER/model.json: prior_applied must be null or a list of numbers"),
+        (
+            {"counts": [1, 2.5, 3]},
+            "FOLDER/model.json: counts must be a list of whole numbers, got [1, 2.5, 3]; save",
+        ),
+        (
+            {"head": "x"},
+            "FOLDER/model.json: head must be a table of file, bytes and sha256, got 'x'; save",
+        ),
+        (
+            {"class_names": [1, 2, 3]},
+            "FOLDER/model.json: class_names must be a list of names, got [1, 2, 3]; save the",
+        ),
+        ({"prior_applied": "u"}, "FOLDER/model.json: prior_applied must be a list of numbers, got 'u'"),
         ({"counts": [1, 2, -3]}, "FOLDER/model.json: class 2 has the count -3; counts are 0 or more"),
         ({"operating": {"schema": 1, "cost": 1}}, "FOLDER/model.json: an operating point has no key 'cost'"),
     ],

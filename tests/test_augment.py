@@ -19,7 +19,6 @@ from poise.augment import (
     crop,
     cutout,
     flip,
-    mixed,
     normalised,
     parse,
     rand_augment,
@@ -507,21 +506,6 @@ def test_a_mean_or_std_that_cannot_be_is_refused(mean, std):
 def test_normalised_refuses_what_is_normalised_already():
     with pytest.raises(InputError, match=r"^normalised takes uint8 images"):
         normalised(noise().float(), MEAN, STD)
-
-
-def test_mixing_keeps_sums_and_ends_are_the_batches_themselves():
-    x, y = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8)
-    partner = torch.tensor([3, 0, 1, 2, 7, 6, 5, 4])
-    blend = mixed(x, y, partner, 0.3)
-    torch.testing.assert_close(blend.x, 0.3 * x + 0.7 * x[partner])
-    torch.testing.assert_close(blend.x.sum(0), x.sum(0))  # a permutation keeps the sum over the batch
-    assert torch.equal(blend.y_other, partner)
-    assert blend.share == 0.3
-    assert torch.equal(mixed(x, y, partner, 1.0).x, x)
-    assert torch.equal(mixed(x, y, partner, 0.0).x, x[partner])
-    assert torch.equal(mixed(x, y, torch.arange(8), 0.3).x, x)
-    with pytest.raises(InputError, match=r"^share must lie in \[0, 1\], got 1.5$"):
-        mixed(x, y, partner, 1.5)
 
 
 def test_shares_are_beta_distributed_and_depend_on_their_key_alone():

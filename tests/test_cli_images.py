@@ -388,7 +388,7 @@ def test_an_interrupted_store_is_finished(poise_: Run, world: Path) -> None:
             "texts.csv, line 2: 'a' is none of the 3",
         ),
         (("sentence:minilm", "--data", "more"), "backbone sentence:minilm reads texts, more/bee/000.png is no text"),
-        (("run", "--dtype", "float8"), "extraction: dtype must be float16, bfloat16 or float32, got 'float8'"),
+        (("run", "--dtype", "float8"), "extraction: dtype must be one of float16, bfloat16, float32, got 'float8'"),
         (("run", "--view", "1"), "No such option: --view"),
     ],
 )

@@ -308,7 +308,7 @@ MISTAKES = [
         "--prior chooses together with --unlabelled ROWS; without them, labelled rows choose",
     ),
     ("check train.csv", "train.csv is no artefact; check takes folders of models, stores and runs, and head files"),
-    ("fit train.csv --coverage 2", "coverage must lie in (0, 1], got 2.0"),
+    ("fit train.csv --coverage 2", "coverage must be a number in (0, 1], got 2.0"),
     ("fit train.csv --alpha 0.1 --top-k 2", "alpha and top_k exclude each other; give one of them"),
     ("fit train.csv --top-k 4", "top_k must be at most 3, the number of classes, got 4"),
     (
@@ -381,7 +381,7 @@ def test_rows_that_lack_a_column_are_refused_with_its_name(poise_):
     ("out", "sentence"),
     [
         ("p.txt", "predictions are written to .csv or .parquet, and p.txt is neither"),
-        ("taken/p.csv", "cannot write taken/p.csv: File exists; choose another place"),
+        ("taken/p.csv", "cannot write taken/p.csv: File exists; an old file is as it was; choose another place"),
     ],
 )
 def test_predictions_that_cannot_be_written_are_refused(poise_, out, sentence):

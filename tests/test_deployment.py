@@ -292,10 +292,10 @@ def test_without_targets_there_is_no_operating_point():
 @pytest.mark.parametrize(
     ("targets", "sentence"),
     [
-        ({"coverage": 0.0}, "coverage must lie in (0, 1], got 0.0"),
-        ({"abstain_accuracy": 1.5}, "abstain_accuracy must lie in (0, 1], got 1.5"),
-        ({"precision": math.nan}, "precision must lie in (0, 1], got nan"),
-        ({"alpha": 1.0}, "alpha must lie in (0, 1), got 1.0"),
+        ({"coverage": 0.0}, "coverage must be a number in (0, 1], got 0.0"),
+        ({"abstain_accuracy": 1.5}, "abstain_accuracy must be a number in (0, 1], got 1.5"),
+        ({"precision": math.nan}, "precision must be a number in (0, 1], got nan"),
+        ({"alpha": 1.0}, "alpha must be a number in (0, 1), got 1.0"),
         (
             {"coverage": 0.5, "abstain_accuracy": 0.9},
             "abstain_accuracy and coverage exclude each other; give one of them",

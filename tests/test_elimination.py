@@ -87,10 +87,10 @@ def test_a_rung_keeps_its_share_rounded_up(keep, of, kept) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"keep": 0.0}, r"rung: keep must be a share in \(0, 1\], got 0.0"),
-        ({"keep": 2}, r"rung: keep must be a share in \(0, 1\], got 2"),
-        ({"keep": 0.5, "epochs": float("nan")}, r"rung: epochs must be a share in \(0, 1\], got nan"),
-        ({"keep": 0.5, "axes": 0}, "rung: axes must be a whole number, 1 or more, or None, got 0"),
+        ({"keep": 0.0}, r"rung: keep must be a number in \(0, 1\], got 0.0"),
+        ({"keep": 2}, r"rung: keep must be a number in \(0, 1\], got 2"),
+        ({"keep": 0.5, "epochs": float("nan")}, r"rung: epochs must be a number in \(0, 1\], got nan"),
+        ({"keep": 0.5, "axes": 0}, "rung: axes must be a whole number, 1 or more, got 0"),
     ],
 )
 def test_a_rung_out_of_range_is_refused(options, said) -> None:

@@ -230,7 +230,7 @@ def test_counts_are_those_of_the_training_split(tmp_path: Path) -> None:
         ({"random": -1}, "extraction: random must be a whole number, 0 or more, got -1"),
         ({"batch_size": 0}, "extraction: batch_size must be a whole number, 1 or more, got 0"),
         ({"shard_rows": 1.5}, "shard_rows must be a whole number"),
-        ({"dtype": "int8"}, "dtype must be float16, bfloat16 or float32, got 'int8'"),
+        ({"dtype": "int8"}, "dtype must be one of float16, bfloat16, float32, got 'int8'"),
     ],
 )
 def test_views_out_of_range_are_named(changes: dict, message: str) -> None:

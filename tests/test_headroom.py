@@ -336,7 +336,7 @@ def test_numbers_of_rows_and_classes_must_be_whole(name) -> None:
     problem, labelled = displaced()
     with pytest.raises(InputError) as caught:
         advice(problem, labelled, **{name: 0})
-    assert str(caught.value) == f"{name} must be a whole number of at least 1, got 0"
+    assert str(caught.value) == f"{name} must be a whole number, 1 or more, got 0"
 
 
 def test_shrinkage_by_hand() -> None:

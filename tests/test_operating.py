@@ -233,15 +233,15 @@ def test_tensors_and_arrays_become_plain_numbers_and_infinity_none() -> None:
         ({"costs": ((0, 1), (1, 0, 2))}, "costs must be (C,) or (C, C); row 1 has not 2 entries"),
         ({"costs": (3.0,)}, "costs need one entry per class for at least 2 classes, got (3.0,)"),
         ({"costs": 3.0}, "costs need one entry per class for at least 2 classes, got 3.0"),
-        ({"abstain": 1.5}, "abstain is a confidence between 0 and 1, got 1.5"),
-        ({"abstain": "0.5"}, "abstain is a confidence between 0 and 1, got '0.5'"),
-        ({"thresholds": (0.5, 2)}, "thresholds of class 1 must be between 0 and 1, or None for infinity; got 2"),
-        ({"conformal": (-1, 2), "alpha": 0.1}, "conformal of class 0 must be 0 or more, or None for infinity; got -1"),
+        ({"abstain": 1.5}, "abstain must be a confidence between 0 and 1, got 1.5"),
+        ({"abstain": "0.5"}, "abstain must be a confidence between 0 and 1, got '0.5'"),
+        ({"thresholds": (0.5, 2)}, "thresholds of class 1 must be between 0 and 1, or None for infinity, got 2"),
+        ({"conformal": (-1, 2), "alpha": 0.1}, "conformal of class 0 must be 0 or more, or None for infinity, got -1"),
         ({"conformal": (1, 2)}, "conformal quantiles and their alpha belong together; give both or neither"),
         ({"alpha": 0.1}, "conformal quantiles and their alpha belong together; give both or neither"),
         (
             {"conformal": (1, 2), "alpha": 1},
-            "alpha is the share of rows whose class may be missing, above 0 and below 1; got 1",
+            "alpha must be the share of rows whose class may be missing, above 0 and below 1, got 1",
         ),
         (
             {"conformal": (1, 2), "alpha": 0.1, "top_k": 1},
@@ -274,7 +274,7 @@ def test_a_field_that_does_not_fit_is_named(fields, message) -> None:
         ({"schema": "1"}, "an operating point says its schema, a whole number from 1 on; got '1'"),
         ({"schema": 2}, "this operating point has schema 2, this version reads up to 1; update poise"),
         ([1], "an operating point is a table of keys and values, got [1]"),
-        ({"schema": 1, "abstain": 7}, "abstain is a confidence between 0 and 1, got 7"),
+        ({"schema": 1, "abstain": 7}, "abstain must be a confidence between 0 and 1, got 7"),
     ],
 )
 def test_a_stored_point_that_cannot_be_read_is_refused(data, message) -> None:
@@ -373,9 +373,9 @@ def test_an_accuracy_out_of_reach_is_refused_with_the_best_there_is() -> None:
             {"accuracy": 0.5, "coverage": 0.5},
             "a threshold is chosen for an accuracy or for a coverage; give exactly one",
         ),
-        ({"accuracy": 0}, "accuracy must lie in (0, 1], got 0"),
-        ({"coverage": 90}, "coverage must lie in (0, 1], got 90"),
-        ({"coverage": math.nan}, "coverage must be a finite number, got nan"),
+        ({"accuracy": 0}, "accuracy must be a number in (0, 1], got 0"),
+        ({"coverage": 90}, "coverage must be a number in (0, 1], got 90"),
+        ({"coverage": math.nan}, "coverage must be a number in (0, 1], got nan"),
     ],
 )
 def test_a_target_that_is_none_is_refused(targets, message) -> None:
@@ -414,7 +414,7 @@ def test_equal_confidences_are_answered_together_or_not_at_all() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: class_thresholds(FOUR, LABELS, precision=2.0), "precision must lie in (0, 1], got 2.0"),
+        (lambda: class_thresholds(FOUR, LABELS, precision=2.0), "precision must be a number in (0, 1], got 2.0"),
         (
             lambda: coverage_accuracy(FOUR, LABELS[:3], COUNTS),
             "there are 4 rows of logits and 3 labels; both need the same number, at least 1",
@@ -433,7 +433,7 @@ def test_equal_confidences_are_answered_together_or_not_at_all() -> None:
         ),
         (
             lambda: conformal_quantiles(FOUR, LABELS, alpha=0),
-            "alpha is the share of rows whose class may be missing, above 0 and below 1; got 0",
+            "alpha must be the share of rows whose class may be missing, above 0 and below 1, got 0",
         ),
         (
             lambda: prediction_sets(FOUR, torch.zeros(2)),

@@ -212,7 +212,10 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, suf
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(InputError) as caught:
         write_predictions(model(seed=3), rows(), path)
-    assert str(caught.value) == f"cannot write {path}: No space left on device; the old file is as it was"
+    assert (
+        str(caught.value)
+        == f"cannot write {path}: No space left on device; an old file is as it was; choose another place"
+    )
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -235,7 +238,9 @@ def test_a_folder_that_is_a_file_and_a_file_that_is_a_folder_are_refused(tmp_pat
     with pytest.raises(InputError, match=r"cannot write .*taken/p\.csv: .*; choose another place"):
         write_predictions(model(), rows(), tmp_path / "taken" / "p.csv")
     (tmp_path / "p.csv").mkdir()
-    with pytest.raises(InputError, match=r"cannot write .*p\.csv: Is a directory; the old file is as it was"):
+    with pytest.raises(
+        InputError, match=r"cannot write .*p\.csv: Is a directory; an old file is as it was; choose another place"
+    ):
         write_predictions(model(), rows(), tmp_path / "p.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "taken"]
 

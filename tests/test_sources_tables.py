@@ -1,10 +1,10 @@
 """Tables of images and texts: CSV, TSV, Parquet with paths, and Parquet with the images inside."""
 
-import builtins
 import io
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -333,14 +333,7 @@ def test_a_broken_image_inside_a_table_is_named_by_its_row(tmp_path: Path) -> No
 
 def test_without_pyarrow_the_command_that_installs_it_is_shown(tmp_path: Path, monkeypatch) -> None:
     path = hub_table(tmp_path / "x.parquet", [1, 2], [0, 1], None)
-    real = builtins.__import__
-
-    def without(name: str, *rest):
-        if name.split(".")[0] == "pyarrow":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"needs pyarrow: pip install 'poise\[table\]'"):
         open_samples(path)
 

@@ -427,8 +427,8 @@ def test_rows_that_trained_the_representation_are_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trials": 0}, "trials must be a whole number of at least 1, got 0"),
-        ({"together": 1.5}, "together must be a whole number of at least 1, got 1.5"),
+        ({"trials": 0}, "trials must be a whole number, 1 or more, got 0"),
+        ({"together": 1.5}, "together must be a whole number, 1 or more, got 1.5"),
         ({"select": "test"}, "selection must be one of held_out, kfold; got 'test'"),
         ({"metric": "f1"}, "metric must be one of balanced_accuracy, accuracy, macro_f1, many, medium, few; got 'f1'"),
         ({"metric": "many"}, "the rows to select on hold no class for the metric 'many'; choose balanced_accuracy"),

@@ -194,7 +194,7 @@ def test_splits_that_cannot_be_surveyed_are_refused():
         survey({})
     with pytest.raises(InputError, match="the split 'test' is empty; add samples, or leave it out"):
         survey({"train": texts(2, 2), "test": texts(0, 0)})
-    with pytest.raises(InputError, match="read must be None or a whole number of at least 1, got 0"):
+    with pytest.raises(InputError, match="read must be a whole number, 1 or more, got 0"):
         survey({"train": texts(2, 2)}, read=0)
 
 

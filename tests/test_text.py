@@ -123,7 +123,7 @@ def test_texts_that_cannot_be_embedded_are_named(texts, message):
 
 @pytest.mark.parametrize("batch_size", [0, 2.5, True])
 def test_a_batch_holds_at_least_one_text(batch_size):
-    with pytest.raises(InputError, match=r"^batch_size must be a whole number of at least 1, got "):
+    with pytest.raises(InputError, match=r"^batch_size must be a whole number, 1 or more, got "):
         embed(TEXTS, batch_size=batch_size)
 
 

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import is_whole
-from poise.errors import InputError
+from poise.fields import whole
 from poise.headroom import checked, draws, enlarged_head, halves
 from poise.report.contents import Advised
 from poise.statistics import Interval, paired_difference, recalls
@@ -65,8 +64,7 @@ def advice(
     fit or an argument is no whole number of at least 1.
     """
     for name, value in (("rows", rows), ("most", most)):
-        if not is_whole(value) or value < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        whole(1).check(name, value)
     problem = checked(problem, labelled, "advice on labelling", seed)
     n = torch.bincount(labelled.y.cpu(), minlength=len(labelled.counts))
     judged = n >= 2 * rows

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from poise.errors import InputError, MissingExtraError
-from poise.files import neighbour, settle
+from poise.errors import InputError, reason_of
+from poise.files import replacing
+from poise.libraries import needed
+from poise.progress import Progress
 
 __all__ = ["Answers", "Tallied", "write_answers"]
 
@@ -52,7 +54,7 @@ def write_answers(
     carried: Mapping[str, Sequence[Any]] | None = None,
     top: int | None = None,
     chunk: int = 8192,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tallied:
     """Write one line per row to a .csv or .parquet file; `answers_of(start, stop)` are those of some rows.
 
@@ -118,16 +120,11 @@ def _columns(names: Sequence[str], answers: Answers, top: int | None) -> Table:
 def _replaced(target: Path) -> Iterator[Path]:
     """A temporary neighbour that takes the place of `target` once all is written and on the disk."""
     try:
-        temporary = neighbour(target)
+        with replacing(target) as temporary:
+            yield temporary
     except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}; choose another place") from None
-    try:
-        yield temporary
-        settle(temporary, target)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}; the old file is as it was") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        reason = reason_of(error)
+        raise InputError(f"cannot write {target}: {reason}; an old file is as it was; choose another place") from None
 
 
 class _Lines(NamedTuple):
@@ -157,11 +154,9 @@ def _csv(path: Path, _: Table) -> Iterator[Callable[[Table], None]]:
 
 @contextmanager
 def _parquet(path: Path, carried: Table) -> Iterator[Callable[[Table], None]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("writing Parquet needs pyarrow: pip install 'poise[table]'") from None
+    pyarrow = needed("pyarrow", "table", "writing Parquet needs")
+    from pyarrow import parquet
+
     try:
         # Of the whole column, since a chunk of it may be empty or hold whole numbers only.
         kinds = {name: pyarrow.array(values).type for name, values in carried.items()}

@@ -9,7 +9,7 @@ changed, from a newer version or outside of the folder is named in one sentence.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from poise.checks import is_whole
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
+from poise.fields import TABLE, TEXT, WHOLE, Kind, check_fields, list_of, optional, table_of, whole
 from poise.files import write_atomically
 from poise.operating import OperatingPoint
 from poise.priors import as_prior
@@ -31,7 +32,6 @@ __all__ = ["Model", "check", "load"]
 MODEL_SCHEMA = 1
 HEAD_FILE, MODEL_FILE = "head.safetensors", "model.json"
 REPORT_FILES = ("report.html", "report.json")  # what is known of the model, written beside it
-KEYS = {"format", "schema", "head", "class_names", "counts", "prior_applied", "method", "operating", "provenance"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,13 +167,9 @@ def _description(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} was not written by Poise: format or schema is missing")
     if data["schema"] > MODEL_SCHEMA:
         raise InputError(f"{path} has schema {data['schema']}, this version reads up to {MODEL_SCHEMA}; update poise")
-    missing, unknown = sorted(KEYS - set(data)), sorted(set(data) - KEYS)
-    if missing or unknown:
-        what = f"lacks the key {missing[0]!r}" if missing else f"has the unknown key {unknown[0]!r}"
-        raise InputError(f"{path} {what}; save the model again")
-    for key, (fits, wanted) in _SHAPES.items():
-        if not fits(data[key]):
-            raise InputError(f"{path}: {key} must be {wanted}; save the model again")
+    if unknown := sorted(set(data) - {"format", "schema", *_KINDS}):
+        raise InputError(f"{path} has the unknown key {unknown[0]!r}; save the model again")
+    check_fields(f"{path}: ", data, _KINDS, "; save the model again")
     return data
 
 
@@ -181,34 +177,15 @@ def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is no JSON number")
 
 
-def _all(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda values: isinstance(values, list) and all(kind(value) for value in values)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_head(value: Any) -> bool:
-    return isinstance(value, dict) and {key: type(v) for key, v in value.items()} == {
-        "file": str,
-        "bytes": int,
-        "sha256": str,
-    }
-
-
-_SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "head": (_is_head, "a table of file, bytes and sha256"),
-    "class_names": (_all(_is_text), "a list of names"),
-    "counts": (_all(is_whole), "a list of whole numbers"),
-    "prior_applied": (lambda v: v is None or _all(_is_real)(v), "null or a list of numbers"),
-    "method": (_is_text, "a text"),
-    "operating": (lambda v: v is None or isinstance(v, dict), "null or a table"),
-    "provenance": (lambda v: isinstance(v, dict), "a table"),
+_NUMBER = Kind("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+_KINDS = {
+    "head": table_of(file=TEXT, bytes=whole(1), sha256=TEXT),
+    "class_names": list_of("names", TEXT),
+    "counts": list_of("whole numbers", WHOLE),
+    "prior_applied": optional(list_of("numbers", _NUMBER)),
+    "method": TEXT,
+    "operating": optional(TABLE),
+    "provenance": TABLE,
 }
 
 
@@ -222,7 +199,7 @@ def _head_path(folder: Path, head: Mapping[str, Any]) -> Path:
     except FileNotFoundError:
         raise InputError(f"{path} is missing; save the model again") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"{path} cannot be read: {reason_of(error)}") from None
     if len(content) != head["bytes"]:
         raise InputError(f"{path} has {len(content)} bytes, {MODEL_FILE} says {head['bytes']}; save the model again")
     if hashlib.sha256(content).hexdigest() != head["sha256"]:

@@ -74,8 +74,7 @@ def candidate_heads(train: Features) -> list[Head | None]:
 def _path(train: Features, loss: losses.Loss, decays: Sequence[float]) -> list[Head]:
     large = len(train) * train.dim * len(train.counts) >= MANY_NUMBERS
     dtype = torch.float32 if large else torch.float64
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PoiseWarning)  # a candidate need not be exact to be compared
+    with warnings.catch_warnings(action="ignore", category=PoiseWarning):  # a candidate need not be exact
         path = fit_path(train, loss, decays, tolerance=SEARCH_TOLERANCE, max_steps=SEARCH_STEPS, dtype=dtype)
     return [found.head for found in path]
 

@@ -7,13 +7,12 @@ they are. Files are copied in pieces, and a copy appears whole or not at all.
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from poise.errors import InputError
-from poise.files import neighbour, settle, write_atomically
+from poise.errors import InputError, reason_of
+from poise.files import replacing, replacing_folder, write_atomically
 from poise.last_layer import PICKLES, Checkpoint, Place
 
 __all__ = ["Change", "Digest", "default_out", "destination", "note_path", "replaced", "write_copy"]
@@ -94,20 +93,15 @@ def _write_folder(root: Path, target: Path, changes: Sequence[Change], note: Map
         _write_note(target, note, _changed_files(root, target, changes))
         return tuple(f"{file} may still hold the old layer; delete it, or convert it anew" for file in _stale(root))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
-        try:
+        with replacing_folder(target) as stage:
             digests = _changed_files(root, stage, changes)
             for file in _others(root, {place.file for place, _ in changes}):
                 copy = stage / file.relative_to(root)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
             _write_note(stage, note, digests)
-            _put(stage, target)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}; choose another place") from None
+        raise InputError(f"cannot write {target}: {reason_of(error)}; choose another place") from None
     return tuple(f"{file} was left out of the result: it may hold the old layer" for file in _stale(root))
 
 
@@ -128,14 +122,6 @@ def _others(root: Path, changed: set[Path]) -> list[Path]:
     return sorted(file for file in root.rglob("*") if file.is_file() and file not in left)
 
 
-def _put(stage: Path, target: Path) -> None:
-    """Rename the finished folder to its place; an earlier result goes first."""
-    stage.chmod(0o755)
-    if target.is_dir():
-        shutil.rmtree(target)
-    stage.rename(target)
-
-
 def replaced(source: Path, target: Path, changes: Sequence[Change]) -> tuple[Digest, Digest]:
     """Copy `source` to `target` with other bytes in some places; both files are described.
 
@@ -145,21 +131,16 @@ def replaced(source: Path, target: Path, changes: Sequence[Change]) -> tuple[Dig
     """
     before, after = hashlib.sha256(), hashlib.sha256()
     try:
-        temporary = neighbour(target)
-        try:
-            with source.open("rb") as given, temporary.open("wb") as made:
-                for place, content in sorted(changes, key=lambda change: change[0].begin):
-                    _copy(given, made, place.begin - given.tell(), before, after)
-                    before.update(given.read(len(content)))
-                    after.update(content)
-                    made.write(content)
-                _copy(given, made, None, before, after)
-                size = made.tell()
-            settle(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(target) as temporary, source.open("rb") as given, temporary.open("wb") as made:
+            for place, content in sorted(changes, key=lambda change: change[0].begin):
+                _copy(given, made, place.begin - given.tell(), before, after)
+                before.update(given.read(len(content)))
+                after.update(content)
+                made.write(content)
+            _copy(given, made, None, before, after)
+            size = made.tell()
     except OSError as error:
-        raise InputError(f"cannot copy {source} to {target}: {error.strerror or error}") from None
+        raise InputError(f"cannot copy {source} to {target}: {reason_of(error)}") from None
     return Digest(source.name, size, before.hexdigest()), Digest(target.name, size, after.hexdigest())
 
 

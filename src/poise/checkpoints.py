@@ -16,8 +16,8 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import torch
 
-from poise.errors import InputError
-from poise.files import neighbour, settle
+from poise.errors import InputError, reason_of
+from poise.files import replacing, writable
 
 __all__ = ["NEWEST", "PREVIOUS", "load_checkpoint", "save_checkpoint", "sweep"]
 
@@ -33,32 +33,27 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
     Raises: InputError naming the file and the bytes needed where the disk refuses; the old files are intact then.
     """
     path = folder / NEWEST
-    temporary = None
     try:
-        temporary = neighbour(path)
-        # To an open file: torch tells its reason for a full disk only where Python writes. On the disk before any name
-        # changes, because some disks are found to be full only then.
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, "schema": SCHEMA, **_plain(content)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        torch.load(temporary, weights_only=True)
-        if path.exists():
-            path.replace(folder / PREVIOUS)
-        return settle(temporary, path)
+        with replacing(path) as temporary:
+            # To an open file: torch tells its reason for a full disk only where Python writes. On the disk before any
+            # name changes, because some disks are found to be full only then.
+            with temporary.open("wb") as file:
+                torch.save({"format": FORMAT, "schema": SCHEMA, **_plain(content)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            torch.load(temporary, weights_only=True)
+            if path.exists():
+                path.replace(folder / PREVIOUS)
+        return path
     except (OSError, RuntimeError) as error:
         if "DataLoader worker" in str(error):  # raised wherever the program is when a worker of its own dies
             raise
         need = sum(t.nbytes for t in _tensors(content))
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise InputError(
-            f"cannot write {path} (about {need} bytes): {reason}; make room and start the same command again"
+            f"cannot write {path} (about {need} bytes): {reason_of(error)}; make room and start the same command again"
         ) from error
     except UnpicklingError as error:
         raise InputError(f"{path} would hold a value that is no tensor and no plain number: {error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -82,9 +77,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     except UnpicklingError:
         raise InputError(f"{path} holds objects that are no tensors; it was not opened, and it is not ours") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} cannot be read ({(str(error) or type(error).__name__).splitlines()[0]}){other}"
-        ) from None
+        raise InputError(f"{path} cannot be read ({reason_of(error)}){other}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is no checkpoint of Poise")
     if content["schema"] > SCHEMA:
@@ -97,10 +90,7 @@ def sweep(folder: Path) -> None:
 
     Raises: InputError if it does not.
     """
-    try:
-        neighbour(folder / NEWEST)
-    except OSError as error:
-        raise InputError(f"cannot write into {folder} ({error.strerror or error}); choose another folder") from error
+    writable(folder)
     for stray in folder.glob(f".{NEWEST}.*.tmp"):
         stray.unlink(missing_ok=True)
 

@@ -1,12 +1,12 @@
 """What an artefact on disk is, and what is wrong with it."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from poise import artefact, store
 from poise.checkpoint_copy import NOTE, note_path
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
+from poise.files import sha256_of
 from poise.representation import REPRESENTATION, check_representation
 from poise.types import Head
 
@@ -72,10 +72,9 @@ def _unlike(note: Path, name: str, sha256: str) -> list[str]:
     """What is wrong with a file beside a note."""
     path = note.with_name(name)
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
     except OSError as error:
-        return [f"{path} cannot be read: {error.strerror or error}"]
+        return [f"{path} cannot be read: {reason_of(error)}"]
     if found != sha256:
         return [f"{path} is not the file that {note.name} describes (SHA-256 differs); make it again"]
     return []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 
 __all__ = ["claimed", "stoppable"]
 
@@ -32,7 +32,7 @@ def claimed(folder: Path) -> Iterator[None]:
         holder = _holder(folder)
         raise InputError(f"{folder} is in use by another run{holder}; wait for it, or choose another folder") from None
     except OSError as error:
-        raise InputError(f"cannot write into {folder} ({error.strerror}); choose another folder") from None
+        raise InputError(f"cannot write into {folder} ({reason_of(error)}); choose another folder") from None
     try:
         (folder / f"{LOCK}.holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield

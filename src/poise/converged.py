@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 
 from poise import losses
-from poise.checks import check_one_of, check_positive, is_whole
+from poise.checks import check_one_of, check_positive
 from poise.crew import Crew, crew
 from poise.distributed import ALONE, World, share_of
 from poise.errors import InputError, PoiseWarning
+from poise.fields import whole
 from poise.losses import Loss
 from poise.losses.softmax import SoftmaxTerms, adjust, softmax_both, softmax_losses
 from poise.methods import Method
 from poise.minimise import Curvature, Minimum, lbfgs
 from poise.space import Space, space_of
-from poise.types import ClassCounts, Features, Head, Problem
+from poise.types import ClassCounts, Features, Head, Problem, row_slices
 
 __all__ = ["Converged", "converged", "fit_converged", "fit_path"]
 
@@ -112,8 +113,7 @@ def fit_path(
     for decay in weight_decays:
         check_positive("weight_decay", decay)
     check_positive("tolerance", tolerance)
-    if not is_whole(max_steps) or max_steps < 1:
-        raise InputError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
+    whole(1).check("max_steps", max_steps)
     terms = _over_rows(_check_convex(loss, features.counts), features)
     kept = _kept(features, terms)
     inner = type(terms)(*(None if term is None else term[kept] for term in terms))
@@ -245,9 +245,8 @@ class _Rows(NamedTuple):
         assert centre is not None
         centre = centre.to(torch.promote_types(dtype, self.views.dtype))
         for view in (self.views[i] for i in range(len(self.views))):
-            for begin in range(among.start, among.stop, max(size, 1)):
-                block = slice(begin, min(begin + size, among.stop))
-                n = block.stop - begin
+            for block in row_slices(among.start, among.stop, size):
+                n = block.stop - block.start
                 x = torch.sub(view[block], centre, out=points[:n])
                 yield block, x, torch.addmm(bias, x, weight, out=logits[:n])
 

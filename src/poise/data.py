@@ -4,7 +4,7 @@ import csv
 import gzip
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 from poise.checks import check_one_of
 from poise.errors import InputError
 from poise.profiles import exponential, select
+from poise.progress import Progress
 from poise.text import embed_cached
 from poise.types import ClassCounts, Features, Head, Problem
 
@@ -75,7 +76,7 @@ def read_demo(name: str, path: Path) -> DemoSet:
     return DemoSet(name, Problem(train, Head(stored["W"], stored["b"]), held_out), test)
 
 
-def load_text_demo(profile: str = "natural", *, progress: Callable[[int, int], None] | None = None) -> DemoSet:
+def load_text_demo(profile: str = "natural", *, progress: Progress | None = None) -> DemoSet:
     """Questions to a bank, 77 intents (Banking77), embedded by all-MiniLM-L6-v2; D = 384, 3,080 test rows.
 
     `natural`: the 10,003 training rows as they are, 187 to 35 per class. `exponential`: 2,897 of them, 150 to 3 per

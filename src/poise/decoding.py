@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "decode", "read_stored"]
 
@@ -57,7 +57,7 @@ def read_stored(source: Stored | Path, where: str) -> Stored:
     try:
         return source.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read the image {where}: {error.strerror}") from None
+        raise InputError(f"cannot read the image {where}: {reason_of(error)}") from None
 
 
 def _refuse_large(size: tuple[int, int], where: str, limit: int) -> None:

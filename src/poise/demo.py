@@ -8,9 +8,9 @@ from poise.comparison import Comparison
 from poise.data import DemoSet, load_demo, load_text_demo
 from poise.deployment import deploy
 from poise.diagnosis import contents_of
-from poise.experiment import Progress
 from poise.headroom import learning_curve, oracle_accuracy
 from poise.methods import available
+from poise.progress import Progress
 from poise.protocols import Protocol, compare
 from poise.report.contents import Contents
 from poise.spec import Spec

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from poise.artefact import Model
-from poise.checks import is_number
 from poise.choose import choose_operating_point
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
-from poise.experiment import Progress
+from poise.fields import check_fields, number, optional
 from poise.grids import BUDGET, default_grid
 from poise.methods import implied_prior
 from poise.operating import OperatingPoint
 from poise.priors import as_prior
+from poise.progress import Progress
 from poise.protocols import NULLS, recommend
 from poise.record import versions
 from poise.selection import judge, pick
@@ -53,12 +53,9 @@ class Targets:
     def __post_init__(self) -> None:
         # Nothing that can be refused now is refused only after training.
         OperatingPoint(costs=self.costs, top_k=self.top_k)
-        for name in ("abstain_accuracy", "coverage", "precision"):
-            value = getattr(self, name)
-            if value is not None and (not is_number(value) or not 0 < value <= 1):
-                raise InputError(f"{name} must lie in (0, 1], got {value!r}")
-        if self.alpha is not None and (not is_number(self.alpha) or not 0 < self.alpha < 1):
-            raise InputError(f"alpha must lie in (0, 1), got {self.alpha!r}")
+        share = optional(number("(0, 1]"))
+        kinds = {"abstain_accuracy": share, "coverage": share, "precision": share, "alpha": optional(number("(0, 1)"))}
+        check_fields("", vars(self), kinds)
         for one, other in (("abstain_accuracy", "coverage"), ("alpha", "top_k")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise InputError(f"{one} and {other} exclude each other; give one of them")

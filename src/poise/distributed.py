@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from poise.errors import InputError, PoiseError
+from poise.errors import InputError, PoiseError, reason_of
 
 __all__ = ["ALONE", "World", "device_of", "share_of", "started", "synchronised"]
 
@@ -106,7 +106,7 @@ def _partners() -> Iterator[None]:
         rank, absent = dist.get_rank(), _roll_call()
         who = f"rank {', '.join(map(str, absent))} of this run has" if absent else "another process of this run has"
         raise PoiseError(
-            f"{who} ended or does not answer, as rank {rank} noticed ({str(error).splitlines()[0]}); start the same "
+            f"{who} ended or does not answer, as rank {rank} noticed ({reason_of(error)}); start the same "
             "command again to go on from what is saved"
         ) from error
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_one_of, is_number, is_whole
+from poise.checks import check_one_of
 from poise.errors import InputError
+from poise.fields import check_fields, number, optional, whole
 from poise.methods import is_trained, settings
 from poise.spec import Spec
 from poise.types import Features, Head, Prep, Problem, row_blocks
@@ -38,12 +39,8 @@ class Rung:
     axes: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("keep", "epochs"):
-            share = getattr(self, name)
-            if not is_number(share) or not 0 < share <= 1:
-                raise InputError(f"rung: {name} must be a share in (0, 1], got {share!r}")
-        if self.axes is not None and (not is_whole(self.axes) or self.axes < 1):
-            raise InputError(f"rung: axes must be a whole number, 1 or more, or None, got {self.axes!r}")
+        share = number("(0, 1]")
+        check_fields("rung: ", vars(self), {"keep": share, "epochs": share, "axes": optional(whole(1))})
 
     def __str__(self) -> str:
         on = "" if self.axes is None else f" on {self.axes} principal axes"

@@ -18,6 +18,7 @@ __all__ = [
     "PoiseError",
     "PoiseWarning",
     "StoppedError",
+    "reason_of",
 ]
 
 
@@ -55,3 +56,9 @@ class CancelledError(PoiseError):
 
 class PoiseWarning(UserWarning):
     """A remark about work that goes on; it belongs in the record of the run."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of a library or of the disk says, for a sentence: its first line, else its type."""
+    said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return str(said).splitlines()[0].rstrip(".")

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from poise.metrics import (
     tally_and_moments,
     total,
 )
+from poise.progress import Progress
 from poise.record import Record, Role, Selection, versions
 from poise.solver import Retrain, fit_heads, with_stage1
 from poise.spec import Spec
@@ -31,7 +32,6 @@ from poise.types import ClassCounts, Features, Head, Problem, Scores
 __all__ = [
     "Fitted",
     "Measured",
-    "Progress",
     "Sums",
     "fit_methods",
     "fit_specs",
@@ -42,8 +42,6 @@ __all__ = [
     "remarks_of",
     "sums_of",
 ]
-
-Progress = Callable[[int, int], None]
 
 
 class Fitted(NamedTuple):

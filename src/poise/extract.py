@@ -4,9 +4,8 @@ Shards are shared out among processes, finished ones are kept, and every row bel
 number of processes. The rows of a batch do not depend on who computes it, so neither do the features.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +15,11 @@ from torch import Tensor
 from poise import growing
 from poise.augment import normalised, parse
 from poise.backbones import Backbone, TextBackbone
-from poise.checks import is_whole
 from poise.distributed import World
 from poise.errors import InputError
 from poise.feeds import Feed, InMemory, Step, Streamed, explained
+from poise.fields import check_fields, one_of, whole
+from poise.progress import Progress, part_of
 from poise.randomness import Stream, seed_for
 from poise.samples import Items, Samples
 from poise.sources import pixels
@@ -30,8 +30,6 @@ __all__ = ["Views", "extract", "feature_rows", "feed_of", "is_small"]
 
 SMALL = 64  # pixels of a side up to which a whole set is kept in memory
 MEMORY = 4 * 2**30  # bytes of pixels up to which it is
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +53,7 @@ class Views:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "augment", tuple(self.augment))
-        for name, low in (("random", 0), ("batch_size", 1), ("shard_rows", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not is_whole(value) or value < low:
-                raise InputError(f"extraction: {name} must be a whole number, {low} or more, got {value!r}")
-        if self.dtype not in ("float16", "bfloat16", "float32"):
-            raise InputError(f"extraction: dtype must be float16, bfloat16 or float32, got {self.dtype!r}")
+        check_fields("extraction: ", vars(self), _KINDS)
 
     @property
     def kinds(self) -> list[str]:
@@ -70,6 +63,15 @@ class Views:
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON types."""
         return {**self.__dict__, "augment": list(self.augment)}
+
+
+_KINDS = {
+    "random": whole(0),
+    "batch_size": whole(1),
+    "shard_rows": whole(1),
+    "seed": whole(0),
+    "dtype": one_of("float16", "bfloat16", "float32"),
+}
 
 
 def is_small(backbone: Backbone, rows: int) -> bool:
@@ -136,7 +138,7 @@ def extract(
     for done, number in enumerate(mine):
         rows = torch.arange(number * how.shard_rows, min((number + 1) * how.shard_rows, len(samples)))
         part = samples.take(rows)
-        told = None if progress is None else partial(_told, progress, done, len(mine))
+        told = part_of(progress, done, len(mine))
         x = _shard(backbone, part.items, rows, how, device, workers, told)
         growing.write_shard(root, number, x, part.y, getattr(torch, how.dtype))
     world.wait()
@@ -186,11 +188,6 @@ def _identity(backbone: Backbone | TextBackbone) -> dict[str, Any]:
         return {"backbone": backbone.name}
     fed = [backbone.size, list(backbone.mean), list(backbone.std), backbone.crop, backbone.interpolation]
     return {"backbone": backbone.name, "weights": backbone.weights_digest, "input": fed}
-
-
-def _told(progress: Progress, before: int, parts: int, done: int, total: int) -> None:
-    """Progress within one of several parts, told in the units of one part."""
-    progress(before * total + done, parts * total)
 
 
 @torch.no_grad()

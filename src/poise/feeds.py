@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from poise.augment import Augmentation
-from poise.errors import InputError, PoiseError
+from poise.errors import InputError, PoiseError, reason_of
 from poise.randomness import Stream, seed_for, uniforms
 from poise.samples import Items
 from poise.transforms import Transform
@@ -115,16 +115,15 @@ def explained() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
         raise PoiseError(
-            f"the memory of the device is full ({reason}); use a smaller batch_size, or for training a larger "
-            "accumulate, which keeps the batch"
+            f"the memory of the device is full ({reason_of(error)}); use a smaller batch_size, or for training a "
+            "larger accumulate, which keeps the batch"
         ) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise PoiseError(
-            f"a process that reads images was killed ({str(error).splitlines()[0]}), most likely because memory "
+            f"a process that reads images was killed ({reason_of(error)}), most likely because memory "
             "ran out; use fewer workers or smaller batches, and start the same command again"
         ) from error
     except ValueError as error:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.checks import is_whole
 from poise.errors import InputError
+from poise.fields import whole
 from poise.randomness import Stream
 from poise.types import as_labels
 
@@ -26,10 +26,8 @@ def fold_ids(y: Tensor, folds: int = 5, *, groups: Tensor | Sequence[object] | N
     rows or groups than folds.
     """
     y = as_labels(y, None).cpu()
-    if not is_whole(folds) or folds < 2:
-        raise InputError(f"folds must be a whole number of at least 2, got {folds!r}")
-    if not is_whole(seed) or seed < 0:
-        raise InputError(f"the seed must be a whole number, 0 or more, got {seed!r}")
+    whole(2).check("folds", folds)
+    whole(0).check("the seed", seed)
     rng = np.random.default_rng([seed, Stream.FOLDS])
     units = torch.arange(len(y)) if groups is None else group_ids(groups, len(y))
     count = int(units.max()) + 1 if len(units) else 0

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from poise.checks import is_whole
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError
 from poise.folds import group_ids
+from poise.libraries import needed
 from poise.samples import Samples
 from poise.sources import Pixels
 from poise.splits import carve
@@ -117,11 +118,8 @@ def _alike(glyphs: Glyphs) -> tuple[str, ...]:
 
 def _drawn(size: int) -> Glyphs:
     """Every named character of every face that leaves ink."""
-    try:
-        from matplotlib import get_data_path
-    except ImportError:
-        raise MissingExtraError("the glyphs come with matplotlib: pip install 'poise[glyphs]'") from None
-    folder = Path(get_data_path()) / "fonts" / "ttf"
+    matplotlib = needed("matplotlib", "glyphs", "the glyphs come with")
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     found = [pair for face in FACES for pair in _of_face(folder / f"{face}.ttf", size)]
     return Glyphs(np.stack([picture for picture, _ in found]), np.array([code for _, code in found]))
 

@@ -7,7 +7,6 @@
 The finished store is the same, byte by byte, in whatever order and by however many processes its shards were made.
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from poise.errors import InputError, PoiseWarning
-from poise.files import write_atomically
-from poise.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, read_manifest, write_manifest
-from poise.types import ClassCounts
+from poise.files import sha256_of, write_atomically
+from poise.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, mapped, read_manifest, write_manifest
+from poise.shards import Shards
+from poise.types import ClassCounts, Features
 
 __all__ = ["UNFINISHED", "begin", "finish", "is_finished", "missing", "write_shard"]
 
@@ -97,74 +96,34 @@ def finish(
     if absent := missing(folder, shards):
         raise InputError(f"{folder}: shards {absent[:5]} are missing; run the same extraction again")
     names = [SHARD_NAME.format(number) for number in range(shards)]
-    dtype = _one_type(folder, names, dtype)
-    heads = [_tensor(folder / name, "x").shape for name in names]
-    views, dim = heads[0][0], heads[0][2]
-    rows = [head[1] for head in heads]
-    described = [
-        Shard(name, n, (folder / name).stat().st_size, _sha256(folder / name))
-        for name, n in zip(names, rows, strict=True)
-    ]
-    manifest = Manifest(
-        rows=sum(rows),
-        views=views,
-        dim=dim,
-        dtype=str(dtype).removeprefix("torch."),
-        classes=len(counts),
-        class_names=class_names,
-        counts=tuple(counts.n.tolist()),
-        seen_by_backbone=seen_by_backbone,
-        weighted=False,
-        key=_key(folder, names, dtype, (views, sum(rows), dim), counts),
-        provenance=dict(provenance),
-        shards=tuple(described),
+    _make_one_type(folder, names, dtype)
+    parts = [_mapped(folder / name) for name in names]
+    x, y = Shards([part["x"] for part in parts]), torch.cat([part["y"] for part in parts])
+    features = Features(x, y, counts, seen_by_backbone, class_names)
+    described = tuple(
+        Shard(name, len(part["y"]), (folder / name).stat().st_size, sha256_of(folder / name))
+        for name, part in zip(names, parts, strict=True)
     )
-    write_manifest(folder, manifest)
+    write_manifest(folder, Manifest.of(features, described, provenance))
     (folder / UNFINISHED).unlink(missing_ok=True)
     return folder
 
 
-def _one_type(folder: Path, names: list[str], asked: torch.dtype) -> torch.dtype:
-    """The type of all shards, which are rewritten where it is not the one that was asked for in all of them."""
-    types = {name: _tensor(folder / name, "x").dtype for name in names}
+def _make_one_type(folder: Path, names: list[str], asked: torch.dtype) -> None:
+    """Rewrite shards as float32 where one of them is not of the type that was asked for."""
+    types = {name: _mapped(folder / name)["x"].dtype for name in names}
     if set(types.values()) == {asked}:
-        return asked
+        return
     warnings.warn(
         f"some features lie beyond {torch.finfo(asked).max:.6g}, the largest number of {asked}; all are stored as "
         "torch.float32",
         PoiseWarning,
         stacklevel=3,
     )
-    for name in (name for name, kind in types.items() if kind != torch.float32):
-        path = folder / name
-        write_atomically(path, save({"x": _tensor(path, "x").float(), "y": _tensor(path, "y")}))
-    return torch.float32
+    for path in (folder / name for name, kind in types.items() if kind != torch.float32):
+        part = _mapped(path)
+        write_atomically(path, save({"x": part["x"].float(), "y": part["y"]}))
 
 
-def _key(folder: Path, names: list[str], dtype: torch.dtype, shape: tuple[int, ...], counts: ClassCounts) -> str:
-    """The content key that `Features.key` gives, with one shard in memory at a time."""
-    digest = hashlib.sha256(f"{dtype}{shape}".encode())
-    for view in range(shape[0]):
-        for name in names:
-            digest.update(_bytes(_tensor(folder / name, "x")[view]))
-    for name in names:
-        digest.update(_bytes(_tensor(folder / name, "y")))
-    digest.update(_bytes(counts.n))
-    return digest.hexdigest()[:16]
-
-
-def _bytes(tensor: Tensor) -> Any:
-    return tensor.contiguous().view(torch.uint8).numpy()
-
-
-def _tensor(path: Path, name: str) -> Tensor:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return file.get_tensor(name)  # type: ignore[no-any-return]
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); delete it and run the same extraction again") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _mapped(path: Path) -> dict[str, Tensor]:
+    return mapped(path, ("x", "y"), "delete it and run the same extraction again")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from poise.decoding import SUFFIXES
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 
 __all__ = ["Level", "level", "middle_square", "walk"]
 
@@ -47,7 +47,7 @@ def level(root: Path, folder: str) -> Level:
         with os.scandir(root / folder) as entries:
             seen = sorted((e.name, e.is_dir()) for e in entries if e.name[0] != "." and e.name.lower() not in JUNK)
     except OSError as error:
-        raise InputError(f"cannot read the folder {root / folder}: {error.strerror}") from None
+        raise InputError(f"cannot read the folder {root / folder}: {reason_of(error)}") from None
     files = [name for name, holds_more in seen if not holds_more]
     return Level(
         tuple(name for name, holds_more in seen if holds_more),

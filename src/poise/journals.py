@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError, reason_of
+from poise.libraries import held_at, needed
 from poise.randomness import seed_for
 
 if TYPE_CHECKING:
@@ -72,9 +73,8 @@ def joined(
     optuna = _optuna()
     from filelock import FileLock
 
-    guard, before = FileLock(folder / GUARD, timeout=PATIENCE), optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
+    guard, said = FileLock(folder / GUARD, timeout=PATIENCE), optuna.logging
+    with held_at(said.ERROR, said.get_verbosity, said.set_verbosity):
         with _alone(guard):
             study = _study_of(folder, guard, identity)
             number = study.user_attrs.get("workers", 0)
@@ -87,8 +87,6 @@ def joined(
         finally:
             own.release()
             Path(own.lock_file).unlink(missing_ok=True)
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 class Worker:
@@ -182,11 +180,7 @@ class Worker:
 
 
 def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise MissingExtraError("a shared study needs optuna: pip install 'poise[search]'") from None
-    return optuna
+    return needed("optuna", "search", "a shared study needs")
 
 
 def _study_of(folder: Path, guard: "BaseFileLock", identity: Mapping[str, str]) -> "optuna.Study":
@@ -227,8 +221,7 @@ def _difference(there: Mapping[str, str], here: Mapping[str, str]) -> str:
 def _sampler(seed: int) -> Any:
     """TPE that counts trials in other hands as bad ones, so that a batch and several workers spread out."""
     optuna = _optuna()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=FIRST, multivariate=True, constant_liar=True)
 
 
@@ -250,8 +243,7 @@ def _alone(guard: "BaseFileLock") -> Iterator[None]:
     folder = Path(guard.lock_file).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is said of a file system without locks follows here
+        with warnings.catch_warnings(action="ignore"):  # what is said of a file system without locks follows here
             guard.acquire()
     except Timeout:
         raise InputError(
@@ -271,9 +263,7 @@ def _alone(guard: "BaseFileLock") -> Iterator[None]:
 
 
 def _unusable(folder: Path, error: Exception) -> InputError:
-    return InputError(
-        f"cannot write into {folder} ({getattr(error, 'strerror', None) or error}); choose another folder"
-    )
+    return InputError(f"cannot write into {folder} ({reason_of(error)}); choose another folder")
 
 
 def _mend(journal: Path) -> None:

@@ -2,12 +2,13 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple
 
 from poise.checks import check_one_of
 from poise.errors import InputError, PoiseWarning
+from poise.progress import Progress
 from poise.samples import Items, Samples
 
 __all__ = ["Repeats", "SameBy", "check_leakage", "duplicates", "keys", "repeats", "shared"]
@@ -25,9 +26,7 @@ class Repeats(NamedTuple):
     conflicts: Pairs
 
 
-def keys(
-    samples: Samples, *, by: SameBy = "bytes", progress: Callable[[int, int], None] | None = None
-) -> tuple[str, ...]:
+def keys(samples: Samples, *, by: SameBy = "bytes", progress: Progress | None = None) -> tuple[str, ...]:
     """One per sample, equal for equal samples. Reads every sample once; `progress(done, total)` is told of each.
 
     A picture that was scaled or compressed anew has another key.

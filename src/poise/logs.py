@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.checks import check_one_of
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError, MissingExtraError, reason_of
 from poise.files import write_atomically
 
 __all__ = ["TRACKERS", "Log", "opened", "rows_of", "tracker"]
@@ -62,7 +62,7 @@ def _append(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise InputError(f"cannot write {path} ({len(text)} bytes): {error.strerror or error}") from None
+        raise InputError(f"cannot write {path} ({len(text)} bytes): {reason_of(error)}") from None
 
 
 def _table(rows: Sequence[Mapping[str, Any]], header: bool = True) -> str:

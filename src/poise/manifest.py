@@ -1,22 +1,35 @@
-"""The manifest of a feature store: what the folder holds, as one frozen value with one JSON form."""
+"""The manifest of a feature store: what the folder holds, as one frozen value with one JSON form, and its shards."""
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from poise.checks import is_whole
 from poise.errors import InputError
+from poise.fields import FLAG, TABLE, TEXT, WHOLE, check_fields, list_of, one_of, optional, table_of, whole
 from poise.files import write_atomically
 from poise.types import Features
 
-__all__ = ["DTYPES", "MANIFEST", "SCHEMA", "SHARD_NAME", "Manifest", "Shard", "read_manifest", "write_manifest"]
+__all__ = [
+    "DTYPES",
+    "MANIFEST",
+    "SCHEMA",
+    "SHARD_NAME",
+    "Manifest",
+    "Shard",
+    "mapped",
+    "read_manifest",
+    "write_manifest",
+]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -133,9 +146,7 @@ def _checksum(body: Mapping[str, Any]) -> str:
 
 
 def _parsed(path: Path, body: dict[str, Any]) -> Manifest:
-    for field, fits in _FITS.items():
-        if field not in body or not fits(body[field]):
-            raise InputError(f"{path}: {field!r} is missing or unusable: {body.get(field)!r:.80}; restore the file")
+    check_fields(f"{path}: ", body, _KINDS, "; restore the file")
     shards = tuple(Shard(**shard) for shard in body["shards"])
     for shard in shards:
         if not SHARD_PATTERN.fullmatch(shard.file):
@@ -146,51 +157,30 @@ def _parsed(path: Path, body: dict[str, Any]) -> Manifest:
     if sum(shard.rows for shard in shards) != body["rows"] or len(body["counts"]) != body["classes"]:
         raise InputError(f"{path}: the rows of the shards or the number of counts do not add up; restore the file")
     names = None if body["class_names"] is None else tuple(body["class_names"])
-    known = {field: body[field] for field in _FITS}
+    known = {field: body[field] for field in _KINDS}
     return Manifest(**{**known, "class_names": names, "counts": tuple(body["counts"]), "shards": shards})
 
 
-def _is_size(value: Any) -> bool:
-    return is_whole(value) and value >= 1
+def mapped(path: Path, names: Iterable[str], remedy: str) -> dict[str, Tensor]:
+    """Tensors of a shard, memory-mapped. Raises: InputError with the remedy if it cannot be read."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
 
 
-def _is_shard(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and set(value) == set(Shard._fields)
-        and isinstance(value["file"], str)
-        and isinstance(value["sha256"], str)
-        and _is_size(value["rows"])
-        and _is_size(value["bytes"])
-    )
-
-
-def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and len(value) > 0 and all(map(fits, value))
-
-
-def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or fits(value)
-
-
-def _of(kind: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kind)
-
-
-# What every field of the manifest must look like.
-_FITS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
-    {
-        "rows": _is_size,
-        "views": _is_size,
-        "dim": _is_size,
-        "dtype": lambda value: isinstance(value, str) and value in DTYPES,
-        "classes": _is_size,
-        "class_names": _or_none(_list_of(_of(str))),
-        "counts": _list_of(is_whole),
-        "seen_by_backbone": _or_none(_of(bool)),
-        "weighted": _of(bool),
-        "key": _of(str),
-        "provenance": _or_none(_of(dict)),
-        "shards": _list_of(_is_shard),
-    }
-)
+_KINDS = {
+    "rows": whole(1),
+    "views": whole(1),
+    "dim": whole(1),
+    "dtype": one_of(*DTYPES),
+    "classes": whole(1),
+    "class_names": optional(list_of("names", TEXT, least=1)),
+    "counts": list_of("whole numbers", WHOLE, least=1),
+    "seen_by_backbone": optional(FLAG),
+    "weighted": FLAG,
+    "key": TEXT,
+    "provenance": optional(TABLE),
+    "shards": list_of("shards", table_of(file=TEXT, rows=whole(1), bytes=whole(1), sha256=TEXT), least=1),
+}

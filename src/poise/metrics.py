@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.types import ClassCounts, Features, Head, Scores, as_counts, as_labels
+from poise.types import ClassCounts, Features, Head, Scores, as_counts, as_labels, row_slices
 
 __all__ = [
     "Balance",
@@ -149,8 +149,7 @@ def evaluate(
     logits = logits if adjust is None else adjust(logits)
     if not torch.isfinite(logits).all():
         raise InputError(f"row {int((~torch.isfinite(logits)).any(-1).nonzero()[0])} of the logits is not finite")
-    size = max(1, MOST_LOGITS // len(counts))
-    parts = (slice(start, start + size) for start in range(0, len(y), size))
+    parts = row_slices(0, len(y), MOST_LOGITS // len(counts))
     return scores(total(tally(logits[part], y[part]) for part in parts), counts, many=many, few=few)
 
 
@@ -170,10 +169,9 @@ def evaluate_head(
 
 def logit_chunks(head: Head, features: Features, chunk: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """(logits (..., n, C), y (n,)) of consecutive rows of the test-time view; n is `chunk`, or keeps them small."""
-    size = chunk or max(1, MOST_LOGITS // head.bias.numel())
     view = features.x[0]
-    for start in range(0, len(features), size):
-        yield head(view[start : start + size]), features.y[start : start + size]
+    for part in row_slices(0, len(features), chunk or MOST_LOGITS // head.bias.numel()):
+        yield head(view[part]), features.y[part]
 
 
 def logits_of_all(
@@ -185,14 +183,13 @@ def logits_of_all(
 
     Heads that share a weight tensor and a `prep`, such as all strengths of logit adjustment, share a matrix product.
     """
-    size = max(1, MOST_LOGITS // max((len(head.bias) for head in heads), default=1))
+    size = MOST_LOGITS // max((len(head.bias) for head in heads), default=1)
     view = features.x[0]
     alike: dict[tuple[int, int], list[int]] = {}
     for i, head in enumerate(heads):
         alike.setdefault((id(head.weight), id(head.prep)), []).append(i)
     among = slice(0, len(features)) if among is None else among
-    for start in range(among.start, among.stop, size):
-        rows = slice(start, min(start + size, among.stop))
+    for rows in row_slices(among.start, among.stop, size):
         x, y = view[rows], features.y[rows]
         for members in alike.values():
             first = heads[members[0]]

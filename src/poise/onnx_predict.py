@@ -5,8 +5,7 @@ The decisions and the file of answers are those of `poise predict` with the fold
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +14,10 @@ import numpy.typing as npt
 
 from poise.answers import Answers, Tallied, write_answers
 from poise.checks import check_one_of, is_number, is_whole
-from poise.errors import InputError, MissingExtraError, PoiseWarning
+from poise.errors import InputError, PoiseWarning, reason_of
+from poise.libraries import needed
 from poise.onnx_rows import Pixels, Rows, pixels_of
+from poise.progress import Progress
 from poise.wording import some
 
 __all__ = ["Exported", "decided", "open_onnx", "predict_images", "predict_rows"]
@@ -89,17 +90,13 @@ def open_onnx(path: str | Path) -> Exported:
 
 
 def _session(file: Path) -> Any:
-    try:
-        onnxruntime = import_module("onnxruntime")
-    except ImportError:
-        raise MissingExtraError(f"predicting with {file} needs onnxruntime: pip install 'poise[export]'") from None
+    onnxruntime = needed("onnxruntime", "export", f"predicting with {file} needs")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is raised, and said once
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has an exception for each of its states, with no common base
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file} is damaged or no ONNX file ({reason}); export the model again") from None
+        raise InputError(f"{file} is damaged or no ONNX file ({reason_of(error)}); export the model again") from None
 
 
 def _checked(file: Path, session: Any, about: Mapping[str, Any]) -> Exported:
@@ -200,7 +197,7 @@ def predict_rows(
     out: str | Path,
     *,
     top: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tallied:
     """Write one line per row of features to a .csv or .parquet file; columns as in `write_answers`.
 
@@ -226,7 +223,7 @@ def predict_images(
     *,
     top: int | None = None,
     broken: str = "error",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tallied:
     """Write one line per image: its path, and columns as in `write_answers`.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from poise.decoding import SUFFIXES, decode
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.image_files import middle_square, walk
 from poise.readers.delimited import read_delimited
 from poise.readers.parquet import read_parquet
@@ -76,9 +76,7 @@ def _array(file: Path, key: str | None) -> npt.NDArray[Any]:
     except InputError:
         raise
     except Exception as error:  # a damaged file makes the libraries raise whatever comes up
-        raise InputError(
-            _unreadable(file, str(error).splitlines()[0] if str(error) else type(error).__name__)
-        ) from None
+        raise InputError(_unreadable(file, reason_of(error))) from None
     wanted = "called x or features" if key is None else f"{key!r}{near(key, there)}"
     raise InputError(f"{file} has no array {wanted}; it holds {listed(there)}; choose one with key= (or FILE#NAME)")
 

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_number, is_number, is_whole
+from poise.checks import is_number, is_whole
 from poise.errors import InputError
+from poise.fields import Kind, number, whole
 from poise.types import ClassCounts, as_counts, as_labels
 
 __all__ = [
@@ -151,56 +152,42 @@ def _items(name: str, values: Any) -> list[Any]:
 def _read_costs(name: str, values: Any) -> Costs:
     rows = _items(name, values)
     if not isinstance(rows[0], list | tuple):
-        return tuple(_cost(name, k, value, positive=True) for k, value in enumerate(rows))
+        return tuple(float(_PRICE.check(f"{name} of class {k}", value)) for k, value in enumerate(rows))
     for k, row in enumerate(rows):
         if not isinstance(row, list | tuple) or len(row) != len(rows):
             raise InputError(f"{name} must be (C,) or (C, C); row {k} has not {len(rows)} entries")
-    return tuple(tuple(_cost(name, k, value, positive=False) for value in row) for k, row in enumerate(rows))
+    return tuple(
+        tuple(float(_COST.check(f"{name} of class {k}", value)) for value in row) for k, row in enumerate(rows)
+    )
 
 
-def _cost(name: str, k: int, value: Any, *, positive: bool) -> float:
-    if not is_number(value) or value < 0 or (positive and value == 0):
-        least = "above 0" if positive else "0 or more"
-        raise InputError(f"{name} of class {k} must be finite and {least}, got {value!r}")
-    return float(value)
+_PRICE = Kind("finite and above 0", lambda value: is_number(value) and value > 0)
+_COST = Kind("finite and 0 or more", lambda value: is_number(value) and value >= 0)
+_SHARE = number("(0, 1]")
+_CONFIDENCE = number("[0, 1]").said("a confidence between 0 and 1")
+_ALPHA = number("(0, 1)").said("the share of rows whose class may be missing, above 0 and below 1")
 
 
-def _read_per_class(name: str, values: Any, most: float) -> PerClass:
-    """Entries in [0, most], or None for infinity."""
-    read = [None if value == math.inf else value for value in _items(name, values)]
-    for k, value in enumerate(read):
-        if value is not None and (not is_number(value) or not 0 <= value <= most):
-            span = "0 or more" if most == math.inf else f"between 0 and {most:g}"
-            raise InputError(f"{name} of class {k} must be {span}, or None for infinity; got {value!r}")
-    return tuple(None if value is None else float(value) for value in read)
+def _per_class(most: float, span: str) -> Callable[[str, Any], PerClass]:
+    """A reader of entries in [0, most], or None for infinity."""
+    entry = Kind(f"{span}, or None for infinity", lambda v: v is None or (is_number(v) and 0 <= v <= most))
 
+    def read(name: str, values: Any) -> PerClass:
+        entries = [None if value == math.inf else value for value in _items(name, values)]
+        checked = [entry.check(f"{name} of class {k}", value) for k, value in enumerate(entries)]
+        return tuple(None if value is None else float(value) for value in checked)
 
-def _read_abstain(name: str, value: Any) -> float:
-    if not is_number(value) or not 0 <= value <= 1:
-        raise InputError(f"{name} is a confidence between 0 and 1, got {value!r}")
-    return float(value)
-
-
-def _read_top_k(name: str, value: Any) -> int:
-    if not is_whole(value) or value < 1:
-        raise InputError(f"{name} must be a whole number, 1 or more, got {value!r}")
-    return int(value)
-
-
-def _read_alpha(name: str, value: Any) -> float:
-    if not is_number(value) or not 0 < value < 1:
-        raise InputError(f"{name} is the share of rows whose class may be missing, above 0 and below 1; got {value!r}")
-    return float(value)
+    return read
 
 
 _PER_CLASS = ("costs", "thresholds", "conformal")
 _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "costs": _read_costs,
-    "abstain": _read_abstain,
-    "thresholds": lambda name, values: _read_per_class(name, values, 1.0),
-    "top_k": _read_top_k,
-    "conformal": lambda name, values: _read_per_class(name, values, math.inf),
-    "alpha": _read_alpha,
+    "abstain": lambda name, v: float(_CONFIDENCE.check(name, v)),
+    "thresholds": _per_class(1.0, "between 0 and 1"),
+    "top_k": lambda name, v: int(whole(1).check(name, v)),
+    "conformal": _per_class(math.inf, "0 or more"),
+    "alpha": lambda name, v: float(_ALPHA.check(name, v)),
 }
 
 
@@ -394,7 +381,7 @@ def threshold_for(curve: Curve, *, accuracy: float | None = None, coverage: floa
     if (accuracy is None) == (coverage is None):
         raise InputError("a threshold is chosen for an accuracy or for a coverage; give exactly one")
     name, target = ("coverage", coverage) if accuracy is None else ("accuracy", accuracy)
-    _check_share(name, target)
+    _SHARE.check(name, target)
     assert target is not None
     if accuracy is None:
         return float(curve.thresholds[(curve.coverage >= target).nonzero().flatten()[-1]])
@@ -419,7 +406,7 @@ def class_thresholds(
     Raises: InputError if shapes disagree, logits are not finite, there is no row or precision is outside (0, 1].
     """
     y = _check_rows(logits, y)
-    _check_share("precision", precision)
+    _SHARE.check("precision", precision)
     label, confidence = _answers(logits, OperatingPoint(costs=costs))[1:]
     heft = torch.ones_like(confidence) if weight is None else _check_weight(weight, y)
     result = torch.full((logits.shape[1],), math.inf, dtype=torch.float64)
@@ -448,12 +435,6 @@ def _lowest_threshold(confidence: Tensor, right: Tensor, heft: Tensor, precision
     return 0.0 if lowest == len(right) - 1 else float(confidence[lowest])
 
 
-def _check_share(name: str, value: Any) -> None:
-    check_number(name, value)
-    if not 0 < value <= 1:
-        raise InputError(f"{name} must lie in (0, 1], got {value!r}")
-
-
 def conformal_quantiles(logits: Tensor, y: Tensor, *, alpha: float, per_class: bool = True) -> Tensor:
     """(C,) float64 quantiles of the score -log posterior of the true class: split conformal prediction.
 
@@ -467,7 +448,7 @@ def conformal_quantiles(logits: Tensor, y: Tensor, *, alpha: float, per_class: b
     Raises: InputError if shapes disagree, logits are not finite, there is no row or alpha is outside (0, 1).
     """
     y = _check_rows(logits, y)
-    alpha = _read_alpha("alpha", alpha)
+    alpha = float(_ALPHA.check("alpha", alpha))
     score = -logits.double().log_softmax(dim=-1).gather(1, y.unsqueeze(1)).squeeze(1)
     classes = logits.shape[1]
     if not per_class:

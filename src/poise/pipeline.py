@@ -15,8 +15,7 @@ import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ from poise.extract import Views, extract, feed_of, is_small
 from poise.files import write_atomically
 from poise.leakage import check_leakage
 from poise.metrics import evaluate
+from poise.progress import Phase, unseen
 from poise.record import versions
 from poise.representation import REPRESENTATION, Representation, digests, load_representation
 from poise.samples import Samples
@@ -45,7 +45,6 @@ from poise.training import train
 from poise.types import Features, Problem, Scores
 
 __all__ = [
-    "Phase",
     "extract_splits",
     "is_described",
     "load_problem",
@@ -60,15 +59,6 @@ __all__ = [
 ]
 
 CONFIG = "config.yaml"
-
-Progress = Callable[[int, int], None]
-Phase = Callable[[str], AbstractContextManager[Progress]]  # a named stretch of work and how far it is
-
-
-@contextmanager
-def unseen(what: str) -> Iterator[Progress]:
-    """A phase that nobody watches."""
-    yield lambda done, total: None
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from sklearn.preprocessing import Normalizer
 from sklearn.utils.validation import check_is_fitted
 
 from poise.artefact import Model
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.estimator import LongTailClassifier
 from poise.types import Head, Prep
 
@@ -191,14 +191,13 @@ def _probed(steps: Sequence[Step], frame: Frame, unit: Array) -> tuple[Array, Ar
 def _through(steps: Sequence[Step], rows: Any) -> Any:
     for step in steps:
         try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")  # rows of a probe are like no rows that the step was fitted on
+            # Rows of a probe are like no rows that the step was fitted on.
+            with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
                 rows = step[1].transform(rows)
         except Exception as error:  # a step is anyone's code
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
-                f"the step {_called(step)} does not take any numbers ({reason}), so that no linear head can take it "
-                "in; leave it out, or apply it to the rows yourself"
+                f"the step {_called(step)} does not take any numbers ({reason_of(error)}), so that no linear head can "
+                "take it in; leave it out, or apply it to the rows yourself"
             ) from None
     return rows
 
@@ -255,8 +254,7 @@ def _compare(steps: Sequence[Step], classifier: LongTailClassifier, head: Head, 
     """Raises: InputError if the head does not give the scores of the pipeline on random rows."""
     random = np.random.default_rng(1)
     rows = np.concatenate([scale * random.normal(size=(ROWS, head.dim)) for scale in SCALES[:3]])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         expected = classifier.decision_function(_through(steps, frame(rows)))
     logits = head(torch.from_numpy(rows)).numpy()
     found = logits[:, 1] - logits[:, 0] if expected.ndim == 1 else logits

@@ -1,14 +1,13 @@
 """How long and how fast a head is trained: numbers only."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
 
-from poise.checks import is_number, is_whole
 from poise.errors import InputError
+from poise.fields import FLAG, Kind, at_least, check_fields, list_of, number, one_of, whole
 
 __all__ = ["Options", "Plan", "Precision", "SamplerName", "Schedule", "learning_rates"]
 
@@ -59,49 +58,35 @@ class Plan:
     matmul: Precision = "float32"
 
     def __post_init__(self) -> None:
-        shares = self.milestones if isinstance(self.milestones, tuple | list) else (None,)
-        names = get_args(Schedule)
-        # Functions, because a later check may rely on an earlier one.
-        checks: tuple[tuple[str, str, Callable[[], bool]], ...] = (
-            ("lr", "a finite number, 0 or more", lambda: is_number(self.lr) and self.lr >= 0),
-            ("momentum", "a number in [0, 1)", lambda: is_number(self.momentum) and 0 <= self.momentum < 1),
-            ("nesterov", "true or false", lambda: isinstance(self.nesterov, bool)),
-            ("nesterov", "false without momentum", lambda: self.momentum > 0 or not self.nesterov),
-            (
-                "weight_decay",
-                "a finite number, 0 or more",
-                lambda: is_number(self.weight_decay) and self.weight_decay >= 0,
-            ),
-            ("epochs", "a whole number, 0 or more", lambda: is_whole(self.epochs) and self.epochs >= 0),
-            ("batch_size", "a whole number, 1 or more", lambda: is_whole(self.batch_size) and self.batch_size >= 1),
-            ("drop_last", "true or false", lambda: isinstance(self.drop_last, bool)),
-            ("scale_features", "true or false", lambda: isinstance(self.scale_features, bool)),
-            ("schedule", f"one of {', '.join(names)}", lambda: self.schedule in names),
-            (
-                "warmup_epochs",
-                "a whole number, 0 or more",
-                lambda: is_whole(self.warmup_epochs) and self.warmup_epochs >= 0,
-            ),
-            ("warmup_epochs", f"at most epochs={self.epochs}", lambda: self.warmup_epochs <= self.epochs),
-            ("warmup_from", "a share of lr in [0, 1]", lambda: _share(self.warmup_from)),
-            ("milestones", "a tuple of shares of the epochs in [0, 1]", lambda: all(_share(s) for s in shares)),
-            ("matmul", "float32 or bfloat16", lambda: self.matmul in get_args(Precision)),
-            ("milestone_factor", "a number in [0, 1]", lambda: _share(self.milestone_factor)),
-        )
-        for name, allowed, good in checks:
-            if not good():
-                raise InputError(f"plan: {name} must be {allowed}, got {getattr(self, name)!r}")
+        check_fields("plan: ", vars(self), _KINDS)
+        Kind("false without momentum", lambda on: not on or self.momentum > 0).check("plan: nesterov", self.nesterov)
+        longest = Kind(f"at most epochs={self.epochs}", lambda epochs: epochs <= self.epochs)
+        longest.check("plan: warmup_epochs", self.warmup_epochs)
 
     def steps(self, rows: int) -> int:
         """Steps of an epoch of `rows` draws. Raises: InputError if `drop_last` leaves none."""
-        whole, rest = divmod(rows, self.batch_size)
-        if self.drop_last and whole == 0:
+        full, rest = divmod(rows, self.batch_size)
+        if self.drop_last and full == 0:
             raise InputError(f"drop_last with batch_size {self.batch_size} leaves no batch of {rows} rows; lower it")
-        return whole if self.drop_last or rest == 0 else whole + 1
+        return full if self.drop_last or rest == 0 else full + 1
 
 
-def _share(value: object) -> bool:
-    return is_number(value) and 0 <= value <= 1  # type: ignore[operator]
+_KINDS = {
+    "lr": at_least(0),
+    "momentum": number("[0, 1)"),
+    "nesterov": FLAG,
+    "weight_decay": at_least(0),
+    "epochs": whole(0),
+    "batch_size": whole(1),
+    "drop_last": FLAG,
+    "scale_features": FLAG,
+    "schedule": one_of(*get_args(Schedule)),
+    "warmup_epochs": whole(0),
+    "warmup_from": number("[0, 1]"),
+    "milestones": list_of("shares of the epochs in [0, 1]", number("[0, 1]")),
+    "milestone_factor": number("[0, 1]"),
+    "matmul": one_of(*get_args(Precision)),
+}
 
 
 class Options(TypedDict, total=False):

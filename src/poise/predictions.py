@@ -1,6 +1,6 @@
 """Decisions of a model written row by row: names, confidence, probabilities, and what was carried along."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from poise.answers import Answers, Tallied, write_answers
 from poise.artefact import Model
 from poise.errors import InputError
 from poise.operating import OperatingPoint, decide
+from poise.progress import Progress
 
 __all__ = ["Tallied", "write_predictions"]
 
@@ -22,7 +23,7 @@ def write_predictions(
     carried: Mapping[str, Sequence[Any]] | None = None,
     top: int | None = None,
     chunk: int = 8192,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tallied:
     """Write one line per row of x (N, D) to a .csv or .parquet file; columns as in `write_answers`.
 

@@ -7,7 +7,7 @@ folder/config.yaml, split.json ...    how it came about; see `pipeline`
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,15 +31,14 @@ from poise.methods import available, from_spec
 from poise.metrics import evaluate
 from poise.pipeline import (
     Loaded,
-    Phase,
     is_described,
     load_problem,
     represent,
     store_features,
-    unseen,
     write_description,
 )
 from poise.predictions import Tallied, write_predictions
+from poise.progress import Phase, Progress, unseen
 from poise.protocols import compare
 from poise.report.contents import Change, Contents
 from poise.reports import write_report
@@ -185,7 +184,7 @@ def _extremes(changes: Sequence[Change]) -> list[Change]:
     return ordered if len(ordered) <= 2 * PICTURED else [*ordered[:PICTURED], *ordered[-PICTURED:]]
 
 
-def _with_classifier(found: Loaded, config: Config, seed: int, progress: Callable[[int, int], None]) -> Loaded:
+def _with_classifier(found: Loaded, config: Config, seed: int, progress: Progress) -> Loaded:
     """The problem with a classifier where the backbone came without: plain cross-entropy, tuned on the held-out rows.
 
     What the comparison then recommends starts from the same classifier as the model that is written.
@@ -215,7 +214,7 @@ def compare_heads(
     *,
     seed: int = 0,
     name: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """The heads that a configuration names, tuned and compared on its test split. Raises: InputError without one."""
     if found.test is None:

@@ -19,11 +19,12 @@ from poise.checks import check_one_of, is_whole
 from poise.comparison import Comparison, Scorer, Standing, Tried
 from poise.elimination import Rung, Search, as_search
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
-from poise.experiment import Fitted, Measured, Progress, fit_specs, make_record, measure_all, measured, remarks_of
+from poise.experiment import Fitted, Measured, fit_specs, make_record, measure_all, measured, remarks_of
 from poise.folds import fold_ids
 from poise.grids import BUDGET, default_grid
 from poise.methods import from_spec, traits_of
 from poise.methods.published import stated
+from poise.progress import Progress
 from poise.record import Role, Selection
 from poise.selection import FOLDS, Judgement, Rule, as_specs, judge_grids, pick
 from poise.solver import Retrain, fit_heads

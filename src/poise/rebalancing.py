@@ -20,10 +20,10 @@ from poise.artefact import Model
 from poise.checkpoint_copy import Change, destination, note_path, write_copy
 from poise.deployment import deploy
 from poise.errors import InputError
-from poise.experiment import Progress
 from poise.last_layer import Checkpoint, Layer, encoded, read_layer
 from poise.memorised import guessing
 from poise.metrics import evaluate_head
+from poise.progress import Progress
 from poise.readers.labels import INTEGER, Coded, match
 from poise.readers.source import listed
 from poise.types import ClassCounts, Features, Head, Problem, Scores

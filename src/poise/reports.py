@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.files import write_atomically
 from poise.report.contents import Contents, read
 
@@ -67,7 +67,7 @@ def read_report(path: Path) -> Contents:
     except UnicodeDecodeError:
         raise InputError(f"{path} is no text; name the report.json of a run") from None
     except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); name the report.json of a run") from None
+        raise InputError(f"cannot read {path} ({reason_of(error)}); name the report.json of a run") from None
     return read(text, str(path))
 
 

@@ -1,14 +1,12 @@
 """A run's folder: records.jsonl, summary.csv, summary.md, comparison.json, report.json, report.html."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from poise.comparison import Comparison
-from poise.errors import InputError
-from poise.files import write_atomically
+from poise.files import writable, write_atomically
 from poise.record import Record
 from poise.report import tables
 from poise.report.contents import Contents
@@ -19,13 +17,7 @@ __all__ = ["prepare", "write", "write_json", "write_records"]
 
 def prepare(folder: Path) -> Path:
     """The folder, made if missing. Raises: InputError if it cannot be written, before any work is done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Permissions do not tell (root, full disk, network folder): only writing does.
-        with tempfile.NamedTemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise InputError(f"cannot write into {folder} ({error.strerror}); choose another folder with --out") from None
+    return writable(folder, "choose another folder with --out")
 
 
 def write(

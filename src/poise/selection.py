@@ -7,7 +7,7 @@ A search may look at all settings in a cheaper way first and go on with the bett
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -22,7 +22,6 @@ from poise.elimination import Rung, as_search
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.experiment import (
     Measured,
-    Progress,
     Sums,
     fit_specs,
     make_record,
@@ -36,6 +35,7 @@ from poise.grids import edges
 from poise.memorised import MEMORISED_ACCURACY, refuse_memorised
 from poise.methods import from_spec, traits_of
 from poise.priors import as_prior, divergence, matching_strength, mean_softmax
+from poise.progress import Progress, part_of
 from poise.record import Record, Selection
 from poise.solver import with_stage1
 from poise.spec import Spec
@@ -299,14 +299,14 @@ def judge_grids(
         wanted = tuple(dict.fromkeys(ran for look in looks for ran in look.values()))
         if not wanted:
             continue
-        found = run(wanted, rung.problem(problem), progress=_shifted(progress, number, len(rungs) + 1)).trials
+        found = run(wanted, rung.problem(problem), progress=part_of(progress, number, len(rungs) + 1)).trials
         for i, look in enumerate(looks):
             order = _ranked({spec: found[ran] for spec, ran in look.items()}, metric)
             out = set(order[rung.kept(len(order)) :])
             early |= {spec: Early(look[spec], found[look[spec]]._replace(head=None), str(rung)) for spec in out}
             left[i] = tuple(spec for spec in left[i] if spec not in out)
     tried = tuple(dict.fromkeys([spec for grid in left for spec in grid] + list(extra)))
-    judgement = run(tried, problem, progress=_shifted(progress, len(rungs), len(rungs) + 1))
+    judgement = run(tried, problem, progress=part_of(progress, len(rungs), len(rungs) + 1))
     return judgement._replace(early={spec: each for spec, each in early.items() if spec not in judgement.trials})
 
 
@@ -389,7 +389,7 @@ def _judge_folds(
             order.append(outside.nonzero().flatten())
             part = replace(problem, train=subset(train, inside), head=None)
             part = part if first is None else replace(part, head=from_spec(first)(part, seed))
-            tick = _shifted(progress, fold, folds)
+            tick = part_of(progress, fold, folds)
             fitted = fit_specs(part, specs, seed, progress=tick)
             found = sums_of([head for head, _ in fitted.values()], train.take(order[-1]), problem.world)
             for (spec, fit), part_sums in zip(fitted.items(), found, strict=True):
@@ -405,13 +405,6 @@ def subset(features: Features, rows: Tensor) -> Features:
     """Training rows (N,) bool of `features` with the counts of these rows."""
     kept = features.take(rows.nonzero().flatten())
     return replace(kept, counts=ClassCounts(torch.bincount(kept.y, minlength=len(features.counts)).cpu()))
-
-
-def _shifted(progress: Progress | None, fold: int, folds: int) -> Callable[[int, int], None] | None:
-    """Progress of one fold as part of all."""
-    if progress is None:
-        return None
-    return lambda done, of: progress(fold * of + done, folds * of)
 
 
 def _warn_if_memorised(train: Features, trials: dict[Spec, Trial]) -> None:

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.checks import is_whole
 from poise.constraints import Projection, free
 from poise.crew import ALONE, Crew, crew
 from poise.errors import CancelledError, InputError, PoiseWarning
+from poise.fields import whole
 from poise.losses import Loss, cross_entropy, draws, stack_states
 from poise.params import Leaves, Part, full
 from poise.plan import Plan, learning_rates
+from poise.progress import Progress
 from poise.randomness import Stream
 from poise.sampling import Sampler, instance, windowed
 from poise.shards import Shards
@@ -38,7 +39,6 @@ from poise.types import ClassCounts, Head, Problem
 __all__ = ["Retrain", "Start", "fit_heads", "fresh", "stage1", "with_stage1"]
 
 Start = Callable[[Tensor, int], Tensor]
-Progress = Callable[[int, int], None]
 Cancelled = Callable[[], bool]
 
 # Heads are trained together as long as their weights, and their logits of one batch, stay below this many numbers (128
@@ -143,8 +143,7 @@ def fit_heads(
     for recipe in recipes:
         if not isinstance(recipe, Retrain):
             raise InputError(f"fit_heads trains Retrain recipes, got {recipe!r}; call other methods on the problem")
-    if not is_whole(seed) or seed < 0:
-        raise InputError(f"the seed must be a whole number, 0 or more, got {seed!r}")
+    whole(0).check("the seed", seed)
     if any(recipe.needs_head for recipe in recipes):
         problem = with_stage1(problem, seed)
     heads: dict[int, Head] = {}

@@ -4,24 +4,17 @@ Features may be larger than memory: they are read in blocks of rows, each of the
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from poise.distributed import ALONE, World
-from poise.types import Features, Head, Prep
+from poise.types import Features, Head, Prep, row_slices
 
 __all__ = ["Space", "space_of"]
 
 BLOCK = 2**20  # numbers that are converted at a time
-
-
-def _blocks(rows: slice, dim: int) -> Iterator[slice]:
-    """Neighbouring rows whose numbers are a block."""
-    size = max(1, BLOCK // dim)
-    yield from (slice(*pair) for pair in pairwise([*range(rows.start, rows.stop, size), rows.stop]))
 
 
 class Space(NamedTuple):
@@ -37,7 +30,7 @@ class Space(NamedTuple):
         rows = torch.empty(n, dim + 1, dtype=dtype, device=x.device)
         rows[:, -1] = 1
         centre = None if self.centre is None else self.centre.to(dtype)
-        for block in _blocks(slice(0, n), dim):
+        for block in row_slices(0, n, BLOCK // dim):
             part = rows[block, :-1].copy_(x[block])
             if centre is not None:
                 part.sub_(centre).mul_(self.factor)
@@ -75,7 +68,8 @@ def space_of(features: Features, scale: bool, unit: bool, world: World = ALONE) 
     x, weight = features.x[0], features.weight
     share = None if weight is None else weight / weight.sum()
     whole, (n, dim) = 1.0 if share is not None else len(x), x.shape
-    own = list(_blocks(world.own(n), dim))
+    shared = world.own(n)
+    own = list(row_slices(shared.start, shared.stop, BLOCK // dim))
     centre = torch.zeros(dim, dtype=torch.float64, device=x.device)
     for block, part in _double(x, own):
         centre += part.sum(dim=0) if share is None else share[block] @ part

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from poise.checks import is_number, is_whole
 from poise.errors import InputError
+from poise.fields import FLAG, Kind, at_least, check_fields, number, one_of, optional, whole
 from poise.losses import LOSSES, Loss, class_balanced_weights, gala, gcl
 from poise.plan import Plan, SamplerName, Schedule, learning_rates
 from poise.sampling import ClassAware, Sampler, class_balanced_iid, instance, progressive, square_root
@@ -85,43 +86,13 @@ class Stage1:
 
     def __post_init__(self) -> None:
         for name in ("augment", "milestones"):
-            if not isinstance(getattr(self, name), tuple | list):
-                raise InputError(f"stage 1: {name} must be a list, got {getattr(self, name)!r}; put it into a list")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        checks: tuple[tuple[str, str, Callable[[], bool]], ...] = (
-            ("images_per_visit", "a whole number, 1 or more", lambda: _at_least(1, self.images_per_visit)),
-            ("epochs", "a whole number, 1 or more", lambda: _at_least(1, self.epochs)),
-            (
-                "lr_batch_size",
-                "a whole number, 1 or more",
-                lambda: self.lr_batch_size is None or _at_least(1, self.lr_batch_size),
-            ),
-            ("mixup", "a number, 0 or more", lambda: is_number(self.mixup) and self.mixup >= 0),
-            ("ema", "a number in [0, 1)", lambda: is_number(self.ema) and 0 <= self.ema < 1),
-            ("deferred", "a share in [0, 1]", lambda: self.deferred is None or _is_share(self.deferred)),
-            ("deferred_beta", "a number in [0, 1)", lambda: _is_share(self.deferred_beta) and self.deferred_beta < 1),
-            ("trained", f"one of {', '.join(get_args(Trained))}", lambda: self.trained in get_args(Trained)),
-            ("backbone_lr", "a number, 0 or more", lambda: is_number(self.backbone_lr) and self.backbone_lr >= 0),
-            ("batch_size", "a whole number, 1 or more", lambda: _at_least(1, self.batch_size)),
-            (
-                "accumulate",
-                "a whole number from 1 to batch_size",
-                lambda: _at_least(1, self.accumulate) and self.accumulate <= self.batch_size,
-            ),
-            ("precision", f"one of {', '.join(get_args(Precision))}", lambda: self.precision in get_args(Precision)),
-            ("frozen_statistics", "true or false", lambda: isinstance(self.frozen_statistics, bool)),
-            ("channels_last", "true or false", lambda: isinstance(self.channels_last, bool)),
-            ("seed", "a whole number, 0 or more, below 2^63", lambda: _at_least(0, self.seed) and self.seed < 2**63),
-            ("sampler", f"one of {', '.join(get_args(SamplerName))}", lambda: self.sampler in get_args(SamplerName)),
-        )
-        for name, allowed, good in checks:
-            if not good():
-                raise InputError(f"stage 1: {name} must be {allowed}, got {getattr(self, name)!r}")
-        if is_whole(self.warmup_epochs) and self.warmup_epochs > self.epochs:
-            raise InputError(
-                f"stage 1: warmup_epochs must be at most epochs={self.epochs}, got {self.warmup_epochs}; lower it "
-                "together with stage1.epochs"
-            )
+            given = A_LIST.check(f"stage 1: {name}", getattr(self, name), "; put it into a list")
+            object.__setattr__(self, name, tuple(given))
+        check_fields("stage 1: ", vars(self), _KINDS)
+        parts = Kind("a whole number from 1 to batch_size", lambda n: is_whole(n) and 1 <= n <= self.batch_size)
+        parts.check("stage 1: accumulate", self.accumulate)
+        longest = Kind(f"at most epochs={self.epochs}", lambda n: not is_whole(n) or n <= self.epochs)
+        longest.check("stage 1: warmup_epochs", self.warmup_epochs, "; lower it together with stage1.epochs")
         _, loss = self.plan, self.built_loss()  # each refuses what it cannot use
         _refuse_other_scale(self.loss, self.head, self.cosine_scale())
         if self.deferred is not None:
@@ -234,9 +205,22 @@ def _refuse_weights_twice(text: str, loss: Loss) -> None:
         )
 
 
-def _is_share(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 1
-
-
-def _at_least(low: int, value: Any) -> bool:
-    return is_whole(value) and value >= low
+A_LIST = Kind("a list", lambda value: isinstance(value, tuple | list))
+# `Plan` checks the fields that it shares.
+_KINDS = {
+    "images_per_visit": whole(1),
+    "epochs": whole(1),
+    "lr_batch_size": optional(whole(1)),
+    "mixup": at_least(0),
+    "ema": number("[0, 1)"),
+    "deferred": optional(number("[0, 1]")),
+    "deferred_beta": number("[0, 1)"),
+    "trained": one_of(*get_args(Trained)),
+    "backbone_lr": at_least(0),
+    "batch_size": whole(1),
+    "precision": one_of(*get_args(Precision)),
+    "frozen_statistics": FLAG,
+    "channels_last": FLAG,
+    "seed": Kind("a whole number, 0 or more, below 2^63", lambda seed: is_whole(seed) and 0 <= seed < 2**63),
+    "sampler": one_of(*get_args(SamplerName)),
+}

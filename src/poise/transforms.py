@@ -22,7 +22,8 @@ from torch import Tensor
 from poise import augment
 from poise.augment.texts import built, steps
 from poise.checks import check_one_of, is_number, is_whole
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError
+from poise.libraries import needed
 
 __all__ = ["TRANSFORMS", "Interpolation", "Transform", "eval_transform", "train_transform"]
 
@@ -121,10 +122,9 @@ def _transform(name: str, chosen: list[Step], size: int, crop: float, interpolat
 
 
 def _v2() -> Any:
-    try:
-        from torchvision.transforms import v2
-    except ImportError:
-        raise MissingExtraError("transforms of photographs need torchvision: pip install 'poise[vision]'") from None
+    needed("torchvision.transforms", "vision", "transforms of photographs need")
+    from torchvision.transforms import v2
+
     return v2
 
 

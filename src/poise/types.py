@@ -22,7 +22,7 @@ from poise.distributed import ALONE, World
 from poise.errors import InputError
 from poise.files import write_atomically
 
-__all__ = ["ClassCounts", "Features", "Head", "Prep", "Problem", "Scores", "as_counts", "row_blocks"]
+__all__ = ["ClassCounts", "Features", "Head", "Prep", "Problem", "Scores", "as_counts", "row_blocks", "row_slices"]
 
 HEAD_SCHEMA = 1
 READ_NUMBERS = 2**24  # of features that are looked at at a time
@@ -374,11 +374,16 @@ class Features:
         return digest.hexdigest()[:16]
 
 
+def row_slices(start: int, stop: int, size: int) -> Iterator[slice]:
+    """Neighbouring slices from `start` to before `stop`: of `size` rows, at least 1, the last of no more."""
+    for first in range(start, stop, max(1, size)):
+        yield slice(first, min(first + max(1, size), stop))
+
+
 def row_blocks(view: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Some rows of a view (N, D) after the other, each with the number of the first: for rows that fill the memory."""
-    size = max(1, READ_NUMBERS // view.shape[-1])
-    for first in range(0, len(view), size):
-        yield first, view[first : first + size]
+    for part in row_slices(0, len(view), READ_NUMBERS // view.shape[-1]):
+        yield part.start, view[part]
 
 
 def _refuse_not_finite(x: Tensor) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from poise.augment.augmentation import Augmentation, PadMode, chain, crop, cutout, flip
-from poise.augment.batches import Mixed, beta_share, mixed, normalised
+from poise.augment.batches import beta_share, normalised
 from poise.augment.operations import Shear
 from poise.augment.policies import PolicyName, auto_augment, color_jitter, rand_augment
 from poise.augment.texts import built, steps
@@ -22,7 +22,6 @@ __all__ = [
     "AUGMENTATIONS",
     "SIZING",
     "Augmentation",
-    "Mixed",
     "PadMode",
     "PolicyName",
     "Shear",
@@ -33,7 +32,6 @@ __all__ = [
     "crop",
     "cutout",
     "flip",
-    "mixed",
     "normalised",
     "parse",
     "rand_augment",

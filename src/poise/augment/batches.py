@@ -1,17 +1,16 @@
-"""What happens to a batch after augmentation: normalisation, and mixup."""
+"""What happens to a batch after augmentation: normalisation, and the share of mixup."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from poise.checks import check_positive, is_number
+from poise.checks import check_positive
 from poise.errors import InputError
 from poise.randomness import seed_for
 
-__all__ = ["Mixed", "beta_share", "mixed", "normalised"]
+__all__ = ["beta_share", "normalised"]
 
 
 def normalised(
@@ -37,26 +36,10 @@ def normalised(
     return values.contiguous(memory_format=torch.channels_last) if channels_last else values
 
 
-class Mixed(NamedTuple):
-    """A batch after mixup: the loss is share * loss(x, y) + (1 - share) * loss(x, y_other)."""
-
-    x: Tensor
-    y_other: Tensor
-    share: float
-
-
-def mixed(x: Tensor, y: Tensor, partner: Tensor, share: float) -> Mixed:
-    """Every row of x (B, ...) mixed with that of its partner: share * x + (1 - share) * x[partner].
-
-    Zhang et al., mixup, ICLR 2018. y (B,) labels, partner (B,) row numbers, usually a permutation; share in [0, 1].
-    Raises: InputError for a share outside.
-    """
-    if not is_number(share) or not 0 <= share <= 1:
-        raise InputError(f"share must lie in [0, 1], got {share!r}")
-    return Mixed(torch.lerp(x[partner], x, share), y[partner], share)
-
-
 def beta_share(alpha: float, *words: int) -> float:
-    """A draw from Beta(alpha, alpha) that depends on the key `words` alone. Raises: InputError unless alpha > 0."""
+    """A draw from Beta(alpha, alpha) that depends on the key `words` alone: what mixup keeps of an image.
+
+    Zhang et al., mixup, ICLR 2018. Raises: InputError unless alpha > 0.
+    """
     check_positive("alpha", alpha)
     return float(np.random.default_rng(seed_for(*words)).beta(alpha, alpha))

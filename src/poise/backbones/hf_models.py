@@ -1,15 +1,15 @@
 """Vision models of Hugging Face, from the hub or from a folder."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from poise.backbones.backbone import IMAGENET, Made, Triple
-from poise.backbones.hub import hub, needed
+from poise.backbones.hub import hub
 from poise.backbones.weights import Loaded, find_classifier
 from poise.errors import InputError
+from poise.libraries import held_at, needed, without_bars
 
 __all__ = ["make_hf"]
 
@@ -34,8 +34,11 @@ def make_hf(name: str, *, pretrained: bool, options: dict[str, Any]) -> Made:
 
     Raises: InputError if the model cannot be had; MissingExtraError without transformers.
     """
-    transformers = needed("transformers", "hf", f"hf:{name}")
-    with hub(name), _quiet(transformers):
+    transformers = needed("transformers", "hf", f"backbone hf:{name} needs")
+    said = transformers.utils.logging
+    bars = without_bars(said.is_progress_bar_enabled, said.enable_progress_bar, said.disable_progress_bar)
+    # No table of what was loaded either: it is looked at here.
+    with hub(name), bars, held_at(logging.ERROR, said.get_verbosity, said.set_verbosity):
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
         module, missing = _model(transformers, name, config, pretrained)
         settings = _settings(name)
@@ -58,21 +61,6 @@ def make_hf(name: str, *, pretrained: bool, options: dict[str, Any]) -> Made:
         note="; ".join(filter(None, (images.note, "the stored weights have no pooling layer" if unpooled else ""))),
         loaded=find_classifier(module, file) if pretrained and file.is_file() else Loaded({}),
     )
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Within, transformers shows no table of what it loaded, which the caller looks at, and no bar."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _model(transformers: Any, name: str, config: Any, pretrained: bool) -> tuple[Any, list[str]]:

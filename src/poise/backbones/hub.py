@@ -1,4 +1,4 @@
-"""Optional packages, and files that come from the Hugging Face hub or its cache."""
+"""Files that come from the Hugging Face hub or its cache."""
 
 import socket
 from collections.abc import Iterator
@@ -9,19 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError, reason_of
 
-__all__ = ["hub", "needed"]
+__all__ = ["hub"]
 
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
-
-
-def needed(package: str, extra: str, name: str) -> Any:
-    """The module `package`. Raises: MissingExtraError with the install command."""
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(f"backbone {name} needs {package}: pip install 'poise[{extra}]'") from error
 
 
 @contextmanager
@@ -40,14 +32,13 @@ def hub(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of three libraries, which raise those of several others
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         if local:
-            raise InputError(f"the folder {name} holds no model that can be loaded: {reason}") from error
+            raise InputError(f"the folder {name} holds no model that can be loaded: {reason_of(error)}") from error
         state = "HF_HUB_OFFLINE is set" if before else f"{constants.ENDPOINT} does not answer"
         state = f" ({state})" if constants.HF_HUB_OFFLINE else ""
         raise InputError(
             f"{name} is no folder, is not in the cache {constants.HF_HUB_CACHE}, and cannot be fetched{state}: "
-            f"{reason}; run once with a connection, or give a folder or a weight file"
+            f"{reason_of(error)}; run once with a connection, or give a folder or a weight file"
         ) from error
     finally:
         constants.HF_HUB_OFFLINE = before

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 
 __all__ = ["Probed", "last_block", "probed"]
 
@@ -75,9 +75,9 @@ def _given(name: str, network: nn.Module, size: int) -> Any:
         with _without_gradient(network):
             return network(torch.zeros(2, 3, size, size))
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"backbone {name} fails on images of {size} x {size} pixels ({reason}); give the size it is made for"
+            f"backbone {name} fails on images of {size} x {size} pixels ({reason_of(error)}); give the "
+            "size it is made for"
         ) from error
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from poise import text
-from poise.backbones.hub import hub, needed
+from poise.backbones.hub import hub
 from poise.errors import InputError
+from poise.libraries import needed
 
 __all__ = ["TextBackbone", "build_text"]
 
@@ -34,7 +35,7 @@ def build_text(name: str) -> TextBackbone:
         )
     if model == "minilm":
         return TextBackbone(name, text.DIM, text.embed)
-    library = needed("sentence_transformers", "text", name)
+    library = needed("sentence_transformers", "text", f"backbone {name} needs")
     with hub(model):
         network = library.SentenceTransformer(model, device="cpu", trust_remote_code=False)
     return TextBackbone(name, int(network.get_sentence_embedding_dimension()), lambda texts: _embed(network, texts))

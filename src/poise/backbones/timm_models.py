@@ -5,8 +5,9 @@ from importlib import import_module
 from typing import Any
 
 from poise.backbones.backbone import INTERPOLATIONS, Made
-from poise.backbones.hub import hub, needed
+from poise.backbones.hub import hub
 from poise.errors import InputError
+from poise.libraries import needed
 
 __all__ = ["make_timm", "timm_names"]
 
@@ -24,7 +25,7 @@ def make_timm(name: str, *, pretrained: bool, options: dict[str, Any]) -> Made:
 
     Raises: InputError if timm refuses an option, or the weights cannot be had; MissingExtraError without timm.
     """
-    timm = needed("timm", "vision", f"timm:{name}")
+    timm = needed("timm", "vision", f"backbone timm:{name} needs")
     try:
         with hub(name) if pretrained else nullcontext():
             module = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)

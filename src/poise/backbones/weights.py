@@ -7,7 +7,7 @@ author.
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.types import Head
+from poise.wording import some
 
 __all__ = ["Loaded", "find_classifier", "load_weights"]
 
@@ -56,7 +57,7 @@ def load_weights(module: nn.Module, path: Path, *, name: str) -> Loaded:
     wanted = module.state_dict()
     start = _start(tensors, wanted)
     if start is None:
-        shown = _first(list(tensors)) or "no tensor"
+        shown = some(list(tensors)) or "no tensor"
         raise InputError(f"{path} holds no weights of {name}, but {shown}; {_origin(held)}")
     inside = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
     _check(path, name, held, inside, wanted)
@@ -114,8 +115,7 @@ def _read(path: Path) -> Mapping[Any, Any]:
         TypeError,
         AttributeError,
     ) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} is damaged or cut off ({reason}); copy it again") from None
+        raise InputError(f"{path} is damaged or cut off ({reason_of(error)}); copy it again") from None
     if isinstance(content, Mapping):
         return content
     raise InputError(f"{path} holds a {type(content).__name__}; a weight file holds tensors by name")
@@ -154,7 +154,7 @@ def _check(
     missing = [key for key in wanted if key not in inside and not key.endswith("num_batches_tracked")]
     extra = [key for key in inside if key not in wanted and not _is_classifier(key)]
     lists = (("missing", missing), ("unknown", extra))
-    wrong = "; ".join(f"{len(keys)} {what} ({_first(keys)})" for what, keys in lists if keys)
+    wrong = "; ".join(f"{len(keys)} {what} ({some(keys)})" for what, keys in lists if keys)
     if wrong:
         raise InputError(f"{path} does not fit {name}: {wrong}; {_origin(held)}")
     for key, value in wanted.items():
@@ -163,11 +163,6 @@ def _check(
                 f"{path} does not fit {name}: {key} is {tuple(inside[key].shape)} in the file and "
                 f"{tuple(value.shape)} in the network; {_origin(held)}"
             )
-
-
-def _first(names: Sequence[str]) -> str:
-    """The first five, and whether there are more."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _origin(held: Mapping[str, Any]) -> str:

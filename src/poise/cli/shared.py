@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from poise.estimates import Estimate, Work
+    from poise.progress import Progress
     from poise.types import Features, Problem
 
 __all__ = [
@@ -196,10 +197,11 @@ def _shortage(found: "Estimate", available: int | None) -> str:
 
 
 @contextmanager
-def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str, *, quiet: bool) -> "Iterator[Progress]":
     """A progress bar on standard error; silent where that is no terminal."""
     from rich.console import Console
-    from rich.progress import Progress, ProgressColumn, Task
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn, Task
     from rich.text import Text
 
     class Speed(ProgressColumn):
@@ -210,8 +212,8 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], Non
     if quiet or not console.is_terminal:
         yield _silent if quiet else _teller(what)
         return
-    columns = (*Progress.get_default_columns(), Speed())
-    with Progress(*columns, console=console, transient=True) as bar:
+    columns = (*Bar.get_default_columns(), Speed())
+    with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -220,7 +222,7 @@ def _silent(done: int, total: int) -> None:
     pass
 
 
-def _teller(what: str) -> Callable[[int, int], None]:
+def _teller(what: str) -> "Progress":
     """Progress where no bar can be seen, as in the log of a job: one line if there is more than a minute to go."""
     begun, said = time.monotonic(), False
 

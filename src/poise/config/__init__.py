@@ -21,7 +21,7 @@ from typing import Any
 from poise.config.models import SCHEMA, Backbone, Config, Data, Extract, Heads, Source, keys
 from poise.config.refusals import checked
 from poise.config.text import parsed, written
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.wording import near
 
 __all__ = [
@@ -143,7 +143,7 @@ def _source(given: str | Path) -> tuple[str, str, Path]:
             "of the samples is data.train"
         ) from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from None
     try:
         return str(path), data.decode("utf-8-sig"), path.absolute().parent
     except UnicodeDecodeError as error:

@@ -4,8 +4,8 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from poise.artefact import Model
 from poise.backbones import Backbone
-from poise.errors import InputError, MissingExtraError, PoiseError
+from poise.errors import InputError, PoiseError, reason_of
 from poise.export.checking import TRACED, Agreement, compared
 from poise.export.final import Network, described, final, to_json
-from poise.files import neighbour, settle
+from poise.files import replacing
+from poise.libraries import held_at, needed
 
 __all__ = ["METADATA", "export_onnx", "export_program"]
 
@@ -37,7 +38,7 @@ def export_onnx(
 
     Raises: InputError if the network cannot be exported, or by how much the logits differ; MissingExtraError.
     """
-    onnx, _, runtime = (_needed(package) for package in PACKAGES)
+    onnx, _, runtime = (needed(package, "export", "ONNX files need") for package in PACKAGES)
     name = "features" if backbone is None else "pixels"
     text = to_json(described(model, backbone))
 
@@ -91,27 +92,19 @@ def _exported(
 ) -> Agreement:
     """Write to a neighbour of `path`, run it, compare it, and only then rename it."""
     try:
-        file = neighbour(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place with --out") from None
-    try:
-        with _silent():
+        with replacing(path) as file, _silent():
             write(_traced(Network(final(model).head, backbone)), file)
-            agreement = compared(runner, opened(file), model, backbone, rows)
-        settle(file, path)
+            return compared(runner, opened(file), model, backbone, rows)
     except PoiseError:
         raise
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place with --out") from None
+        raise InputError(f"cannot write {path}: {reason_of(error)}; choose another place with --out") from None
     except Exception as error:  # exporters of graphs raise whatever comes up in a dozen passes
         what = "the head" if backbone is None else f"backbone {backbone.name}"
         raise InputError(
-            f"{what} cannot be exported for {runner}: {_reason(error)}; nothing was written, --safetensors and --hub "
+            f"{what} cannot be exported for {runner}: {reason_of(error)}; nothing was written, --safetensors and --hub "
             "trace no network"
         ) from error
-    finally:
-        file.unlink(missing_ok=True)
-    return agreement
 
 
 def _traced(network: Network) -> Any:
@@ -136,25 +129,9 @@ def _forget_sources(model: Any) -> None:
 @contextmanager
 def _silent() -> Iterator[None]:
     """Within, exporters neither print, nor log, nor warn: what matters is raised, or found by the check."""
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _needed(package: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError:
-        raise MissingExtraError(f"ONNX files need {package}: pip install 'poise[export]'") from None
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        for logger in map(logging.getLogger, ("torch", "onnxscript", "onnx_ir")):
+            stack.enter_context(held_at(logging.CRITICAL, partial(getattr, logger, "level"), logger.setLevel))
+        yield

@@ -4,12 +4,9 @@ A network of timm becomes a checkpoint that timm itself loads. Anything else (ot
 divide features by their norm) has its tensors under `backbone.` and `head.`, and a card with the lines that load them.
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +16,13 @@ from torch import Tensor, nn
 
 from poise.artefact import Model
 from poise.backbones import Backbone
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError, reason_of
 from poise.export.card import front_matter, model_card
 from poise.export.checking import Agreement, compared
 from poise.export.final import Network, described, final, image_backbone, to_json
 from poise.export.tensors import formula
-from poise.files import write_atomically
+from poise.files import replacing_folder, write_atomically
+from poise.libraries import needed
 from poise.report.contents import Contents
 from poise.representation import Representation
 
@@ -89,7 +87,7 @@ def export_hub(
 
 @contextmanager
 def _replaced(target: Path) -> Iterator[Path]:
-    """A temporary neighbour that takes the place of `target` at the end; an earlier export there is replaced.
+    """A new folder that takes the place of `target` at the end; an earlier export there is replaced.
 
     Raises: InputError if `target` is a file, or a folder with anything but an export.
     """
@@ -98,20 +96,11 @@ def _replaced(target: Path) -> Iterator[Path]:
     if strays or target.is_file():
         what = f"holds {strays[0]}, which is no part of an export" if strays else "is a file"
         raise InputError(f"{target} {what}; choose another folder with --out")
-    temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
-        yield temporary
-        temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
+        with replacing_folder(target) as stage:
+            yield stage
     except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}; choose another place with --out") from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(f"cannot write {target}: {reason_of(error)}; choose another place with --out") from None
 
 
 # --- timm -------------------------------------------------------------------------------------------------------------
@@ -143,18 +132,14 @@ _STRUCTURE = ("classifier", "crop_mode", "first_conv", "fixed_input_size", "pool
 
 def _write_timm(model: Model, network: Any, backbone: Backbone, root: Path, rows: Tensor | None) -> Agreement:
     """Write weights and config, load them as the card says, and compare."""
-    try:
-        timm = import_module("timm")
-    except ImportError:
-        raise MissingExtraError("a folder for timm needs timm: pip install 'poise[vision]'") from None
+    timm = needed("timm", "vision", "a folder for timm needs")
     about = {"label_names": list(model.class_names), "poise": described(model, backbone)}
     try:
         timm.models.save_for_hf(network, str(root), model_config=about, safe_serialization=True)
         loaded = timm.create_model(f"local-dir:{root}", pretrained=True).eval()
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(
-            f"timm cannot store {backbone.name} and load it again: {reason}; nothing was written, --onnx and "
+            f"timm cannot store {backbone.name} and load it again: {reason_of(error)}; nothing was written, --onnx and "
             "--torch-export do not need timm"
         ) from error
     mean, std = (torch.tensor(loaded.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))

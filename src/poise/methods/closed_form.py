@@ -14,7 +14,7 @@ from torch import Tensor
 
 from poise.errors import InputError
 from poise.methods.method import Method
-from poise.types import Features, Head, Prep, Problem
+from poise.types import Features, Head, Prep, Problem, row_slices
 
 __all__ = ["class_means", "lda", "ncm", "train_means"]
 
@@ -55,9 +55,8 @@ def class_means(x: Tensor, features: Features, prep: Prep | None = None) -> Tens
 
 def _blocks(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """(rows, float64 values (n, D)) of a view (N, D) that may be larger than memory."""
-    size = max(1, BLOCK // x.shape[1])
-    for start in range(0, x.shape[0], size):
-        yield slice(start, start + size), x[start : start + size].double()
+    for part in row_slices(0, len(x), BLOCK // x.shape[1]):
+        yield part, x[part].double()
 
 
 @_once

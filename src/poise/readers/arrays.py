@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.readers.source import LABEL_NAMES, ROWS, Ask, Source, listed
 from poise.wording import near
 
@@ -181,5 +181,4 @@ def _unreadable(path: Path, error: BaseException, name: str | None = None) -> st
         return f"{what} holds Python objects, which are never read; save plain numbers or text with dtype=str"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot read {what}: {error.strerror}"
-    reason = str(error).split("\n")[0] or type(error).__name__
-    return f"{what} cannot be read, it is damaged or no {path.suffix} file ({reason})"
+    return f"{what} cannot be read, it is damaged or no {path.suffix} file ({reason_of(error)})"

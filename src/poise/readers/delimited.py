@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 from poise.readers.columns import Roles, check_header, roles, single_precision
 from poise.readers.source import Ask, Source
 
@@ -73,7 +73,7 @@ def _records(path: Path, separator: str) -> Iterator[Record]:
     except csv.Error as error:
         raise InputError(f"{path}, line {end + 1}: {error}; check the quotes of this line") from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from None
 
 
 def _line_not_utf8(path: Path) -> int:

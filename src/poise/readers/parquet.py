@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError, reason_of
+from poise.libraries import needed
 from poise.readers.columns import Roles, roles, single_precision
 from poise.readers.source import Ask, Source, listed
 
@@ -49,11 +50,9 @@ def read_parquet(path: Path, ask: Ask) -> Source:
 
 
 def _table(path: Path) -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError(f"reading {path} needs pyarrow: pip install 'poise[table]'") from None
+    needed("pyarrow", "table", f"reading {path} needs")
+    import pyarrow.parquet
+
     names = _attempt(pyarrow.parquet.read_schema, path).names
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{path}: two columns are called {twice[0]!r}; rename one")
@@ -74,8 +73,7 @@ def _attempt(read: Callable[..., Any], path: Path) -> Any:
     try:
         return read(path, memory_map=True)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path} cannot be read, it is damaged or no Parquet file ({reason})") from None
+        raise InputError(f"{path} cannot be read, it is damaged or no Parquet file ({reason_of(error)})") from None
 
 
 def _is_number(kind: Any) -> bool:

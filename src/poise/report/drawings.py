@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from poise.errors import MissingExtraError
+from poise.libraries import needed
 from poise.report import class_panels, panels
 from poise.report.contents import Contents
 
@@ -101,11 +101,9 @@ def render(figure: "Figure", kind: Literal["svg", "png"]) -> bytes:
 @contextmanager
 def _style() -> Iterator[None]:
     """The defaults of matplotlib with ours. Raises: MissingExtraError."""
-    try:
-        import matplotlib as mpl
-        from matplotlib import font_manager
-    except ImportError:
-        raise MissingExtraError("figures need matplotlib: pip install 'poise[figures]'") from None
+    mpl = needed("matplotlib", "figures", "figures need")
+    from matplotlib import font_manager
+
     installed = {font.name for font in font_manager.fontManager.ttflist}
     family = ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
     kept = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}

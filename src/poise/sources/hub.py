@@ -5,8 +5,6 @@ without it, a network that is down is given up after half a minute.
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from poise.decoding import decode, read_stored
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError, reason_of
+from poise.libraries import needed, without_bars
 from poise.readers.source import listed
 from poise.sources.parts import Part, Request, split_in
 from poise.sources.tables import Table, parts_of
@@ -86,34 +85,19 @@ def read_hub(path: Path, request: Request) -> dict[str, Part]:
 
 
 def _loaded(path: Path) -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError(f"opening {path} needs datasets: pip install 'poise[hf]'") from None
+    datasets = needed("datasets", "hf", f"opening {path} needs")
     name = str(path).removeprefix(PREFIX)
-    with _without_bars(datasets):
+    with without_bars(datasets.is_progress_bar_enabled, datasets.enable_progress_bars, datasets.disable_progress_bars):
         try:
             if any((path / file).is_file() for file in SAVED):
                 return datasets.load_from_disk(name)
             return datasets.load_dataset(name)
         except Exception as error:  # the library, its file systems and the network raise whatever comes up
-            reason = str(error).split("\n")[0]
             raise InputError(
-                f"cannot open the data set {name!r} ({type(error).__name__}: {reason}); it is not in the cache "
-                f"{datasets.config.HF_DATASETS_CACHE} either; check its name and the network, or save it to a folder"
+                f"cannot open the data set {name!r} ({type(error).__name__}: {reason_of(error)}); it is not in the "
+                f"cache {datasets.config.HF_DATASETS_CACHE} either; check its name and the network, or save it to a "
+                "folder"
             ) from None
-
-
-@contextmanager
-def _without_bars(datasets: Any) -> Iterator[None]:
-    """Progress bars of the library would be mixed with ours."""
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _table(path: Path, split: str, data: Any, limit: int) -> Table:

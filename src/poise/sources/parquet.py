@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from poise.errors import InputError, MissingExtraError
+from poise.errors import InputError, reason_of
+from poise.libraries import needed
 from poise.sources.items import Encoded, Origin
 from poise.sources.parts import Part, Request, by_split
 from poise.sources.tables import Table, parts_of
@@ -45,10 +46,9 @@ def read_parquet(path: Path, request: Request) -> dict[str, Part]:
 
 def _table(files: list[Path], limit: int) -> Table:
     """The files as one table."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError(f"reading {files[0]} needs pyarrow: pip install 'poise[table]'") from None
+    needed("pyarrow", "table", f"reading {files[0]} needs")
+    import pyarrow.parquet
+
     opened = [_attempt(file, partial(pyarrow.parquet.ParquetFile, file)) for file in files]
     schema = opened[0].schema_arrow
     for file, other in zip(files, opened, strict=True):
@@ -67,8 +67,7 @@ def _attempt(file: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{file} cannot be read, it is damaged or no Parquet file ({reason})") from None
+        raise InputError(f"{file} cannot be read, it is damaged or no Parquet file ({reason_of(error)})") from None
 
 
 def _column(files: list[Path], name: str) -> Any:

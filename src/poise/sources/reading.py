@@ -17,15 +17,15 @@ from torch import Tensor
 from poise.checks import check_one_of
 from poise.errors import InputError, PoiseWarning
 from poise.image_files import middle_square
+from poise.progress import Progress
 from poise.samples import Items, Samples
 from poise.sources.items import Pixels
 from poise.wording import some
 
-__all__ = ["Progress", "pixels", "readable"]
+__all__ = ["pixels", "readable"]
 
 CHUNK = 256  # images that one thread decodes before it reports
 
-Progress = Callable[[int, int], object]
 T = TypeVar("T")
 
 
