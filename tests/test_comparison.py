@@ -554,6 +554,15 @@ def test_the_papers_protocol_is_the_best_test_epoch_and_setting_over_averaged_vi
     assert by_family["stage1"].records[0].scores.accuracy == accuracy(problem.head)
 
 
+def test_a_record_of_the_papers_protocol_states_the_settings_that_ran() -> None:
+    problem, test = study()
+    found = compare(["lda", "rebalance"], problem, test, selection="paper", budget=4)
+    for row in found.standings:
+        spec = Spec.parse(row.method)
+        assert row.records[0].settings == (methods.settings(spec),)
+        assert row.records[0].implied_prior == methods.implied_prior(spec)
+
+
 def test_the_papers_protocol_gives_no_verdict() -> None:
     problem, test = study()
     found = compare([CRT], problem, test, selection="paper", budget=4, oracle=lambda *_: 0.9)

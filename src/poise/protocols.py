@@ -485,8 +485,10 @@ def _settings(plan: _Plan, family: Spec, seed: int) -> Tries:
 def _best_on_test(plan: _Plan, family: Spec, spec: Spec, by_seed: dict[int, Tries]) -> Standing:
     best = {seed: max(tries, key=lambda name, t=tries: t[name][0].scores.accuracy) for seed, tries in by_seed.items()}  # type: ignore[misc]
     found = {seed: by_seed[seed][name] for seed, name in best.items()}
+    epoch = isinstance(from_spec(spec), Retrain)
+    ran = spec if epoch else Spec.parse(best[plan.seeds[0]])
     row = _recorded(
-        plan, family, spec, {s: m for s, (m, _) in found.items()}, {s: t for s, (_, t) in found.items()}, None
+        plan, family, ran, {s: m for s, (m, _) in found.items()}, {s: t for s, (_, t) in found.items()}, None
     )
     if family == BASELINE:
         return row
@@ -501,7 +503,7 @@ def _best_on_test(plan: _Plan, family: Spec, spec: Spec, by_seed: dict[int, Trie
         chosen=tuple(best.values()),
     )
     name = best[first]
-    method = f"{spec}, {name}" if name.startswith("epoch") else name
+    method = f"{spec}, {name}" if epoch else name
     return replace(
         row, method=method, records=tuple(replace(r, method=method, selection=selection) for r in row.records)
     )
