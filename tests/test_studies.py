@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from poise import journals, studies, testing
 from poise.cli import main
 from poise.errors import InputError, MemorisedRowsError, MissingExtraError, PoiseWarning
 from poise.grids import axes
-from poise.selection import judge, pick, tune
+from poise.selection import Judging, judge, pick, tune
 from poise.spec import Spec
 from poise.studies import Studied, study
 from poise.types import Problem
@@ -37,10 +37,11 @@ def world(**changes: Any) -> Problem:
 
 
 def quietly(spec: str, folder: Path, problem: Problem | None = None, **options: Any) -> Studied:
-    """`study` on a small problem, with the remarks about ends of ranges left aside."""
+    """`study` on a small problem, with the remarks about ends of ranges left aside; options also of `Judging`."""
+    judging = Judging(**{field.name: options.pop(field.name) for field in fields(Judging) if field.name in options})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the best of the study", category=PoiseWarning)
-        return study(spec, problem or world(), folder, **options)
+        return study(spec, problem or world(), folder, judging, **options)
 
 
 def states(folder: Path) -> list[str]:

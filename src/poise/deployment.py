@@ -23,7 +23,7 @@ from poise.operating import OperatingPoint
 from poise.priors import as_prior
 from poise.protocols import NULLS, recommend
 from poise.record import versions
-from poise.selection import judge, pick
+from poise.selection import Judging, judge_grids, pick
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Problem
 from poise.unseen import Evidence, calibrate, deployed, expected_recall, final
@@ -206,8 +206,7 @@ def _from_head(
     target = as_prior(prior, problem.train.counts)
     families = FAMILIES if method == "auto" else (Spec.parse(method),)
     grids = {family: default_grid(family, BUDGET) if method == "auto" else (family,) for family in families}
-    tried = [spec for grid in grids.values() for spec in grid]
-    judgement = judge(tried, problem, select="held_out", seed=seed, progress=progress)
+    judgement = judge_grids(grids.values(), problem, Judging(seed=seed), progress=progress)
     for remark in judgement.remarks:
         warnings.warn(remark, PoiseWarning, stacklevel=3)
     chosen = {family: pick(judgement, grid)[0] for family, grid in grids.items()}

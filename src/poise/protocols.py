@@ -25,7 +25,7 @@ from poise.grids import BUDGET, default_grid
 from poise.methods import from_spec, traits_of
 from poise.methods.published import stated
 from poise.record import Role, Selection
-from poise.selection import FOLDS, Judgement, Rule, as_specs, judge_grids, pick
+from poise.selection import FOLDS, Judgement, Judging, Rule, as_specs, judge_grids, pick
 from poise.solver import Retrain, fit_heads
 from poise.spec import Spec
 from poise.statistics import check_rounds, simultaneous_intervals
@@ -226,9 +226,10 @@ class Outcome(NamedTuple):
 
 def _selected(plan: _Plan, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Outcome:
     """Choose on held-out rows or folds, then fit chosen settings and recipes for every seed and read the test split."""
-    first = None
+    judging = Judging(select=rule, seed=plan.seeds[0], folds=folds, groups=groups)
     if plan.problem.head is None:
-        first = _first(plan, rule, folds, groups)
+        first = _first(plan, judging)
+        judging = replace(judging, first=first)
         head = from_spec(first)(plan.problem, plan.seeds[0])
         plan = plan._replace(problem=replace(plan.problem, head=head))
         warnings.warn(f"there was no stage-1 head: {first} was fitted, its settings chosen like all", PoiseWarning, 2)
@@ -237,14 +238,10 @@ def _selected(plan: _Plan, rule: Rule, folds: int, groups: Tensor | Sequence[obj
     judgement = judge_grids(
         grids.values(),
         plan.problem,
+        judging,
         search=plan.search,
         # The recipes are fitted in the same pass; where a head of this pass serves, it is not fitted again.
         extra=[spec for spec in recipes.values() if rule == "held_out"],
-        select=rule,
-        seed=plan.seeds[0],
-        folds=folds,
-        groups=groups,
-        first=first,
         progress=plan.progress,
     )
     _warn_all(judgement.remarks)
@@ -269,19 +266,10 @@ def _selected(plan: _Plan, rule: Rule, folds: int, groups: Tensor | Sequence[obj
     return Outcome(tuple(standings), row[best], row[null], tried)
 
 
-def _first(plan: _Plan, rule: Rule, folds: int, groups: Tensor | Sequence[object] | None) -> Spec:
+def _first(plan: _Plan, judging: Judging) -> Spec:
     """Plain cross-entropy with the settings that the rule chooses."""
     grid = default_grid(FIRST, plan.budget)
-    judgement = judge_grids(
-        [grid],
-        plan.problem,
-        search=plan.search,
-        select=rule,
-        seed=plan.seeds[0],
-        folds=folds,
-        groups=groups,
-        progress=plan.progress,
-    )
+    judgement = judge_grids([grid], plan.problem, judging, search=plan.search, progress=plan.progress)
     _warn_all(judgement.remarks)
     return pick(judgement, grid)[0]
 

@@ -8,8 +8,7 @@ A search may look at all settings in a cheaper way first and go on with the bett
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from poise.checks import check_one_of
-from poise.elimination import Rung, as_search
+from poise.elimination import Looks, Rung, as_search, different, narrowed
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.experiment import (
     Measured,
@@ -31,7 +30,7 @@ from poise.experiment import (
     remarks_of,
     sums_of,
 )
-from poise.folds import fold_ids, scorable
+from poise.folds import fold_ids, scorable, set_aside
 from poise.grids import edges
 from poise.memorised import MEMORISED_ACCURACY, refuse_memorised
 from poise.methods import from_spec, traits_of
@@ -43,13 +42,16 @@ from poise.types import ClassCounts, Features, Head, Problem, as_values, classes
 
 __all__ = [
     "METRICS",
+    "USUAL",
     "Early",
     "Judgement",
+    "Judging",
     "Matched",
     "Rule",
     "Trial",
     "Tuned",
     "as_specs",
+    "competing",
     "judge",
     "judge_grids",
     "match_marginal",
@@ -61,6 +63,31 @@ __all__ = [
 Rule = Literal["held_out", "kfold"]
 METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "many", "medium", "few")
 FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judging:
+    """How settings are judged: the rule, what decides, and the seed of heads and folds; see `tune`.
+
+    `folds` and `groups` belong to kfold, and so does `first`, which makes the stage-1 head of every fold: `ce` with its
+    default plan if it is None.
+
+    Raises: InputError for a rule or a metric that does not exist.
+    """
+
+    select: Rule = "held_out"
+    metric: str = "balanced_accuracy"
+    seed: int = 0
+    folds: int = FOLDS
+    groups: Tensor | Sequence[object] | None = None
+    first: Spec | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of("metric", self.metric, METRICS)
+        check_one_of("selection", self.select, ("held_out", "kfold"))
+
+
+USUAL = Judging()
 
 
 class Trial(NamedTuple):
@@ -128,19 +155,8 @@ def tune(
     its rows, or a metric or search that does not exist.
     """
     specs = as_specs(grid)
-    check_one_of("metric", metric, METRICS)
-    grids = [tuple(alike) for _, alike in groupby(sorted(specs, key=_steps), key=_steps)]
-    judgement = judge_grids(
-        grids,
-        problem,
-        search=search,
-        metric=metric,
-        select=select,
-        seed=seed,
-        folds=folds,
-        groups=groups,
-        progress=progress,
-    )
+    judging = Judging(select=select, metric=metric, seed=seed, folds=folds, groups=groups)
+    judgement = judge_grids(competing(specs), problem, judging, search=search, progress=progress)
     for remark in judgement.remarks:
         warnings.warn(remark, PoiseWarning, stacklevel=2)
     best, selection = pick(judgement, specs, metric)
@@ -149,9 +165,13 @@ def tune(
     return Tuned(best, records_of(judgement, specs, {best: selection}, problem, seed, data))
 
 
-def _steps(spec: Spec) -> tuple[str, ...]:
-    """The names of the steps: settings of the same ones compete in a search."""
-    return tuple(step.name for step in spec.steps)
+def competing(specs: Iterable[Spec]) -> list[tuple[Spec, ...]]:
+    """The settings by the names of their steps: those of the same ones compete in a search."""
+
+    def names(spec: Spec) -> tuple[str, ...]:
+        return tuple(step.name for step in spec.steps)
+
+    return [tuple(alike) for _, alike in groupby(sorted(specs, key=names), key=names)]
 
 
 class Matched(NamedTuple):
@@ -273,15 +293,10 @@ def _value(trial: Trial, metric: str) -> float:
 def judge_grids(
     grids: Iterable[Sequence[Spec]],
     problem: Problem,
+    judging: Judging = USUAL,
     *,
     search: str | Sequence[Rung] = "full",
-    metric: str = "balanced_accuracy",
     extra: Sequence[Spec] = (),
-    select: Rule = "held_out",
-    seed: int = 0,
-    folds: int = FOLDS,
-    groups: Tensor | Sequence[object] | None = None,
-    first: Spec | None = None,
     progress: Progress | None = None,
 ) -> Judgement:
     """`judge` for the grids of several methods, each narrowed by the rungs of `search` before.
@@ -291,49 +306,33 @@ def judge_grids(
 
     Raises: as `tune`.
     """
-    rungs, left = as_search(search), [tuple(grid) for grid in grids]
-    run = partial(judge, select=select, seed=seed, folds=folds, groups=groups, first=first)
-    early: dict[Spec, Early] = {}
-    for number, rung in enumerate(rungs):
-        looks = [rung.looks(grid) for grid in left]
-        wanted = tuple(dict.fromkeys(ran for look in looks for ran in look.values()))
-        if not wanted:
-            continue
-        found = run(wanted, rung.problem(problem), progress=_shifted(progress, number, len(rungs) + 1)).trials
-        for i, look in enumerate(looks):
-            order = _ranked({spec: found[ran] for spec, ran in look.items()}, metric)
-            out = set(order[rung.kept(len(order)) :])
-            early |= {spec: Early(look[spec], found[look[spec]]._replace(head=None), str(rung)) for spec in out}
-            left[i] = tuple(spec for spec in left[i] if spec not in out)
+    rungs = as_search(search)
+    seen: dict[Spec, Early] = {}
+
+    def look(number: int, looks: Looks) -> list[list[Spec]]:
+        tick, rung = _shifted(progress, number, len(rungs) + 1), rungs[number]
+        found = judge(different(looks), rung.problem(problem), judging, progress=tick).trials
+        for spec, ran in (pair for each in looks for pair in each.items()):
+            seen[spec] = Early(ran, found[ran]._replace(head=None), str(rung))
+        return [_ranked({spec: found[ran] for spec, ran in each.items()}, judging.metric) for each in looks]
+
+    left = narrowed(grids, rungs, look)
     tried = tuple(dict.fromkeys([spec for grid in left for spec in grid] + list(extra)))
-    judgement = run(tried, problem, progress=_shifted(progress, len(rungs), len(rungs) + 1))
-    return judgement._replace(early={spec: each for spec, each in early.items() if spec not in judgement.trials})
+    judgement = judge(tried, problem, judging, progress=_shifted(progress, len(rungs), len(rungs) + 1))
+    return judgement._replace(early={spec: each for spec, each in seen.items() if spec not in judgement.trials})
 
 
 def judge(
-    specs: Sequence[Spec],
-    problem: Problem,
-    *,
-    select: Rule = "held_out",
-    seed: int = 0,
-    folds: int = FOLDS,
-    groups: Tensor | Sequence[object] | None = None,
-    first: Spec | None = None,
-    progress: Progress | None = None,
+    specs: Sequence[Spec], problem: Problem, judging: Judging = USUAL, *, progress: Progress | None = None
 ) -> Judgement:
-    """Every spec, fitted in one pass and measured on the rows of the rule.
-
-    `first` is what makes the stage-1 head of every fold, `ce` with its default plan if it is not given.
-    """
-    check_one_of("selection", select, ("held_out", "kfold"))
+    """Every spec, fitted in one pass and measured on the rows of the rule. Raises: as `tune`."""
     for spec in specs:
         from_spec(spec)  # refuses a misspelt name or parameter before anything is trained
-    if select == "held_out":
-        return _judge_held_out(specs, problem, seed, progress)
-    return _judge_folds(specs, problem, seed, fold_ids_of(problem, folds, groups, seed), first, progress)
+    run = _judge_held_out if judging.select == "held_out" else _judge_folds
+    return run(specs, problem, judging, progress)
 
 
-def fold_ids_of(problem: Problem, folds: int, groups: Tensor | Sequence[object] | None, seed: int) -> Tensor:
+def fold_ids_of(problem: Problem, judging: Judging) -> Tensor:
     """(N,) folds of the training rows. Raises: MemorisedRowsError if they trained the representation."""
     train = problem.train
     if train.seen_by_backbone:
@@ -341,7 +340,7 @@ def fold_ids_of(problem: Problem, folds: int, groups: Tensor | Sequence[object] 
             "kfold cannot select on rows that trained the representation: the other folds taught the backbone their "
             "labels too; give rows that it never saw as Problem(held_out=...) and select on held_out"
         )
-    ids = fold_ids(train.y, folds, groups=groups, seed=seed)
+    ids = fold_ids(train.y, judging.folds, groups=judging.groups, seed=judging.seed)
     if classes_in(train.y[scorable(train.y, ids)]) < 2:
         raise InputError(
             "fewer than two classes have rows in two folds, so nothing can be compared; give held-out rows or more rows"
@@ -349,7 +348,7 @@ def fold_ids_of(problem: Problem, folds: int, groups: Tensor | Sequence[object] 
     return ids
 
 
-def _judge_held_out(specs: Sequence[Spec], problem: Problem, seed: int, progress: Progress | None) -> Judgement:
+def _judge_held_out(specs: Sequence[Spec], problem: Problem, judging: Judging, progress: Progress | None) -> Judgement:
     rows = problem.held_out
     if rows is None:
         raise InputError(
@@ -359,10 +358,10 @@ def _judge_held_out(specs: Sequence[Spec], problem: Problem, seed: int, progress
     if classes_in(rows.y) < 2:
         raise InputError("the held-out rows are all of one class; a comparison needs rows of at least two")
     with remarks_of() as remarks:
-        problem = with_stage1(problem, seed)
+        problem = with_stage1(problem, judging.seed)
         assert problem.head is not None
         refuse_memorised(rows, problem.head, trained_on=problem.train, purpose="selection")
-        fitted = fit_specs(problem, specs, seed, progress=progress)
+        fitted = fit_specs(problem, specs, judging.seed, progress=progress)
     found = measure_all([head for head, _ in fitted.values()], rows, problem.world)
     trials = {
         spec: Trial(result, fit.seconds, fit.head) for (spec, fit), result in zip(fitted.items(), found, strict=True)
@@ -370,40 +369,32 @@ def _judge_held_out(specs: Sequence[Spec], problem: Problem, seed: int, progress
     return Judgement("held_out", rows, trials, tuple(remarks))
 
 
-def _judge_folds(
-    specs: Sequence[Spec], problem: Problem, seed: int, ids: Tensor, first: Spec | None, progress: Progress | None
-) -> Judgement:
-    train, folds = problem.train, int(ids.max()) + 1
+def _judge_folds(specs: Sequence[Spec], problem: Problem, judging: Judging, progress: Progress | None) -> Judgement:
+    train, seed, first = problem.train, judging.seed, judging.first
+    parts = set_aside(train.y, fold_ids_of(problem, judging))
     for spec in specs:
         if problem.held_out is None and any(traits.needs_held_out for traits in traits_of(spec)):
             raise InputError(f"{spec} reads held-out rows beside the folds; give Problem(held_out=...) or leave it out")
-    counted = scorable(train.y, ids)
     sums: dict[Spec, list[Sums]] = {spec: [] for spec in specs}
     seconds = dict.fromkeys(specs, 0.0)
-    order = []
     with remarks_of() as remarks:
-        for fold in range(folds):
-            inside, outside = ids != fold, (ids == fold) & counted
-            if not outside.any():
-                continue
-            order.append(outside.nonzero().flatten())
+        for number, (inside, outside) in enumerate(parts):
             part = replace(problem, train=subset(train, inside), head=None)
             part = part if first is None else replace(part, head=from_spec(first)(part, seed))
-            tick = _shifted(progress, fold, folds)
-            fitted = fit_specs(part, specs, seed, progress=tick)
-            found = sums_of([head for head, _ in fitted.values()], train.take(order[-1]), problem.world)
+            fitted = fit_specs(part, specs, seed, progress=_shifted(progress, number, len(parts)))
+            found = sums_of([head for head, _ in fitted.values()], train.take(outside), problem.world)
             for (spec, fit), part_sums in zip(fitted.items(), found, strict=True):
                 sums[spec].append(part_sums)
                 seconds[spec] += fit.seconds
-        rows = train.take(torch.cat(order))
+        rows = train.take(torch.cat([outside for _, outside in parts]))
         trials = {spec: Trial(measured(parts, train.counts), seconds[spec]) for spec, parts in sums.items()}
         _warn_if_memorised(train, trials)
     return Judgement("kfold", rows, trials, tuple(remarks))
 
 
 def subset(features: Features, rows: Tensor) -> Features:
-    """Training rows (N,) bool of `features` with the counts of these rows."""
-    kept = features.take(rows.nonzero().flatten())
+    """Training rows (n,) int64 of `features` with the counts of these rows."""
+    kept = features.take(rows)
     return replace(kept, counts=ClassCounts(torch.bincount(kept.y, minlength=len(features.counts)).cpu()))
 
 

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_one_of, is_whole
+from poise.checks import is_whole
 from poise.errors import InputError, PoiseWarning
 from poise.experiment import Progress
 from poise.files import write_atomically
 from poise.grids import NATURAL_ENDS, Axis, axes
 from poise.journals import FIRST, Range, Worker, joined
 from poise.methods import defaults, from_spec
-from poise.selection import FOLDS, METRICS, Judgement, Rule, judge, order, pick
+from poise.selection import USUAL, Judgement, Judging, judge, order, pick
 from poise.solver import with_stage1
 from poise.spec import Spec
 from poise.types import Head, Problem, Scores
@@ -79,14 +79,10 @@ def study(
     spec: Spec | str,
     problem: Problem,
     folder: str | Path,
+    judging: Judging = USUAL,
     *,
     trials: int = 64,
-    select: Rule = "held_out",
-    metric: str = "balanced_accuracy",
-    seed: int = 0,
     together: int = 16,
-    folds: int = FOLDS,
-    groups: Tensor | Sequence[object] | None = None,
     progress: Progress | None = None,
 ) -> Studied:
     """Search the open settings of `spec`, alone or as one of many workers that make the same call on one folder.
@@ -95,7 +91,7 @@ def study(
     are fitted in one pass. `trials` is the total of all workers and calls: a worker leaves when so many are finished
     or in the hands of living workers, and a later call with a larger number goes on. A method whose open settings are
     all listed choices is tried with every combination once. Rules, metrics and ties are those of
-    `poise.selection.tune`; a best value at the end of its range is warned of (PoiseWarning).
+    `poise.selection.tune`, chosen by `judging`; a best value at the end of its range is warned of (PoiseWarning).
 
     A worker alone finds the same for the same seed. One that is interrupted or killed leaves the trials in its hands
     to the next one.
@@ -104,24 +100,24 @@ def study(
     wrong argument; MemorisedRowsError for rows that trained the representation; MissingExtraError without Optuna.
     """
     spec, folder = Spec.parse(spec) if isinstance(spec, str) else spec, Path(folder)
-    _check(spec, trials, together, select, metric)
+    _check(spec, trials, together)
     openings = _openings(spec)
-    how: dict[str, Any] = {"select": select, "seed": seed, "folds": folds, "groups": groups}
-    first = _first(openings, seed)
+    first = _first(openings, judging.seed)
     total = min(trials, len(first)) if _is_listed(openings) else trials
     ranges = {each.name: each.range for each in openings}
-    identity = _identity(spec, problem, ranges, metric, **how)
+    identity = _identity(spec, problem, ranges, judging)
     remarks: dict[str, None] = {}
-    with joined(folder, identity, ranges, first, seed) as worker:
+    with joined(folder, identity, ranges, first, judging.seed) as worker:
         while batch := worker.take(total, together):
-            problem = with_stage1(problem, seed) if select == "held_out" else problem  # once, not for every batch
+            if judging.select == "held_out":
+                problem = with_stage1(problem, judging.seed)  # once, not for every batch
             settings = {number: _setting(spec, openings, params) for number, params in batch.items()}
             tick = _part(progress, len(worker.finished()), len(batch), total)
             tick(0, 1)
-            judgement = judge(tuple(dict.fromkeys(settings.values())), problem, **how, progress=tick)
+            judgement = judge(tuple(dict.fromkeys(settings.values())), problem, judging, progress=tick)
             remarks |= dict.fromkeys(judgement.remarks)
             with worker.alone():
-                worker.give(_measured(settings, judgement, metric))
+                worker.give(_measured(settings, judgement, judging.metric))
                 _write(folder, _tried(worker))
         with worker.alone():
             studied = _stand(folder, worker)
@@ -130,10 +126,8 @@ def study(
     return studied
 
 
-def _check(spec: Spec, trials: int, together: int, select: str, metric: str) -> None:
+def _check(spec: Spec, trials: int, together: int) -> None:
     from_spec(spec)  # refuses a misspelt name or parameter
-    check_one_of("metric", metric, METRICS)
-    check_one_of("selection", select, ("held_out", "kfold"))
     for name, value in (("trials", trials), ("together", together)):
         if not is_whole(value) or value < 1:
             raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -231,21 +225,21 @@ def _edge(best: Spec | None, openings: Sequence[Opening]) -> list[str]:
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def _identity(spec: Spec, problem: Problem, ranges: Mapping[str, Range], metric: str, **how: Any) -> dict[str, str]:
+def _identity(spec: Spec, problem: Problem, ranges: Mapping[str, Range], judging: Judging) -> dict[str, str]:
     """What must be the same for two values to belong into one study, in words and keys."""
-    held_out, groups = problem.held_out, how["groups"]
+    held_out, groups = problem.held_out, judging.groups
     same = {
         "schema": SCHEMA,
         "method": f"{spec} ({', '.join(f'{name} {each}' for name, each in ranges.items())})",
         "training rows": problem.train.key,
         "held-out rows": None if held_out is None else held_out.key,
         "head": None if problem.head is None else _head_key(problem.head),
-        "rule": how["select"],
-        "metric": metric,
-        "seed": how["seed"],
+        "rule": judging.select,
+        "metric": judging.metric,
+        "seed": judging.seed,
     }
-    if how["select"] == "kfold":
-        same |= {"folds": how["folds"], "groups": None if groups is None else _digest(_plain(groups))}
+    if judging.select == "kfold":
+        same |= {"folds": judging.folds, "groups": None if groups is None else _digest(_plain(groups))}
     return {key: "none" if value is None else str(value) for key, value in same.items()}
 
 

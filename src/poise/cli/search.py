@@ -397,10 +397,12 @@ def _studied(
 ) -> None:
     """Work at a study and say where it stands."""
     from poise.report import tables
+    from poise.selection import Judging
     from poise.studies import study
 
+    judging = Judging(**how)
     with progress_bar("settings of the study", quiet=quiet or as_json) as report:
-        found = study(spec, read.problem, folder, trials=budget, together=together, progress=report, **how)
+        found = study(spec, read.problem, folder, judging, trials=budget, together=together, progress=report)
     ordered = found.ranked
     others = len(ordered) - found.own
     lines = [f"settings tried: {len(ordered)}, of them {found.own} now and {others} earlier or by other processes"]
