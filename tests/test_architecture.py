@@ -103,11 +103,12 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": VALUES | {"distributed", "methods", "metrics", "record", "solver"},
     "elimination": VALUES | {"methods"},
     "grids": {"checks", "errors", "methods", "spec"},
-    "selection": VALUES
-    | {"elimination", "experiment", "folds", "grids", "memorised", "methods", "priors"}
-    | {"record", "solver"},
+    "judging": VALUES | {"elimination", "experiment", "folds", "memorised", "methods", "solver"},
+    "selection": VALUES | {"elimination", "experiment", "grids", "judging", "priors", "record", "statistics"},
+    "schedule": VALUES | {"elimination", "grids", "judging", "methods", "selection", "solver"},
+    "apart": VALUES,
     "journals": {"errors", "randomness"},
-    "studies": VALUES | {"experiment", "grids", "journals", "methods", "selection", "solver"},
+    "studies": VALUES | {"experiment", "grids", "journals", "judging", "methods", "selection", "solver"},
     "comparison": {"experiment", "headroom", "record", "spec", "statistics", "types"},
     "closer": {"comparison", "metrics", "operating", "types"},
     "paths": {"comparison", "experiment", "methods", "solver", "spec", "types"},
@@ -127,18 +128,8 @@ ALLOWED: dict[str, set[str]] = {
     "thumbnails": {"errors", "samples"},
     "reports": {"errors", "files", "report"},
     "protocols": VALUES
-    | {
-        "comparison",
-        "elimination",
-        "experiment",
-        "folds",
-        "grids",
-        "methods",
-        "record",
-        "selection",
-        "solver",
-        "statistics",
-    },
+    | {"apart", "comparison", "elimination", "experiment", "folds", "grids", "judging", "methods", "record", "schedule"}
+    | {"selection", "solver", "statistics"},
     "samples": VALUES,
     "decoding": {"errors"},
     "sources/__init__": VALUES | {"decoding", "readers", "samples", "sources"},
@@ -204,9 +195,10 @@ ALLOWED: dict[str, set[str]] = {
         "grids",
         "methods",
         "operating",
+        "judging",
         "priors",
-        "protocols",
         "record",
+        "schedule",
         "selection",
     }
     | {"unseen"},
@@ -252,11 +244,23 @@ ALLOWED: dict[str, set[str]] = {
         "headroom",
         "methods",
         "protocols",
+        "schedule",
         "spec",
     }
     | {"report"},
     "estimates": VALUES
-    | {"automatic", "deployment", "elimination", "grids", "methods", "metrics", "plan", "protocols", "solver"},
+    | {
+        "automatic",
+        "deployment",
+        "elimination",
+        "grids",
+        "judging",
+        "methods",
+        "metrics",
+        "plan",
+        "schedule",
+        "solver",
+    },
     "testing": VALUES | {"methods", "plan", "solver"},
     "export/__init__": {"export"},
     "export/final": VALUES | {"artefact", "backbones", "extract", "operating", "record"},
@@ -297,10 +301,10 @@ ALLOWED: dict[str, set[str]] = {
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
     "cli/report": {"checks", "cli", "errors", "report", "reports"},
     "cli/search": {"advice", "checks", "cli", "comparison", "diagnosis", "distributed", "elimination", "errors"}
-    | {"estimates", "grids", "headroom", "methods", "protocols", "report", "runs", "selection", "spec", "studies"}
-    | {"types"},
+    | {"estimates", "grids", "headroom", "judging", "methods", "protocols", "report", "runs", "schedule", "selection"}
+    | {"spec", "studies", "types"},
     "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "diagnosis", "estimates", "inspection"}
-    | {"readers", "report", "runs"},
+    | {"readers", "report", "runs", "schedule"},
 }
 
 

@@ -13,9 +13,10 @@ from poise.distributed import World
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.experiment import Fitted, Measured, fit_specs, sums_of
 from poise.folds import fold_ids, scorable
+from poise.judging import METRICS, Judging, judge, subset
 from poise.metrics import evaluate
 from poise.priors import divergence
-from poise.selection import METRICS, Judging, as_specs, judge, match_marginal, pick, subset, tune
+from poise.selection import as_specs, match_marginal, pick, tune
 from poise.solver import with_stage1
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Head, Problem, Scores
@@ -214,8 +215,8 @@ def fits_of(monkeypatch) -> list[tuple[Features, Features]]:
         seen.append((fitted[-1], rows))
         return sums_of(heads, rows, world)
 
-    monkeypatch.setattr("poise.selection.fit_specs", fit)
-    monkeypatch.setattr("poise.selection.sums_of", score)
+    monkeypatch.setattr("poise.judging.fit_specs", fit)
+    monkeypatch.setattr("poise.judging.sums_of", score)
     return seen
 
 

@@ -21,7 +21,8 @@ from poise import journals, studies, testing
 from poise.cli import main
 from poise.errors import InputError, MemorisedRowsError, MissingExtraError, PoiseWarning
 from poise.grids import axes
-from poise.selection import Judging, judge, pick, tune
+from poise.judging import Judging, judge
+from poise.selection import pick, tune
 from poise.spec import Spec
 from poise.studies import Studied, study
 from poise.types import Problem

@@ -18,12 +18,13 @@ from poise.choose import choose_operating_point
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.experiment import Progress
 from poise.grids import BUDGET, default_grid
+from poise.judging import Judging, judge_grids
 from poise.methods import implied_prior
 from poise.operating import OperatingPoint
 from poise.priors import as_prior
-from poise.protocols import NULLS, recommend
 from poise.record import versions
-from poise.selection import Judging, judge_grids, pick
+from poise.schedule import NULLS
+from poise.selection import pick, recommend
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Problem
 from poise.unseen import Evidence, calibrate, deployed, expected_recall, final

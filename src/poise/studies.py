@@ -25,8 +25,9 @@ from poise.experiment import Progress
 from poise.files import write_atomically
 from poise.grids import NATURAL_ENDS, Axis, axes
 from poise.journals import FIRST, Range, Worker, joined
+from poise.judging import USUAL, Judgement, Judging, judge, order
 from poise.methods import defaults, from_spec
-from poise.selection import USUAL, Judgement, Judging, judge, order, pick
+from poise.selection import pick
 from poise.solver import with_stage1
 from poise.spec import Spec
 from poise.types import Head, Problem, Scores
