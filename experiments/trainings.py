@@ -65,6 +65,7 @@ QUEUE = (
     Training("plain_seed_2", "ce_cifar100_lt", (*SHARED, "stage1.seed=2")),
     Training("square_root_sampling", "ce_cifar100_lt", (*SHARED, "stage1.sampler=square_root")),
     Training("gala_lambda_1", "gala_cifar100_lt_if100", (*SHARED, "stage1.loss=gala(lambda_pos=1.0,lambda_neg=1.0)")),
+    Training("gcl", "gcl_cifar100_lt_if100", SHARED),
     Training(
         "autoaugment_moved_classes",
         "ce_autoaugment_cifar100_lt",

@@ -27,7 +27,7 @@ ADAPTERS = (
     "reading",
     "tables",
 )
-FAMILIES = ("bce", "focal", "gala", "softmax")
+FAMILIES = ("bce", "focal", "gala", "gcl", "softmax")
 PURE = {
     "augment",
     "losses",
@@ -73,7 +73,8 @@ ALLOWED: dict[str, set[str]] = {
     "record": {"types"},
     **{name: {"checks", "errors", "randomness", "types"} for name in PURE - {"augment", "losses"}},
     **{
-        f"losses/{name}": {"checks", "errors", "losses", "types"} for name in ("__init__", "loss", "weights", *FAMILIES)
+        f"losses/{name}": {"checks", "errors", "losses", "randomness", "types"}
+        for name in ("__init__", "loss", "weights", *FAMILIES)
     },
     **{
         f"augment/{name}": {"augment", "checks", "errors", "randomness", "spec", "wording"}
@@ -102,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods/published": {"spec"},
     "experiment": VALUES | {"distributed", "methods", "metrics", "record", "solver"},
     "elimination": VALUES | {"methods"},
-    "grids": {"checks", "errors", "methods", "spec"},
+    "grids": {"checks", "errors", "methods", "randomness", "spec"},
     "judging": VALUES | {"elimination", "experiment", "folds", "memorised", "methods", "solver"},
     "selection": VALUES | {"elimination", "experiment", "grids", "judging", "priors", "record", "statistics"},
     "schedule": VALUES | {"elimination", "grids", "judging", "methods", "selection", "solver"},

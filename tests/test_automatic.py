@@ -5,10 +5,21 @@ import pytest
 import torch
 
 from poise.automatic import CANDIDATES, candidate_heads, choose
+from poise.errors import PoiseWarning
 from poise.fitting import Fitting
 from poise.spec import Spec
 from poise.types import Features, Head
-from poise.unseen import Evidence, Trial, calibrate, cross_fit, deployed, distinct_rows, effective_counts, evidence
+from poise.unseen import (
+    Evidence,
+    Trial,
+    calibrate,
+    class_shares,
+    cross_fit,
+    deployed,
+    distinct_rows,
+    effective_counts,
+    evidence,
+)
 
 UNIFORM = torch.full((3,), 1 / 3, dtype=torch.float64)
 TRAIN = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
@@ -133,6 +144,31 @@ def test_every_candidate_has_a_head_and_is_a_method_that_can_be_built():
         same = (head(train.x[0]).argmax(-1) == anew(train.x[0]).argmax(-1)).double().mean()
         assert same > 0.97, str(candidate.spec)
         assert Spec.parse(str(candidate.spec)) == candidate.spec
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("converged", "train"),
+        ("converged(loss='balanced_softmax')", "uniform"),
+        ("converged+logit_adjustment", "uniform"),
+        ("converged+logit_adjustment(tau=1.0)", "uniform"),
+        ("converged(loss='cross_entropy',weight_decay=0.001)+logit_adjustment(tau=1)", "uniform"),
+        ("converged+logit_adjustment(tau=0.5)", None),
+        ("converged(loss='balanced_softmax')+logit_adjustment(tau=1.0)", None),
+        ("converged+logit_adjustment(tau=1.0)+logit_adjustment(tau=1.0)", None),
+        ("converged+tau_norm(tau=0.5)", None),
+    ],
+)
+def test_a_converged_head_and_what_follows_it_are_meant_for_a_known_prior(text, wanted):
+    train = features(number=60)
+    with pytest.warns(PoiseWarning, match="no rows that neither backbone nor head saw"):
+        fitted = Fitting(train, np.arange(len(train)), None, True, 0).named(Spec.parse(text), UNIFORM)
+    if wanted is None:
+        assert fitted.implied is None
+    else:
+        assert fitted.implied is not None
+        assert torch.equal(fitted.implied, UNIFORM if wanted == "uniform" else class_shares(train))
 
 
 def test_rows_that_do_not_vary_within_classes_leave_lda_out():

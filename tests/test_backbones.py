@@ -1,5 +1,6 @@
 """Networks by name: what they are, what they return, and where their weights come from."""
 
+import math
 import pickle
 import sys
 from pathlib import Path
@@ -138,6 +139,48 @@ def test_resnet34_cifar_has_512_features() -> None:
     backbone = build("resnet34_cifar", size=8)
     assert (backbone.dim, parameters(backbone)) == (512, 21_276_992)  # torchvision's 21,284,672 - 3 * 64 * (49 - 9)
     assert sum(isinstance(part, nn.Conv2d) for part in backbone.module.modules()) == 33 + 3
+
+
+def spread(backbone: Backbone, name: str) -> float:
+    return float(backbone.module.get_parameter(name).detach().std())
+
+
+@pytest.mark.parametrize(
+    ("start", "stem", "inner"),
+    [
+        ("kaiming", math.sqrt(2 / (9 * 64)), math.sqrt(2 / (9 * 512))),
+        ("kaiming_torch_stem", math.sqrt(1 / (3 * 27)), math.sqrt(2 / (9 * 512))),
+        ("torch", math.sqrt(1 / (3 * 27)), math.sqrt(1 / (3 * 9 * 512))),  # uniform in +-1 / sqrt(fan_in)
+    ],
+)
+def test_resnet34_cifar_starts_as_it_is_told(start: str, stem: float, inner: float) -> None:
+    backbone = build("resnet34_cifar", size=8, start=start)
+    assert spread(backbone, "conv1.weight") == pytest.approx(stem, rel=0.05)  # of 1,728 draws
+    assert spread(backbone, "layer4.2.conv2.weight") == pytest.approx(inner, rel=0.005)  # of 2,359,296
+    assert float(backbone.module.get_parameter("bn1.weight").detach().min()) == 1.0
+
+
+def test_resnet34_cifar_starts_by_kaimings_rule_unless_told() -> None:
+    usual, told = (build("resnet34_cifar", size=8, **options).module for options in ({}, {"start": "kaiming"}))
+    assert all(torch.equal(a, b) for a, b in zip(usual.parameters(), told.parameters(), strict=True))
+
+
+def test_the_stem_of_torch_leaves_all_other_convolutions_as_kaimings_rule_draws_them() -> None:
+    usual, replaced = (build("resnet10", size=32, start=s).module for s in ("kaiming", "kaiming_torch_stem"))
+    differ = [n for n, value in usual.named_parameters() if not torch.equal(value, replaced.get_parameter(n))]
+    assert differ == ["conv1.weight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet34_cifar", "start must be one of kaiming, kaiming_torch_stem, torch; got 'zeros'"),
+        ("resnet32", "resnet32 has no option start"),
+    ],
+)
+def test_a_start_that_is_none_is_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(name, size=8, start="zeros")
 
 
 # Parts

@@ -65,6 +65,19 @@ def test_cross_entropy_agrees_with_scikit_learn(weight_decay):
     assert ours == pytest.approx(best, rel=1e-8)
 
 
+@pytest.mark.parametrize("weight", [None, torch.linspace(0.5, 3, 72, dtype=torch.float64)], ids=["equal", "weighted"])
+def test_an_optimum_divides_by_the_weights_where_a_batch_does(weight):
+    features = replace(train(), weight=weight)
+    head = fit_converged(features, losses.prior_weighted(rho=1.2), weight_decay=1e-3)
+    rows, found = scaled(features, head)
+    leaf = found.clone().requires_grad_()
+    each = torch.nn.functional.cross_entropy(rows @ leaf.T, features.y, reduction="none")
+    mass = features.counts.prior[features.y] ** -1.2
+    mass = mass if weight is None else mass * weight
+    ((mass * each).sum() / mass.sum() + 1e-3 / 2 * leaf[:, :-1].square().sum()).backward()
+    assert float(leaf.grad.abs().max()) < 2e-6  # the tolerance, and the rounding of leaving the space
+
+
 @pytest.mark.parametrize("name", CONVEX)
 def test_the_gradient_vanishes_at_the_optimum_of_every_convex_loss(name):
     features = train()

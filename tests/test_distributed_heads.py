@@ -20,7 +20,7 @@ from stage1_child import launched
 
 KILLED = -signal.SIGKILL
 LIMITS = solver.ALIGNED_FROM, solver.CACHED_WEIGHTS
-NAMES = ("crt", "gala", "lws", "cosine", "los", "weight_balancing", "marc", "class_balanced")
+NAMES = ("crt", "gala", "gcl", "lws", "cosine", "los", "weight_balancing", "marc", "class_balanced")
 
 
 def problem(*, views: int = 1, weighted: bool = False, head: bool = True) -> Problem:

@@ -15,10 +15,10 @@ from poise.backbones import Backbone
 from poise.claims import claimed
 from poise.distributed import World
 from poise.errors import InputError, PoiseWarning
-from poise.extract import VIEWS, Views, extract, feature_rows, feed_of, is_small
-from poise.feeds import AUGMENT, InMemory, Streamed
+from poise.extract import Views, extract, feature_rows, feed_of, is_small
+from poise.feeds import InMemory, Streamed
 from poise.manifest import read_manifest
-from poise.randomness import seed_for, uniforms
+from poise.randomness import Stream, seed_for, uniforms
 from poise.samples import Samples
 from poise.sources.items import Pixels
 from poise.store import load_features
@@ -49,7 +49,7 @@ def test_features_are_those_of_the_network_on_the_stored_views(tmp_path: Path) -
     torch.testing.assert_close(features.x[0], rows_of(backbone, pixels), **close)
     torch.testing.assert_close(features.x[3], rows_of(backbone, pixels.flip(-1)), **close)
     for view in (1, 2):
-        drawn = uniforms(augmentation.draws, torch.arange(24), seed_for(4, VIEWS), AUGMENT, view)
+        drawn = uniforms(augmentation.draws, torch.arange(24), seed_for(4, Stream.VIEWS), Stream.AUGMENT, view)
         torch.testing.assert_close(features.x[view], rows_of(backbone, augmentation(pixels, drawn)), **close)
     assert views.kinds == ["test", "random 1", "random 2", "mirrored"]
     assert read_manifest(tmp_path / "x").provenance["views"] == views.kinds

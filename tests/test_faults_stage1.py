@@ -95,6 +95,27 @@ def test_a_process_that_loses_another_names_it_and_the_run_goes_on(tmp_path: Pat
         torch.testing.assert_close(both[name], value, rtol=1e-3, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"deferred": 0.5, "mixup": 0.3},
+        {"loss": "ldam(drw=True,scale=5.0)", "head": "cosine(scale=5.0)", "epochs": 5, "lr": 0.01},
+        {"loss": "gcl(noise=2.0,scale=5.0)", "head": "cosine(scale=5.0)", "mixup": 0.3},
+    ],
+    ids=["deferred", "drw", "noise"],
+)
+def test_processes_weigh_and_draw_as_one_does(tmp_path: Path, changes: dict) -> None:
+    # 18 images: batches of 9 are shared as 5 and 4, whose class weights differ.
+    settings = asked(**{"batch_size": 9, "accumulate": 2, **changes})
+    alone = trained(tmp_path / "alone", settings, rows=18).network.state_dict()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert launched(trains, folder, settings, None, 18, ranks=2) == [0, 0]
+    both = torch.load(folder / "weights0.pt", weights_only=True)
+    for name, value in alone.items():
+        torch.testing.assert_close(both[name], value, rtol=1e-4, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
 def test_an_extraction_that_is_killed_keeps_its_shards_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     whole = digests(extracted(tmp_path / "whole"))
     folder = tmp_path / "features"

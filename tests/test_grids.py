@@ -1,9 +1,11 @@
 """Grids: the same budget for every method, what is stated is held, and every value is one that its text gives back."""
 
 import json
+import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from poise import grids, methods
 from poise.demo import VARIANTS
 from poise.errors import InputError
 from poise.grids import AXES, Axis, axes, default_grid, edges, product, sample
+from poise.losses import class_balanced_weights
 from poise.spec import Spec
 
 FAMILIES = (
@@ -148,13 +151,58 @@ def test_the_ends_of_three_numbers_are_edges_and_what_lies_between_is_not() -> N
     assert [edges(grid, spec) for spec in grid] == [("tau=0.5",), (), ("tau=2",)]
 
 
-def test_two_numbers_zero_words_and_natural_ends_are_no_edges() -> None:
+def test_two_numbers_and_words_are_no_edges() -> None:
     assert edges(line("tau", 0.5, 1.0), Spec("tau_norm", tau=1.0)) == ()
-    assert edges(line("tau", 0.0, 1.0, 2.0), Spec("tau_norm", tau=0.0)) == ()
     assert edges(line("bias", "drop", "keep", "other"), Spec("tau_norm", bias="drop")) == ()
-    shrinkage = [Spec("lda", shrinkage=value) for value in (0.01, 0.1, 1.0)]
-    assert edges(shrinkage, shrinkage[-1]) == ()
-    assert edges(shrinkage, shrinkage[0]) == ("shrinkage=0.01",)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "values", "marked"),
+    [
+        ("tau_norm", "tau", (0.0, 1.0, 2.0), (2.0,)),
+        ("tau_norm", "tau", (0.1, 1.0, 2.0), (0.1, 2.0)),
+        ("lda", "shrinkage", (0.01, 0.1, 1.0), (0.01,)),
+        ("lda", "shrinkage", (0.01, 0.1, 0.99), (0.01, 0.99)),
+        ("tau_norm", "tau", (0.0, 0.5, 1.0), (1.0,)),  # 1 ends the shrinkage, not every parameter
+        ("crt", "weight_decay", (0.0, 0.1, 1.0), (1.0,)),
+        ("class_balanced", "beta", (0.99, 0.999, grids.BETA), (0.99,)),
+        ("class_balanced", "beta", (0.99, 0.999, 0.99999), (0.99, 0.99999)),
+        ("cosine", "lr", (0.0, 0.01, 0.1), (0.1,)),  # untrained
+        ("crt", "momentum", (0.0, 0.5, 0.9), (0.9,)),  # a parameter that is never searched has the limits of most
+    ],
+)
+def test_an_end_that_a_definition_sets_is_no_edge_and_any_other_is(name, parameter, values, marked) -> None:
+    grid = [Spec(name, {parameter: value}) for value in values]
+    assert [edges(grid, spec) for spec in grid] == [
+        (f"{parameter}={value:g}",) if value in marked else () for value in values
+    ]
+
+
+def test_the_last_beta_gives_weights_of_one_over_the_counts() -> None:
+    counts = torch.tensor([10_000, 500, 40, 1])
+    inverse = 1 / counts.double()
+    weights = class_balanced_weights(counts, grids.BETA)
+    torch.testing.assert_close(weights, 4 * inverse / inverse.sum(), rtol=1e-3, atol=0.0)  # n / 2e7 = 5e-4
+    assert not torch.allclose(class_balanced_weights(counts, 0.9999), weights, rtol=0.1)
+
+
+def test_every_limit_is_the_last_value_that_its_method_takes() -> None:
+    """Beyond a limit that an axis states of its own there is an error, or nothing that would still change the head."""
+    for name, row in AXES.items():
+        for axis in row:
+            assert axis.limits[0] == 0.0
+            last = axis.limits[1]
+            if last < math.inf:
+                methods.build(name, **{axis.parameter: last})
+                with pytest.raises(InputError, match=axis.parameter):
+                    methods.build(name, **{axis.parameter: last * 1.01})
+
+
+@each_family
+def test_an_axis_reaches_no_further_than_its_limits(family) -> None:
+    for _, axis in axes(family):
+        numbers = [value for value in axis.values(16, 1.0) if not isinstance(value, str)]
+        assert all(axis.limits[0] <= value <= axis.limits[1] for value in numbers)
 
 
 def test_edges_of_a_chain_are_looked_for_step_by_step_among_chains_alike() -> None:

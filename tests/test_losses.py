@@ -23,13 +23,19 @@ EVERY_LOSS = {
     "cdt": losses.vs(tau=0.0, gamma=0.2),
     "class_balanced": losses.class_balanced(),
     "class_balanced focal": losses.class_balanced(gamma=1.5),
+    "class_balanced sigmoid": losses.class_balanced(gamma=1.5, variant="sigmoid"),
     "cross_entropy": losses.cross_entropy(),
     "focal": losses.focal(),
     "focal 0": losses.focal(gamma=0.0),
     "focal half": losses.focal(gamma=0.5),
+    "focal sigmoid": losses.focal(variant="sigmoid"),
+    "focal sigmoid 0": losses.focal(gamma=0.0, variant="sigmoid"),
+    "focal sigmoid half": losses.focal(gamma=0.5, variant="sigmoid"),
     "gala paper": losses.gala(lambda_pos=1.2, lambda_neg=0.9, variant="paper"),
     "gala released": losses.gala(lambda_pos=1.2, lambda_neg=0.9),
     "gala sum": losses.gala(accumulate="sum"),
+    "gcl": losses.gcl(margin=0.1, scale=4.0, gamma=1.0),
+    "gcl stage 1": losses.gcl(scale=4.0),
     "label_aware_smoothing": losses.label_aware_smoothing(),
     "label_aware_smoothing paper": losses.label_aware_smoothing(shape="convex", variant="paper"),
     "ldam": losses.ldam(scale=4.0),
@@ -46,6 +52,7 @@ each_loss = pytest.mark.parametrize("loss", EVERY_LOSS.values(), ids=EVERY_LOSS.
 FAMILIES = {
     "bce": [losses.class_balanced_bce(beta=b) for b in (0.0, 0.9, 0.9999)],
     "focal": [losses.focal(gamma=g) for g in (0.0, 0.5, 3.0)],
+    "focal sigmoid": [losses.focal(gamma=g, variant="sigmoid") for g in (0.0, 0.5, 3.0)],
     "focal weighted": [losses.class_balanced(gamma=g, beta=b) for g, b in ((0.5, 0.9), (2.0, 0.999))],
     "gala": [
         losses.gala(),
@@ -53,12 +60,14 @@ FAMILIES = {
         losses.gala(lambda_pos=1.2, lambda_neg=0.9, variant="paper"),
         losses.gala(lambda_pos=2.0, accumulate="sum"),
     ],
+    "gcl": [losses.gcl(scale=3.0), losses.gcl(noise=0.0, margin=0.3, gamma=1.5), losses.gcl(noise=1.0, margin=0.01)],
     "margins": [losses.ldam(max_margin=m, scale=3.0) for m in (0.0, 0.5)],
     "plain": [losses.cross_entropy(), losses.vs(tau=0.0, gamma=0.0)],
     "scales": [losses.vs(tau=t, gamma=g) for t, g in ((1.0, 0.1), (0.5, 0.3))],
     "shifts": [losses.balanced_softmax(tau=t) for t in (-1.0, 0.5, 2.0)],
     "spreads": [losses.los(delta=0.0), losses.los(), losses.label_aware_smoothing(variant="paper")],
-    "weights": [losses.class_balanced(beta=0.99), losses.prior_weighted(rho=0.3)],
+    "weighted means": [losses.prior_weighted(rho=1.2), losses.prior_weighted(rho=0.3)],
+    "weights": [losses.class_balanced(beta=0.99), losses.class_balanced(beta=0.9)],
 }
 each_family = pytest.mark.parametrize("members", FAMILIES.values(), ids=FAMILIES.keys())
 
@@ -131,6 +140,8 @@ EQUAL_LOSSES = {
     "focal(0) = ce": (losses.focal(gamma=0.0), CE, COUNTS),
     "gala(0, 0) = ce": (losses.gala(lambda_pos=0.0, lambda_neg=0.0), CE, COUNTS),
     "gala paper(0, 0) = ce": (losses.gala(lambda_pos=0.0, lambda_neg=0.0, variant="paper"), CE, COUNTS),
+    "gcl(margin 0, gamma 0) without noise = ce": (losses.gcl(), CE, COUNTS),
+    "gcl(margin 0) without noise = focal": (losses.gcl(gamma=1.5), losses.focal(gamma=1.5), COUNTS),
     "las with equal ends = los": (
         losses.label_aware_smoothing(smooth_head=0.3, smooth_tail=0.3),
         losses.los(delta=0.3),
@@ -167,6 +178,48 @@ def test_degenerate_parameters_give_the_simpler_loss(a, b, counts, dtype):
     assert close(slope_a, slope_b, ROUNDING[dtype])
 
 
+def averaged(loss, logits, y, epoch=0, epochs=10):
+    """The loss of a batch in one epoch, by the rule of `Loss.mass`."""
+    state = initial(loss, COUNTS, logits.dtype)
+    state = state if loss.epoch is None else loss.epoch(state, epoch, epochs)
+    mass = losses.mass_of(loss, y, state)
+    each = loss.apply(logits, y, state)[0]
+    return each.mean() if mass is None else each.mean() / mass.mean()
+
+
+def test_released_weights_are_averaged_as_torch_averages_them():
+    logits, y = batch(20, 5)
+    y = y**2 % 5  # not all classes equally often
+    prior = COUNTS.n.double() / COUNTS.n.sum()
+    effective = losses.class_balanced_weights(COUNTS)
+    margin = 4.0 * 0.5 * (COUNTS.n.min() / COUNTS.n.double()) ** 0.25
+    adjusted = logits - margin * torch.nn.functional.one_hot(y, 5)
+    expected = torch.nn.functional.cross_entropy
+    drw = losses.ldam(scale=4.0, drw=True)
+    for found, value in (
+        (averaged(losses.prior_weighted(rho=1.2), logits, y), expected(logits, y, prior**-1.2)),
+        (averaged(drw, logits, y, epoch=8), expected(adjusted, y, effective)),
+        (averaged(drw, logits, y, epoch=7), expected(adjusted, y)),
+        (averaged(losses.ldam(scale=4.0), logits, y, epoch=8), expected(adjusted, y)),
+        # Cui et al. divide by the number of rows.
+        (averaged(losses.class_balanced(), logits, y), (effective[y] * expected(logits, y, reduction="none")).mean()),
+    ):
+        assert float(found) == pytest.approx(float(value), rel=1e-12)
+
+
+def test_sigmoid_focal_loss_without_focus_is_binary_cross_entropy():
+    logits, y = batch(20, 5)
+    hot = torch.nn.functional.one_hot(y, 5).double()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, hot, reduction="none").sum(dim=-1)
+    assert close(values(losses.focal(gamma=0.0, variant="sigmoid"), logits, y), expected, 1e-12)
+
+
+@pytest.mark.parametrize("make", [losses.focal, losses.class_balanced])
+def test_an_unknown_form_of_focal_loss_is_refused(make):
+    with pytest.raises(InputError, match="variant must be one of softmax, sigmoid; got 'binary'"):
+        make(gamma=1.0, variant="binary")
+
+
 @pytest.mark.parametrize("delta", [0.0, 0.1, 0.5, 0.98, 0.999])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_los_equals_torch_label_smoothing(delta, dtype):
@@ -201,6 +254,7 @@ def test_one_extra_parameter_changes_each_loss():
 
 L = log(exp(2) + 2)  # the losses below are for logits (0, 0, 0) with label 0 and (2, 0, 0) with label 1
 P0, P1 = exp(2) / (exp(2) + 2), 1 / (exp(2) + 2)
+S2 = 1 / (1 + exp(-2))  # sigmoid of 2, the probability of class 0 that is wrong there
 BY_HAND = {
     "cross_entropy": (losses.cross_entropy(), (4, 2, 1), log(3), L),
     "los": (losses.los(delta=0.6), (4, 2, 1), log(3), L - 0.2 * 2),
@@ -218,6 +272,18 @@ BY_HAND = {
     ),
     "focal 1": (losses.focal(gamma=1.0), (4, 2, 1), 2 / 3 * log(3), (1 - P1) * L),
     "focal 2": (losses.focal(gamma=2.0), (4, 2, 1), 4 / 9 * log(3), (1 - P1) ** 2 * L),
+    "focal sigmoid 1": (
+        losses.focal(gamma=1.0, variant="sigmoid"),
+        (4, 2, 1),
+        3 / 2 * log(2),
+        S2 * log(1 + exp(2)) + 2 / 2 * log(2),
+    ),
+    "class_balanced sigmoid 0": (
+        losses.class_balanced(beta=0.5, variant="sigmoid"),
+        (4, 2, 1),
+        8 / 11 * 3 * log(2),
+        10 / 11 * (log(1 + exp(2)) + 2 * log(2)),
+    ),
     "class_balanced focal": (
         losses.class_balanced(beta=0.5, gamma=2.0),
         (4, 2, 1),
@@ -266,6 +332,7 @@ BY_HAND = {
         -8 / 11 * (log(1 / 3) + 2 * log(2 / 3)) / 3,
         -10 / 11 * (log(P1) + log(1 - P0) + log(1 - P1)) / 3,
     ),
+    "gcl margin": (losses.gcl(margin=0.5, scale=4.0), (4, 2, 1), log(2 + exp(-2)) + 2, log(exp(2) + 1 + exp(-2)) + 2),
     "gala before any statistics": (losses.gala(), (4, 2, 1), log(3), L),
 }
 
@@ -380,7 +447,8 @@ def test_adding_a_constant_to_a_row_changes_no_loss_without_scales(loss):
     before, _ = loss.apply(logits, y, state)
     after, _ = loss.apply(logits + torch.linspace(-50, 50, 12).unsqueeze(-1).double(), y, state)
     scaled = getattr(state, "scale", None) is not None  # a scale per class makes a common shift uncommon
-    assert close(after, before, 1e-12) != scaled
+    alone = loss.apply is losses.focal(variant="sigmoid").apply  # and a sigmoid looks at one logit only
+    assert close(after, before, 1e-12) != (scaled or alone)
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------
@@ -716,6 +784,113 @@ def test_classes_without_gradient_stay_at_the_floor():
     assert (state.theta[:2] > 0).all()
 
 
+# --- Gaussian clouded logits -----------------------------------------------------------------------------------------
+
+
+def clouded(loss, logits, y, numbers, counts=COUNTS):
+    """Losses with these random numbers."""
+    return loss.apply(logits, y, loss.draw(initial(loss, counts, logits.dtype), numbers))[0]
+
+
+def random_numbers(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_gcl_agrees_with_values_worked_out_by_hand():
+    counts, scale = ClassCounts(torch.tensor([100, 10, 1])), 4.0  # m is 0, 1/2 and 1
+    cosines, y = torch.tensor([[0.5, 0.25, 0.0], [0.5, 0.25, 0.0]], dtype=torch.float64), torch.tensor([0, 2])
+    # |e| is 0, 1/3 (one standard deviation) and 1 (where it is clamped).
+    sizes = torch.tensor([[1, 1 / 3, 0], [0, 1, 1 / 3]], dtype=torch.float64)
+    numbers = torch.tensor([[1.0, math.erf(0.5**0.5), 0.0], [0.0, 1.0, math.erf(0.5**0.5)]], dtype=torch.float64)
+    assert numbers[0, 1] == pytest.approx(0.6826894921370859)
+    noise, margin, gamma = 0.5, 0.1, 2.0
+    expected = []
+    for row, label in enumerate(y.tolist()):
+        shares = [
+            exp(scale * (c - noise * e * m - margin * (k == label)))
+            for k, (c, e, m) in enumerate(zip(cosines[row].tolist(), sizes[row].tolist(), (0, 0.5, 1), strict=True))
+        ]
+        p = shares[label] / sum(shares)
+        expected.append((1 - p) ** gamma * -log(p))
+    loss = losses.gcl(noise=noise, margin=margin, scale=scale, gamma=gamma)
+    assert clouded(loss, scale * cosines, y, numbers, counts).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_noise_of_gcl_is_a_clamped_normal_variable():
+    loss, numbers = losses.gcl(), (torch.arange(9999, dtype=torch.float64).view(-1, 1) + 0.5) / 9999
+    size = loss.draw(initial(loss, COUNTS), numbers.expand(-1, 5)).size
+    third = torch.distributions.Normal(0.0, torch.tensor(1 / 3, dtype=torch.float64))
+    assert close(size[:, 0], third.icdf((1 + numbers[:, 0]) / 2).clamp(max=1), 1e-10)  # 1 + u loses digits of small u
+    assert size.max() == 1
+    assert float((size[:, 0] == 1).double().mean()) == pytest.approx(1 - math.erf(3 / 2**0.5), abs=1e-4)
+
+
+def test_the_clouds_of_gcl_grow_with_the_logarithm_of_rarity():
+    terms = losses.gcl(noise=0.5, scale=30.0).init(ClassCounts(torch.tensor([100, 10, 1, 0])))
+    assert terms.cloud.tolist() == pytest.approx([0, 7.5, 15, 15], rel=1e-12)  # no row counts as one
+
+
+def test_gcl_of_equal_counts_has_no_clouds():
+    logits, y = batch(20, 5)
+    loss = losses.gcl(noise=2.0)
+    assert loss.init(UNIFORM).cloud.tolist() == [0.0] * 5
+    assert torch.equal(clouded(loss, logits, y, random_numbers(20, 5), UNIFORM), values(loss, logits, y, UNIFORM))
+
+
+def test_noise_leaves_the_most_common_class_alone_and_lowers_every_other():
+    logits, y = batch(20, 5)
+    still = losses.gcl(noise=0.0, scale=4.0)
+    moved = clouded(losses.gcl(scale=4.0), logits, y, random_numbers(20, 5)) - values(still, logits, y)
+    assert (moved[y == 0] < 0).all()  # its rivals are lowered
+    assert (moved[y == 4] > 0).any()
+    assert not close(moved, torch.zeros_like(moved), 1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.5])
+def test_the_gradient_of_gcl_with_noise_is_that_of_autograd(gamma, dtype):
+    logits, y = batch(3, 20, 5, dtype=dtype)
+    loss = losses.gcl(margin=0.1, scale=4.0, gamma=gamma)
+    state = loss.draw(initial(loss, COUNTS, dtype), random_numbers(20, 5))
+    assert close(slopes(loss, logits, y, state), by_autograd(loss, logits, y, state), ROUNDING[dtype])
+
+
+def test_noise_serves_one_batch():
+    logits, y = batch(20, 5)
+    loss = losses.gcl()
+    before = initial(loss, COUNTS)
+    state = loss.draw(before, random_numbers(20, 5))
+    for step in (loss.apply, loss.grad):
+        after = step(logits.clone(), y, state)[1]
+        assert after.size is None
+        assert all(a is b for a, b in zip(after[:3], before[:3], strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_heads_with_noise_side_by_side_have_the_bits_of_heads_alone(dtype):
+    members, numbers = FAMILIES["gcl"], random_numbers(23, 5)
+    logits, y = batch(3, 23, 5, dtype=dtype)
+    states = [loss.init(COUNTS) for loss in members]
+    stacked = members[0].draw(losses.stack_states(states, logits), numbers)
+    found = members[0].grad(logits.clone(), y, stacked)[0]
+    for head, loss in enumerate(members):
+        alone = losses.stack_states([states[head]], logits)
+        assert torch.equal(found[head], loss.grad(logits[head : head + 1].clone(), y, loss.draw(alone, numbers))[0][0])
+
+
+def test_random_numbers_belong_to_a_place_of_an_epoch_of_a_seed():
+    places = torch.arange(40)
+    numbers = losses.draws(places, 5, 3, 2)
+    assert numbers.shape == (40, 5)
+    assert numbers.dtype == torch.float64
+    assert float(numbers.min()) >= 0
+    assert float(numbers.max()) < 1
+    assert len(set(numbers.flatten().tolist())) == 200
+    assert torch.equal(losses.draws(torch.tensor([31, 7]), 5, 3, 2), numbers[[31, 7]])
+    for other in (losses.draws(places, 5, 4, 2), losses.draws(places, 5, 3, 1)):
+        assert not (other == numbers).any()
+
+
 # --- by name ---------------------------------------------------------------------------------------------------------
 
 
@@ -768,6 +943,11 @@ NAN = float("nan")
 REFUSED = {
     "unknown name": (lambda: losses.build("lmao", COUNTS), ("'lmao'", "los", "cross_entropy")),
     "gala by name": (lambda: losses.build("gala", COUNTS), ("'gala'", "must be one of")),
+    "gcl by name": (lambda: losses.build("gcl", COUNTS), ("'gcl'", "must be one of")),
+    "gcl noise": (lambda: losses.gcl(noise=-0.1), ("noise", "-0.1", "GCL uses 0.5")),
+    "gcl margin": (lambda: losses.gcl(margin=NAN), ("margin", "nan", "0 and 0.1")),
+    "gcl scale": (lambda: losses.gcl(scale=0.0), ("scale", "positive", "0.0")),
+    "gcl gamma": (lambda: losses.gcl(gamma=-1.0), ("gamma", "-1.0", "0 and 1")),
     "delta 1": (lambda: losses.los(delta=1.0), ("delta", "1.0", "[0, 1)", "0.98")),
     "delta below 0": (lambda: losses.los(delta=-0.1), ("delta", "-0.1", "[0, 1)")),
     "delta nan": (lambda: losses.los(delta=NAN), ("delta", "nan")),

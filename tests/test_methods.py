@@ -9,8 +9,9 @@ import torch
 from poise import methods, testing
 from poise.catalogue import references
 from poise.errors import InputError
-from poise.methods.published import PUBLISHED
-from poise.plan import Options, Plan
+from poise.methods import from_spec
+from poise.methods.published import PUBLISHED, published
+from poise.plan import Options, Plan, learning_rates
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Head, Problem
 
@@ -26,21 +27,30 @@ class Row(NamedTuple):
 TABLE: dict[str, Row] = {
     "balanced_softmax": Row(2.80173, {"tau": 0.5}),
     "ce": Row(3.2599, {}),
-    "class_balanced": Row(2.83497, {"beta": 0.9, "gamma": 1.0}),
+    "class_balanced": Row(2.83497, {"beta": 0.9, "gamma": 1.0, "variant": "sigmoid"}),
     "cosine": Row(6.57118, {"scale": 8.0, "learn_scale": True}),
     "crt": Row(5.08464, {}),
-    "focal": Row(2.9835, {"gamma": 1.0}),
+    "focal": Row(2.9835, {"gamma": 1.0, "variant": "sigmoid"}),
     "gala": Row(3.52113, {"lambda_pos": 0.5, "lambda_neg": 0.5, "variant": "paper", "accumulate": "sum"}),
+    "gcl": Row(8.14421, {"noise": 1.0, "margin": 0.3, "scale": 8.0, "gamma": 0.5}),
     "l2_norm": Row(2.05141, {}),
     "label_aware_smoothing": Row(
-        1.1067, {"smooth_head": 0.2, "smooth_tail": 0.3, "shape": "linear", "variant": "paper"}
+        1.05628,
+        {
+            "smooth_head": 0.2,
+            "smooth_tail": 0.3,
+            "shape": "linear",
+            "variant": "paper",
+            "classifier": "frozen",
+            "lr_factor": 0.5,
+        },
     ),
     "lda": Row(3.95517, {"shrinkage": 0.5, "prior": "train"}),
     "ldam": Row(11.1831, {"max_margin": 0.2, "scale": 10.0, "drw": False}),
     "logit_adjustment": Row(2.31707, {"tau": 0.5}),
     "los": Row(2.06154, {"delta": 0.9}),
     "lws": Row(2.59945, {}),
-    "marc": Row(1.80054, {"rho": 0.5}),
+    "marc": Row(2.00621, {"rho": 0.5}),
     "ncm": Row(0.630497, {"transform": "raw", "distance": "cos"}),
     "rebalance": Row(2.34211, {"power": 0.5}),
     "stage1": Row(2.34177, {}),
@@ -136,8 +146,17 @@ def test_an_option_of_the_multistep_schedule_matters(key: str, value: Any) -> No
     assert not torch.equal(usual.weight, testing.Case("ce", {**base, key: value}).head(problem).weight)
 
 
+def test_where_the_warmup_begins_matters() -> None:
+    problem = testing.world(dtype=torch.float64)
+    heads = [
+        testing.Case("ce", {"epochs": 3, "warmup_epochs": 2, "warmup_from": share}).head(problem)
+        for share in (0.0, 0.5)
+    ]
+    assert not torch.equal(heads[0].weight, heads[1].weight)
+
+
 def test_every_option_of_training_is_covered() -> None:
-    assert set(OPTIONS) | {"milestones", "milestone_factor"} == set(Options.__annotations__)
+    assert set(OPTIONS) | {"milestones", "milestone_factor", "warmup_from"} == set(Options.__annotations__)
     assert set(Options.__annotations__) - {"start", "sampler", "images_per_visit"} == set(Plan.__dataclass_fields__)
 
 
@@ -169,6 +188,20 @@ def test_a_method_without_its_strength_is_cross_entropy(spec: Spec) -> None:
     assert torch.allclose(usual.weight, other.weight, rtol=1e-12, atol=1e-12)
 
 
+def test_gcl_without_noise_margin_and_focus_is_the_cosine_head() -> None:
+    problem = testing.world(dtype=torch.float64)
+    plan = {"scale": 12.0, "sampler": "class_balanced_iid", "lr": 0.1}
+    usual = testing.Case("cosine", plan).head(problem)
+    other = testing.Case("gcl", {"noise": 0.0, "margin": 0.0, "gamma": 0.0, **plan}).head(problem)
+    assert torch.allclose(usual.weight, other.weight, rtol=1e-12, atol=1e-12)
+
+
+def test_gcl_of_equal_counts_has_no_noise() -> None:
+    problem = testing.world(counts=(9, 9, 9), dtype=torch.float64)
+    heads = [testing.Case("gcl", {"noise": noise}).head(problem) for noise in (0.0, 2.0)]
+    assert torch.equal(heads[0].weight, heads[1].weight)
+
+
 @pytest.mark.parametrize("name", ["balanced_softmax", "class_balanced"])
 def test_equal_counts_make_it_cross_entropy(name: str) -> None:
     problem = testing.world(counts=(9, 9, 9), dtype=torch.float64)
@@ -182,7 +215,7 @@ def test_label_aware_smoothing_with_equal_ends_is_los_on_scales() -> None:
     los = testing.Case("los", {"delta": 0.3, "lr": 0.1, "sampler": "class_balanced"}).method
     from dataclasses import replace
 
-    expected = replace(los, part=las.part)(problem)  # type: ignore[attr-defined, type-var]
+    expected = replace(los, part=las.part, lr_factors=las.lr_factors)(problem)  # type: ignore[attr-defined, type-var]
     assert torch.allclose(las(problem).weight, expected.weight, rtol=1e-12)
 
 
@@ -235,6 +268,8 @@ def test_every_reference_is_in_the_bibliography() -> None:
         ("tau_norm", {"tau": "1"}, ["tau", "'1'"]),
         ("unlearn", {"t": float("inf")}, ["t must be", "inf"]),
         ("gala", {"lambda_pos": None}, ["lambda_pos", "None"]),
+        ("gcl", {"noise": -0.5}, ["noise", "-0.5", "GCL uses 0.5"]),
+        ("gcl", {"noise_mul": 0.5}, ["'noise_mul'", "noise, margin, scale, gamma"]),
         ("weight_balancing", {"radius": 1.0, "threshold": 0.5}, ["radius or a threshold"]),
         ("ncm", {"transform": "l3"}, ["'l3'"]),
         ("lda", {"shrinkage": 0.0}, ["shrinkage", "0.0"]),
@@ -308,3 +343,14 @@ def test_a_path_is_evaluated_one_head_at_a_time() -> None:
     with pytest.raises(InputError, match="stack of 3 heads"):
         evaluate_head(path, problem.train)
     assert evaluate_head(path[-1], problem.train).rows == len(problem.train)
+
+
+def test_the_steps_of_marc_are_those_of_its_release_in_whole_epochs():
+    for row, n, batch in zip(published("marc")[:2], (10_847, 12_406), (512, 512), strict=True):
+        plan = from_spec(row.spec).plan
+        steps = n // batch
+        assert (plan.epochs, plan.warmup_epochs) == (2000 // steps, 800 // steps)
+        rates = learning_rates(plan, steps)
+        assert rates.max() == 0.1  # reached at the end of the warm-up
+        assert rates[0, 0] == pytest.approx(0.05 + 0.05 / plan.warmup_epochs)
+    assert all(from_spec(row.spec).plan.weight_decay == 5e-4 for row in published("marc")[:4])

@@ -16,8 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import Parameter, functional
 
+from poise.losses import draws
 from poise.methods import retrain
-from poise.sampling import ClassAware, instance
+from poise.sampling import ClassAware, class_balanced_iid, instance
 from poise.solver import Retrain, fresh
 from poise.testing import world
 from poise.types import Problem
@@ -65,12 +66,24 @@ def weighted(z: Tensor, y: Tensor, run: Any, weights: Callable[[Tensor], Tensor]
     return torch.mean(weights(run.n)[y] * (1 - true) ** gamma * -true.log())
 
 
+def over_weights(z: Tensor, y: Tensor, run: Any, weights: Callable[[Tensor], Tensor]) -> Tensor:
+    """The sum of w_y times cross-entropy over the sum of w_y: what torch calls weighted cross-entropy."""
+    w = weights(run.n)[y]
+    return torch.sum(w * functional.cross_entropy(z, y, reduction="none")) / torch.sum(w)
+
+
+def sigmoid_focal(z: Tensor, y: Tensor, run: Any, weights: Callable[[Tensor], Tensor], gamma: float) -> Tensor:
+    """The average over rows of w_y times the focal binary losses of all classes."""
+    right = torch.where(functional.one_hot(y, len(run.n)) == 1, z.sigmoid(), 1 - z.sigmoid())
+    return torch.mean(weights(run.n)[y] * ((1 - right) ** gamma * -right.log()).sum(dim=1))
+
+
 def ldam(z: Tensor, y: Tensor, run: Any, max_margin: float, scale: float, drw: bool) -> Tensor:
     """The head gives s cos, so the cosine is recovered before its margin is taken off."""
     margin = run.n**-0.25 * max_margin / (run.n**-0.25).max()
     cosine = z / scale - functional.one_hot(y, len(run.n)) * margin
     weight = effective_weights(run.n, 0.9999) if drw and run.gone >= 0.8 else torch.ones_like(run.n)
-    return torch.mean(weight[y] * functional.cross_entropy(scale * cosine, y, reduction="none"))
+    return over_weights(scale * cosine, y, run, lambda n: weight)
 
 
 def label_aware_smoothing(z: Tensor, y: Tensor, run: Any, head: float, tail: float, shape: str, variant: str) -> Tensor:
@@ -106,6 +119,18 @@ def gala(z: Tensor, y: Tensor, run: Any, pos: float, neg: float, variant: str, a
     return loss
 
 
+def gcl(z: Tensor, y: Tensor, run: Any, noise: float, margin: float, scale: float, gamma: float) -> Tensor:
+    """The head gives s cos. A uniform number becomes |e| through the inverse of the normal distribution function."""
+    classes = len(run.n)
+    uniform = draws(run.places, classes, SEED, run.epoch).to(z)
+    e = torch.distributions.Normal(0.0, torch.tensor(1 / 3, dtype=z.dtype)).icdf((1 + uniform) / 2)
+    rarity = run.n.max().log() - run.n.log()
+    cosine = z / scale - noise * e.abs().clamp(max=1) * rarity / rarity.max()
+    cosine = cosine - margin * functional.one_hot(y, classes).to(z)
+    true = (scale * cosine).softmax(dim=1)[range(len(y)), y]
+    return torch.mean((1 - true) ** gamma * -true.log())
+
+
 # --- parametrisations ------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +142,11 @@ def linear(weight: Tensor, bias: Tensor, scale: float) -> Model:
 def class_scales(weight: Tensor, bias: Tensor, scale: float) -> Model:
     s = Parameter(torch.ones_like(bias))
     return [s], lambda x: s * functional.linear(x, weight, bias)
+
+
+def class_scales_and_linear(weight: Tensor, bias: Tensor, scale: float) -> Model:
+    s, w, b = Parameter(torch.ones_like(bias)), Parameter(weight), Parameter(bias)
+    return [s, w, b], lambda x: s * functional.linear(x, w, b)
 
 
 def class_affine(weight: Tensor, bias: Tensor, scale: float) -> Model:
@@ -177,8 +207,15 @@ def batches(problem: Problem, recipe: Retrain, epoch: int) -> list[Tensor]:
     return rows[:-1] if plan.drop_last and len(rows[-1]) < plan.batch_size else rows
 
 
-def plain_loop(problem: Problem, recipe: Retrain, loss: Any, model: Any = linear, every: str = "never") -> Tensor:
-    """(N, C) logits of the training rows after training one head."""
+def plain_loop(
+    problem: Problem,
+    recipe: Retrain,
+    loss: Any,
+    model: Any = linear,
+    every: str = "never",
+    factors: tuple[float, ...] = (),
+) -> Tensor:
+    """(N, C) logits of the training rows after training one head; `factors` of the rate, one per parameter."""
     plan, y, dtype = recipe.plan, problem.train.y, problem.train.x.dtype
     x, weight, bias, factor = prepare(problem, recipe)
     x = x.to(dtype)
@@ -186,15 +223,18 @@ def plain_loop(problem: Problem, recipe: Retrain, loss: Any, model: Any = linear
     norms = problem.head.weight.norm(dim=1)
     radius = float(norms.min() + 0.1 * (norms.max() - norms.min()))
     options = {"momentum": plan.momentum, "nesterov": plan.nesterov, "weight_decay": plan.weight_decay}
-    sgd = torch.optim.SGD(parameters, lr=1.0, **options)
+    groups = [{"params": [p], "factor": f} for p, f in zip(parameters, factors or [1.0] * len(parameters), strict=True)]
+    sgd = torch.optim.SGD(groups, lr=1.0, **options)
     run = SimpleNamespace(n=problem.train.counts.n.to(dtype))
     for epoch in range(plan.epochs):
         run.gone = epoch / plan.epochs
         view = x[0] if len(x) == 1 else x[1 + epoch % (len(x) - 1)]
         steps = batches(problem, recipe, epoch)
         for step, rows in enumerate(steps):
-            sgd.param_groups[0]["lr"] = rate(plan, epoch, step, len(steps))
+            for group in sgd.param_groups:
+                group["lr"] = group["factor"] * rate(plan, epoch, step, len(steps))
             sgd.zero_grad()
+            run.epoch, run.places = epoch, step * plan.batch_size + torch.arange(len(rows))
             loss(forward(view[rows]), y[rows], run).backward()
             sgd.step()
             if every == "step" or (every == "epoch" and step == len(steps) - 1):
@@ -206,7 +246,7 @@ def plain_loop(problem: Problem, recipe: Retrain, loss: Any, model: Any = linear
 
 
 class Case(NamedTuple):
-    """A method, its loss and parametrisation in the loop, and how often MaxNorm is applied there."""
+    """A method, its loss and parametrisation in the loop, how often MaxNorm is applied there, factors of the rate."""
 
     name: str
     recipe: Retrain
@@ -214,6 +254,7 @@ class Case(NamedTuple):
     model: Callable[[Tensor, Tensor, float], Model] = linear
     every: str = "never"
     views: int = 1
+    factors: tuple[float, ...] = ()
 
 
 RAW = {"scale_features": False}
@@ -226,7 +267,11 @@ STEPS = {"schedule": "multistep", "milestones": (0.5, 0.75), "milestone_factor":
 def smoothing_case(variant: str, shape: str, **options: Any) -> Case:
     recipe = retrain.label_aware_smoothing(smooth_head=0.5, shape=shape, variant=variant, **SHORT, **options)
     loss = partial(label_aware_smoothing, head=0.5, tail=0.1, shape=shape, variant=variant)
-    return Case(f"label_aware_smoothing_{variant}_{shape}", recipe, loss, class_scales)
+    name = f"label_aware_smoothing_{variant}_{shape}"
+    if options.get("classifier") == "frozen":
+        return Case(f"{name}_frozen", recipe, loss, class_scales)
+    factor = options.get("lr_factor", 0.2)
+    return Case(name, recipe, loss, class_scales_and_linear, factors=(1.0, factor, factor))
 
 
 def balancing_case(name: str, every: str, **options: Any) -> Case:
@@ -242,6 +287,11 @@ def gala_case(variant: str, accumulate: str, **options: Any) -> Case:
     return Case(f"gala_{variant}_{accumulate}", recipe, loss)
 
 
+def gcl_case(name: str, *, noise: float, margin: float, scale: float, gamma: float, **options: Any) -> Case:
+    terms = {"noise": noise, "margin": margin, "scale": scale, "gamma": gamma}
+    return Case(name, retrain.gcl(**terms, **SHORT, **options), partial(gcl, **terms), cosines)
+
+
 def all_cases() -> list[Case]:
     r, cb = retrain, partial(effective_weights, beta=0.9999)
     margin = partial(ldam, max_margin=0.5, scale=30.0)
@@ -250,7 +300,9 @@ def all_cases() -> list[Case]:
     vs_recipe = r.vs(**EXACT, **STEPS, warmup_epochs=1, sampler="class_balanced_iid")
     cb99 = partial(weighted, weights=partial(effective_weights, beta=0.99))
     marc_raw = r.marc(**SHORT, **RAW, drop_last=True, sampler="class_balanced", images_per_visit=2)
-    rho_1, rho_7 = (partial(weighted, weights=partial(power_weights, rho=rho)) for rho in (1.0, 0.7))
+    rho_7, released = (partial(over_weights, weights=partial(power_weights, rho=rho)) for rho in (0.7, 1.2))
+    sigmoid = r.focal(**SHORT, variant="sigmoid", gamma=1.5, lr=0.5)
+    cb_sigmoid = r.class_balanced(**SHORT, **RAW, lr=0.05, gamma=2.0, variant="sigmoid")
     return [
         Case("ce", r.ce(**SHORT, lr=2.0)),
         Case("ce_three_views", r.ce(**SHORT, **END, lr=1.0, drop_last=True), views=3),
@@ -276,15 +328,17 @@ def all_cases() -> list[Case]:
         Case("vs", vs_recipe, partial(vs, tau=1.0, gamma=0.3)),
         Case("vs_raw", r.vs(**SHORT, **RAW, lr=0.05, tau=0.0, momentum=0.0), partial(vs, tau=0.0, gamma=0.3)),
         Case("marc", r.marc(**SHORT, rho=0.7), rho_7, class_affine),
-        Case("marc_raw", marc_raw, rho_1, class_affine),
+        Case("marc_raw", marc_raw, released, class_affine),
+        Case("focal_sigmoid", sigmoid, partial(sigmoid_focal, weights=torch.ones_like, gamma=1.5)),
+        Case("class_balanced_focal_sigmoid", cb_sigmoid, partial(sigmoid_focal, weights=cb, gamma=2.0)),
         Case("los", r.los(**SHORT, lr=0.3), partial(los, delta=0.98)),
         Case("los_raw", r.los(epochs=8, batch_size=24, **RAW, **STEPS, delta=0.5, lr=0.02), partial(los, delta=0.5)),
         smoothing_case("released", "concave"),
-        smoothing_case("released", "linear", **RAW),
-        smoothing_case("released", "convex"),
-        smoothing_case("paper", "concave", **RAW),
-        smoothing_case("paper", "linear"),
-        smoothing_case("paper", "convex"),
+        smoothing_case("released", "linear", **RAW, lr_factor=0.05, weight_decay=5e-2),
+        smoothing_case("released", "convex", classifier="frozen"),
+        smoothing_case("paper", "concave", **RAW, classifier="frozen"),
+        smoothing_case("paper", "linear", classifier="frozen"),
+        smoothing_case("paper", "convex", lr_factor=3.0),
         *(balancing_case("bce", every, lr=10.0) for every in ("step", "epoch", "never")),
         *(balancing_case("bce", every, lr=0.3, **RAW) for every in ("step", "epoch", "never")),
         *(balancing_case("ce", every, lr=3.0) for every in ("step", "epoch", "never")),
@@ -292,6 +346,8 @@ def all_cases() -> list[Case]:
         gala_case("released", "sum", lr=0.05, **RAW),
         gala_case("paper", "cumsum", lr=0.05, **RAW),
         gala_case("paper", "sum", lr=1.0),
+        gcl_case("gcl", noise=0.5, margin=0.1, scale=20.0, gamma=1.0),
+        gcl_case("gcl_raw", noise=0.8, margin=0.0, scale=10.0, gamma=0.0, lr=0.1, sampler="instance", **RAW),
     ]
 
 
@@ -303,7 +359,7 @@ CASES = all_cases()
 def test_a_trained_head_equals_a_plain_torch_loop(case, dtype):
     problem = world(views=case.views, dtype=dtype)
     x = problem.train.x[0]
-    expected = plain_loop(problem, case.recipe, case.loss, case.model, case.every)
+    expected = plain_loop(problem, case.recipe, case.loss, case.model, case.every, case.factors)
     trained = case.recipe(problem, SEED)(x)
     assert trained.dtype == expected.dtype == dtype
     size = float(expected.abs().max())
@@ -326,7 +382,8 @@ def test_methods_start_and_sample_as_their_papers_say():
     assert {name for name, recipe in recipes.items() if recipe.start is fresh} == {"crt", "gala"}
     cycled = {name for name, recipe in recipes.items() if recipe.sampler == ClassAware(4)}
     assert cycled == {"crt", "lws", "label_aware_smoothing"}
-    assert all(recipe.sampler is instance for name, recipe in recipes.items() if name not in cycled)
+    assert {name for name, recipe in recipes.items() if recipe.sampler is class_balanced_iid} == {"gcl"}
+    assert all(recipe.sampler is instance for name, recipe in recipes.items() if name not in {*cycled, "gcl"})
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "cosine_epoch_start", "cosine_epoch_end", "multistep"])

@@ -590,6 +590,23 @@ def test_ledoit_wolf_shrinkage_is_that_of_rows_centred_by_class():
     assert torch.allclose(lda()(problem)(x), lda(shrinkage=found)(problem)(x), rtol=1e-9)
 
 
+@pytest.mark.parametrize("counts", [(40, 20, 9, 3), (3, 2, 2, 1)])
+def test_empirical_bayes_shrinkage_is_the_published_inverse_up_to_a_scale(counts):
+    """W = mu K, b = -mu' K mu / 2 with K = D ((N - 1) S + tr(S) I)^-1: scores in proportion, so equal predictions."""
+    problem, x = some_problem(counts=counts), fresh_rows()
+    train, y = problem.train.x[0], problem.train.y
+    rows, dim = train.shape
+    means = means_of(train, y)
+    within = train - means[y]
+    covariance = within.T @ within / (rows - 1)
+    inverse = dim * torch.linalg.inv((rows - 1) * covariance + covariance.trace() * torch.eye(dim, dtype=x.dtype))
+    expected = x @ inverse @ means.T - ((means @ inverse) * means).sum(dim=1) / 2
+    found = lda(shrinkage="empirical_bayes")(problem)(x)
+    ratio = centred(found) / centred(expected)
+    assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio), rtol=1e-8)
+    assert torch.allclose(found, lda(shrinkage=dim / (rows - 1 + dim))(problem)(x), rtol=1e-12)
+
+
 def test_full_shrinkage_is_ncm_up_to_a_scale():
     problem, x = some_problem(), fresh_rows()
     ratio = centred(lda(shrinkage=1.0)(problem)(x)) / centred(ncm(transform="raw")(problem)(x))
@@ -604,7 +621,8 @@ def test_lda_takes_more_features_than_rows():
 
 @pytest.mark.parametrize("shrinkage", [0, -0.5, 1.5, "auto", None, float("nan")])
 def test_a_shrinkage_that_is_none_is_refused_with_its_value(shrinkage):
-    with pytest.raises(InputError, match=r"shrinkage must lie in \(0, 1\] or be 'ledoit_wolf', got") as refused:
+    message = r"shrinkage must lie in \(0, 1\] or be one of ledoit_wolf, empirical_bayes; got"
+    with pytest.raises(InputError, match=message) as refused:
         lda(shrinkage=shrinkage)
     assert repr(shrinkage) in str(refused.value)
 

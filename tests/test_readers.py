@@ -181,10 +181,18 @@ def test_groups_are_read_and_are_no_feature(tmp_path):
     assert "2 groups for 3 rows" in refusal(read_features, tmp_path / "b.npz", group_column="patient")
 
 
+@pytest.mark.parametrize("name", ["y", "labels", "label", "targets", "target", "class", "category"])
+def test_tables_arrays_and_logits_call_their_labels_the_same(tmp_path, name):
+    for column in (name, name.title()):
+        path = written(tmp_path / "a.csv", f"f0,{column}\n1,5\n2,3\n")
+        assert read_features(path).features.y.tolist() == [1, 0]
+    np.savez(tmp_path / "a.npz", x=np.eye(2), **{name: [1, 0]})
+    assert read_features(tmp_path / "a.npz").features.y.tolist() == [1, 0]
+    logits = saved(tmp_path, logits=Z, counts=WHOLE["counts"], **{name: WHOLE["labels"]})
+    assert read_logits(logits).y.tolist() == [0, 2, 1]
+
+
 def test_the_label_column_has_a_default_only_if_one_fits(tmp_path):
-    for name in ("label", "y", "target", "class", "Category"):
-        path = written(tmp_path / "a.csv", f"f0,{name}\n1,a\n2,b\n")
-        assert read_features(path).features.y.tolist() == [0, 1]
     path = written(tmp_path / "a.csv", "f0,y,label\n1,5,a\n2,6,b\n")
     assert refusal(read_features, path) == (
         f"{path} could take its labels from 'y', 'label'; name the right one (label_column=, or --label); its "

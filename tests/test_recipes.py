@@ -11,8 +11,9 @@ import torch
 from poise import augment
 from poise.config import Config, config_hash, differences, dump_config, load_config, recipes
 from poise.config.text import parsed
-from poise.methods import is_trained, settings
+from poise.methods import from_spec, is_trained, settings
 from poise.methods.published import published
+from poise.plan import learning_rates
 from poise.profiles import SPLITS, exponential
 from poise.samples import Samples
 from poise.spec import Spec
@@ -50,6 +51,7 @@ def test_there_is_a_recipe_for_every_paper_and_data_set() -> None:
         *("ce_cifar100_lt", "ce_autoaugment_cifar100_lt"),
         *("weight_balancing_cifar100_lt_if100_paper", "gala_cifar100_lt_if100_paper", "decoupling_inaturalist18_paper"),
         "decoupling_cifar100_lt_deconfound",
+        "gcl_cifar100_lt_if100",
     }
     assert set(STUDIES) == expected
     assert sorted(NAMES) == NAMES
@@ -193,6 +195,16 @@ GALA = {
     "weight_decay": 5e-4,
     "drop_last": True,
 }
+GCL = {
+    "loss": "gcl(noise=0.5,margin=0.0,scale=30.0,gamma=0.0)",
+    "head": "cosine(scale=30.0)",
+    "batch_size": 64,
+    "epochs": 200,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 2e-4,
+    "warmup_epochs": 5,
+}
 CE = {
     "epochs": 200,
     "lr": 0.1,
@@ -202,19 +214,41 @@ CE = {
     "warmup_epochs": 5,
     "precision": "auto",
 }
+BAG_OF_TRICKS = {
+    "epochs": 200,
+    "batch_size": 128,
+    "lr": 0.1,
+    "weight_decay": 2e-4,
+    "warmup_epochs": 5,
+    "nesterov": True,
+    "drop_last": True,
+}
 STAGE1: list[tuple[str, dict[str, object]]] = [
     ("decoupling_imagenet_lt", {**KANG, "weight_decay": 5e-4, "sampler": "instance", "loss": "cross_entropy"}),
     ("decoupling_inaturalist18", {**KANG, "weight_decay": 1e-4, "augment": ("random_resized_crop", "flip")}),
     ("decoupling_inaturalist18_paper", {**KANG, "weight_decay": 1e-4}),
     ("decoupling_places_lt", {"trained": "last_block", "epochs": 30, "frozen_statistics": False, "momentum": 0.9}),
-    ("decoupling_cifar100_lt", {"epochs": 200, "batch_size": 128, "lr": 0.1, "weight_decay": 2e-4, "warmup_epochs": 5}),
-    ("decoupling_cifar100_lt_deconfound", {"epochs": 90, "batch_size": 512, "lr": 0.2, "weight_decay": 1e-4}),
+    ("decoupling_cifar100_lt", BAG_OF_TRICKS),
+    ("decoupling_cifar10_lt", BAG_OF_TRICKS),
+    (
+        "decoupling_cifar100_lt_deconfound",
+        {
+            "epochs": 90,
+            "batch_size": 512,
+            "lr": 0.2,
+            "weight_decay": 1e-4,
+            "drop_last": True,
+            "schedule": "cosine_epoch_start",
+            "augment": ("crop(pad=4)", "flip"),
+        },
+    ),
     ("weight_balancing_cifar100_lt_if100", {**WB, "epochs": 320, "schedule": "cosine_epoch_start", "seed": 0}),
     ("weight_balancing_cifar100_lt_if100_paper", {**WB, "epochs": 200}),
     ("weight_balancing_imagenet_lt", {**WB, "epochs": 200, "weight_decay": 5e-4}),
     ("weight_balancing_inaturalist18", {**WB, "epochs": 200, "weight_decay": 1e-4, "batch_size": 512}),
     ("gala_cifar100_lt_if100", {**GALA, "loss": "gala(lambda_pos=1.2,lambda_neg=0.9)", "mixup": 0.0}),
     ("gala_cifar10_lt", GALA),
+    ("gcl_cifar100_lt_if100", GCL),
     ("los_cifar100_lt_if100", {**WB, "epochs": 200, "schedule": "cosine_epoch_end"}),
     ("ce_cifar100_lt", {**CE, "batch_size": 128, "augment": ("crop", "flip"), "seed": 1}),
     (
@@ -247,6 +281,7 @@ BACKBONES = {
     "weight_balancing_cifar100_lt_if100": "resnet34_cifar",
     "gala_cifar100_lt_if100": "resnet32",
     "gala_imagenet_lt": "timm:resnet50",
+    "gcl_cifar100_lt_if100": "resnet32",
     "los_cifar100_lt_if50": "resnet34_cifar",
     "ce_cifar100_lt": "resnet32",
 }
@@ -281,11 +316,62 @@ def test_the_learning_rates_of_gala_are_those_of_its_release() -> None:
     assert rates[2:] == sorted(rates[2:], reverse=True)
 
 
-def test_the_learning_rate_of_bag_of_tricks_falls_at_epochs_160_and_180() -> None:
-    rates = [row[0] for row in stage1_of("decoupling_cifar100_lt").learning_rates(10_847)]
+BAG_OF_TRICKS_RISE = [0.0467, 0.06, 0.0733, 0.0867, 0.1]
+
+
+@pytest.mark.parametrize("name", ["decoupling_cifar100_lt", "decoupling_cifar10_lt"])
+def test_the_learning_rate_of_bag_of_tricks_rises_from_a_third_and_falls_at_159_and_179(name: str) -> None:
+    rates = [row[0] for row in stage1_of(name).learning_rates(10_847)]
+    falls = [epoch for epoch in range(1, 200) if rates[epoch] < rates[epoch - 1]]
+    assert falls == [159, 179]
+    assert rates[:5] == pytest.approx(BAG_OF_TRICKS_RISE, abs=5e-5)
+    assert [rates[epoch] for epoch in (5, 158, 159, 179)] == pytest.approx([0.1, 0.1, 1e-3, 1e-5])
+
+
+@pytest.mark.parametrize("method", ["crt", "lws"])
+def test_the_heads_of_bag_of_tricks_rise_likewise_and_fall_at_9_and_19(method: str) -> None:
+    (row,) = [row for row in published(method) if row.note == "BagofTricks-LT"]
+    plan = from_spec(row.spec).plan  # type: ignore[attr-defined]
+    rates = learning_rates(plan, 1).flatten().tolist()
+    assert rates[:5] == pytest.approx(BAG_OF_TRICKS_RISE, abs=5e-5)
+    assert [epoch for epoch in range(1, 30) if rates[epoch] < rates[epoch - 1]] == [9, 19]
+    assert (plan.nesterov, plan.drop_last, plan.weight_decay, plan.batch_size) == (True, True, 5e-4, 128)
+
+
+MISLAS = {
+    "CIFAR-100-LT IF 100, ResNet-32": (0.4, 0.1, 0.2, 2e-4, 128),
+    "CIFAR-100-LT IF 50, ResNet-32": (0.3, 0.0, 0.1, 2e-4, 128),
+    "CIFAR-100-LT IF 10, ResNet-32": (0.2, 0.0, 0.1, 2e-4, 128),
+    "ImageNet-LT, ResNet-50": (0.3, 0.0, 0.05, 5e-4, 256),
+    "Places-LT, ResNet-152": (0.4, 0.1, 0.05, 5e-4, 256),
+    "iNaturalist 2018, ResNet-50": (0.3, 0.0, 0.05, 1e-4, 256),
+}
+
+
+def test_the_second_stage_of_mislas_has_six_rows() -> None:
+    found = {}
+    for row in published("label_aware_smoothing"):
+        whole = settings(row.spec)
+        keys = ("smooth_head", "smooth_tail", "lr_factor", "weight_decay", "batch_size")
+        found[row.features] = tuple(whole[key] for key in keys)
+        assert (whole["classifier"], whole["lr"], whole["epochs"]) == ("trained", 0.1, 10)
+        assert (whole["schedule"], whole["sampler"], whole["start"]) == ("cosine_epoch_end", "class_balanced", "stage1")
+    assert found == MISLAS
+
+
+STARTS = {"los": "torch", "weight_balancing": "kaiming_torch_stem"}
+
+
+@pytest.mark.parametrize("name", [n for n in STUDIES if load_config(n).backbone.name == "resnet34_cifar"])
+def test_the_resnet34_of_a_recipe_starts_as_in_its_release(name: str) -> None:
+    assert load_config(name).backbone.options["start"] == STARTS[name.partition("_cifar")[0]]
+
+
+def test_the_learning_rate_of_gcl_is_a_tenth_after_epoch_160_and_a_hundredth_after_180() -> None:
+    rates = [row[0] for row in stage1_of("gcl_cifar100_lt_if100").learning_rates(10_847)]
     falls = [epoch for epoch in range(6, 200) if rates[epoch] < rates[epoch - 1]]
     assert falls == [160, 180]
-    assert [rates[epoch] for epoch in (4, 159, 160, 180)] == pytest.approx([0.1, 0.1, 1e-3, 1e-5])
+    assert [rates[epoch] for epoch in (4, 159, 160, 179, 180, 199)] == pytest.approx([0.1, 0.1, 1e-2, 1e-2, 1e-3, 1e-3])
 
 
 def test_the_last_epoch_of_decoupling_has_learning_rate_zero() -> None:

@@ -37,7 +37,7 @@ def two_threads():
 
 
 def mixed(epochs=(3,), batch_size=16):
-    """Twenty-six heads: every loss, part, sampler, start, schedule and projection; some share a pass, some do not."""
+    """Thirty heads: every loss, part, sampler, start, schedule and projection; some share a pass, some do not."""
     r, lengths = retrain, itertools.cycle(epochs)
     rows = [
         (r.ce, {}),
@@ -51,6 +51,8 @@ def mixed(epochs=(3,), batch_size=16):
         (r.lws, {}),
         (r.lws, {"lr": 0.3, "weight_decay": 1e-2}),
         (r.label_aware_smoothing, {"variant": "paper"}),
+        (r.label_aware_smoothing, {"lr_factor": 0.5}),
+        (r.label_aware_smoothing, {"classifier": "frozen"}),
         (r.marc, {}),
         (r.cosine, {"scale": 20.0}),
         (r.cosine, {"learn_scale": True}),
@@ -59,12 +61,15 @@ def mixed(epochs=(3,), batch_size=16):
         (r.balanced_softmax, {"tau": 2.0, "sampler": "square_root"}),
         (r.class_balanced, {"gamma": 1.0, "sampler": "class_balanced_iid"}),
         (r.focal, {"sampler": "progressive"}),
+        (r.focal, {"variant": "sigmoid"}),
         (r.vs, {}),
         (r.weight_balancing, {"every": "step"}),
         (r.weight_balancing, {"every": "step", "radius": 0.3}),
         (r.weight_balancing, {"every": "epoch", "loss": "ce", "radius": 1.0}),
         (r.gala, {}),
         (r.gala, {"variant": "paper", "lambda_pos": 1.5, "accumulate": "sum", "lr": 0.5}),
+        (r.gcl, {}),
+        (r.gcl, {"noise": 1.0, "margin": 0.0, "scale": 9.0, "gamma": 0.0, "lr": 0.1}),
     ]
     trained = [make(epochs=next(lengths), batch_size=batch_size, **options) for make, options in rows]
     bias = Retrain(part=params.bias_only, plan=Plan(epochs=epochs[0], batch_size=batch_size))
@@ -105,6 +110,51 @@ def test_a_head_trained_with_others_is_the_head_trained_alone_bit_for_bit():
     problem = world(views=3)
     recipes = mixed()
     assert all_same(fit_heads(problem, recipes, 7), [recipe(problem, 7) for recipe in recipes])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_that_average_over_weights_leave_those_beside_them_alone(weighted, dtype):
+    problem = world(dtype=dtype)
+    if weighted:
+        weight = torch.linspace(0.1, 3, len(problem.train), dtype=dtype)
+        problem = replace(problem, train=replace(problem.train, weight=weight))
+    members = [
+        losses.cross_entropy(),
+        losses.prior_weighted(rho=1.2),
+        losses.class_balanced(),
+        losses.ldam(scale=2.0, drw=True),
+        losses.prior_weighted(rho=0.5),
+        losses.balanced_softmax(),
+    ]
+    recipes = [Retrain(loss=loss, plan=Plan(epochs=5, batch_size=7)) for loss in members]
+    assert all_same(fit_heads(problem, recipes), [recipe(problem) for recipe in recipes])
+
+
+def test_a_weighted_row_is_a_repeated_row_where_the_average_is_over_class_weights():
+    problem = world(dtype=torch.float64)
+    times = 1 + torch.arange(len(problem.train)) % 3
+    again = torch.arange(len(times)).repeat_interleave(times)
+    train, counts = problem.train, problem.train.counts
+    heavy = replace(problem, train=replace(train, weight=times.double()))
+    often = replace(problem, train=replace(train, x=train.x[:, again], y=train.y[again], counts=counts))
+    plan = Plan(epochs=4, batch_size=10_000, scale_features=False)
+    one, other = (Retrain(loss=losses.prior_weighted(rho=1.2), plan=plan)(p) for p in (heavy, often))
+    assert relative(one(train.x[0]), other(train.x[0])) <= 1e-12
+
+
+def test_a_factor_for_every_leaf_or_none():
+    recipe = Retrain(part=params.scale_and_rows, lr_factors=(1.0,))
+    with pytest.raises(InputError, match=r"lr_factors has one entry per leaf of the part, 2 here, got \(1.0,\)"):
+        recipe(world())
+
+
+def test_a_frozen_classifier_is_one_whose_rate_is_zero():
+    problem = world(dtype=torch.float64)
+    plan = {"epochs": 3, "batch_size": 16, "weight_decay": 1e-2}
+    frozen = retrain.label_aware_smoothing(classifier="frozen", **plan)(problem)
+    still = retrain.label_aware_smoothing(lr_factor=0.0, **plan)(problem)
+    assert relative(frozen(problem.train.x[0]), still(problem.train.x[0])) <= 1e-13
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -492,6 +542,8 @@ def test_dropping_the_only_batch_is_refused():
         ("batch_size", 0),
         ("batch_size", 1.5),
         ("batch_size", math.inf),
+        ("warmup_from", 1.5),
+        ("warmup_from", -0.1),
         ("warmup_epochs", -1),
         ("warmup_epochs", 11),
         ("warmup_epochs", 1.5),

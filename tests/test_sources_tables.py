@@ -7,6 +7,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -58,6 +59,14 @@ def test_paths_and_labels_are_found_by_usual_names(tmp_path: Path, column: str) 
     assert samples.y.tolist() == [1, 0]
     assert pixels(samples.items)[:, 0, 0, 0].tolist() == [0, 1]
     assert samples.items.describe(1) == str(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("name", ["y", "labels", "label", "targets", "target", "class", "category"])
+def test_tables_and_arrays_of_images_call_their_labels_the_same(tmp_path: Path, name: str) -> None:
+    path = manifest(with_images(tmp_path, "a.png", "b.png"), f"path,{name}\na.png,1\nb.png,0\n")
+    assert open_samples(path)["train"].y.tolist() == [1, 0]
+    np.savez(tmp_path / "x.npz", **{"images": np.zeros((2, 4, 4), np.uint8), name: [1, 0]})
+    assert open_samples(tmp_path / "x.npz")["train"].y.tolist() == [1, 0]
 
 
 def test_a_byte_order_mark_windows_lines_and_spaces_are_no_trouble(tmp_path: Path) -> None:

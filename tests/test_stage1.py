@@ -45,17 +45,62 @@ COUNTS = ClassCounts(torch.tensor([8, 4, 2]))
         ({"warmup_epochs": 201}, "warmup_epochs must be at most epochs=200, got 201"),
         ({"momentum": 0.0}, "nesterov must be false without momentum"),
         ({"loss": "gola"}, "there is no loss 'gola'.*gala"),
+        ({"loss": "gcl(noise=-1)"}, "noise must lie in"),
         ({"loss": "los(gamma=1)"}, r"loss 'los\(gamma=1\)'"),
         ({"loss": "los(delta=2)"}, "delta must lie in"),
         ({"loss": "focal+los"}, "there is no loss 'focal"),
         ({"head": "cosine(scale=0)"}, "head must be 'linear' or 'cosine"),
         ({"head": "linear(scale=2)"}, "head must be 'linear' or 'cosine"),
+        ({"warmup_from": 1.5}, r"warmup_from must be a share of lr in \[0, 1\], got 1.5"),
     ],
     ids=str,
 )
 def test_settings_out_of_range_are_named(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Stage1(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"loss": "ldam"},
+            r"'ldam' is for cosines of scale 30, head is 'linear'; use head 'cosine\(scale=30.0\)', or",
+        ),
+        ({"loss": "ldam", "head": "cosine(scale=16)"}, r"cosines of scale 30, head is 'cosine\(scale=16\)'; use head"),
+        ({"loss": "ldam(scale=16)", "head": "cosine"}, r"cosines of scale 16, .* use head 'cosine\(scale=16\)'"),
+        ({"loss": "gcl"}, r"'gcl' is for cosines of scale 30, head is 'linear'; use head 'cosine\(scale=30.0\)'"),
+        ({"loss": "gcl(scale=20)", "head": "cosine"}, r"cosines of scale 20, .* use head 'cosine\(scale=20\)'"),
+        (
+            {"loss": "ldam(drw=True)", "head": "cosine", "deferred": 0.8},
+            r"loss 'ldam\(drw=True\)' weights by class itself, and deferred would weight by class again; leave",
+        ),
+        ({"loss": "class_balanced", "deferred": 0.8}, "'class_balanced' weights by class itself"),
+        ({"loss": "class_balanced(gamma=1.0)", "deferred": 0.8}, "weights by class itself"),
+        ({"loss": "class_balanced_bce", "deferred": 0.8}, "weights by class itself"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_go_together_are_refused_with_what_would(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Stage1(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "ldam", "head": "cosine"},
+        {"loss": "ldam(scale=16)", "head": "cosine(scale=16)", "deferred": 0.8},
+        {"loss": "ldam(drw=True)", "head": "cosine"},
+        {"loss": "gcl(scale=20)", "head": "cosine(scale=20)"},
+        {"loss": "gala", "deferred": 0.8},
+        {"loss": "focal", "deferred": 0.8},
+        {"loss": "cross_entropy", "head": "cosine(scale=16)"},
+    ],
+    ids=str,
+)
+def test_settings_beside_those_are_taken(changes: dict) -> None:
+    assert Stage1(**changes).loss == changes["loss"]
 
 
 def test_settings_survive_json_even_if_they_came_from_numpy() -> None:

@@ -15,12 +15,11 @@ from poise.augment import beta_share, normalised, parse
 from poise.backbones import Backbone
 from poise.checkpoints import NEWEST, load_checkpoint
 from poise.errors import InputError, PoiseError, PoiseWarning, StoppedError
-from poise.feeds import AUGMENT
-from poise.losses import class_balanced_weights
+from poise.losses import class_balanced_weights, draws
 from poise.network import Network
-from poise.randomness import hashed, uniforms
+from poise.randomness import Stream, hashed, uniforms
 from poise.stage1 import Stage1, changes
-from poise.training import MIXUP, PARTNER, uses_bf16
+from poise.training import uses_bf16
 from poise.types import ClassCounts
 from stage1_child import HALVES, asked, digest, images, tiny, trained
 
@@ -32,12 +31,12 @@ def seen(settings: Stage1, epoch: int, order: torch.Tensor, places: torch.Tensor
     """What the network sees of the images at some places of an epoch."""
     pixels, _ = images()
     augmentation = parse(settings.augment)
-    drawn = uniforms(augmentation.draws, places, settings.seed, AUGMENT, epoch)
+    drawn = uniforms(augmentation.draws, places, settings.seed, Stream.AUGMENT, epoch)
     return normalised(augmentation(pixels[order[places]], drawn), HALVES, HALVES)
 
 
 def by_hand(settings: Stage1, losses=None, *, rates=None) -> Network:
-    """Stage 1 as a plain loop; `losses(logits, y, epoch)` are (B,), cross-entropy unless given."""
+    """Stage 1 as a plain loop; `losses(logits, y, epoch)` are (B,) or their average, cross-entropy unless given."""
     _, y = images()
     counts = ClassCounts.from_labels(y, 3)
     network = Network(tiny(), 3, settings)
@@ -114,9 +113,38 @@ def test_deferred_weights_act_from_their_epoch_on(tmp_path: Path) -> None:
     weights = class_balanced_weights(ClassCounts.from_labels(y, 3), 0.9).float()
 
     def weighted(network, x, y, epoch, *_):
-        return functional.cross_entropy(network(x), y, weights if epoch == 1 else None, reduction="none")
+        return functional.cross_entropy(network(x), y, weights if epoch == 1 else None)  # over the sum of weights
 
     assert_same(trained(tmp_path, settings).network, by_hand(settings, weighted))
+
+
+def test_deferred_weights_with_mixup_divide_the_losses_of_both_labels_by_their_weights(tmp_path: Path) -> None:
+    settings = asked(deferred=0.0, deferred_beta=0.9, mixup=0.4)
+    _, y = images()
+    weights = class_balanced_weights(ClassCounts.from_labels(y, 3), 0.9).float()
+
+    def mixed(network, x, y, epoch, step, order, places):
+        share = beta_share(0.4, 0, Stream.MIXUP, epoch, step)
+        partner = torch.from_numpy(hashed(0, Stream.PARTNER, epoch, places.numpy()).argsort())
+        logits = network(share * x + (1 - share) * x[partner])
+        first, second = (functional.cross_entropy(logits, labels, weights) for labels in (y, y[partner]))
+        return share * first + (1 - share) * second
+
+    assert_same(trained(tmp_path, settings).network, by_hand(settings, mixed))
+
+
+def test_deferred_weights_of_ldam_are_averaged_as_in_its_release(tmp_path: Path) -> None:
+    # At a tenth of the usual rate, so that fifteen steps do not make much of the rounding of the first.
+    settings = asked(loss="ldam(drw=True,scale=5.0)", head="cosine(scale=5.0)", epochs=5, lr=0.01)
+    _, y = images()
+    counts = ClassCounts.from_labels(y, 3)
+    weights, margins = class_balanced_weights(counts).float(), 2.5 * (counts.n.min() / counts.n.float()) ** 0.25
+
+    def late(network, x, y, epoch, *_):
+        logits = network(x) - margins[y, None] * functional.one_hot(y, 3)
+        return functional.cross_entropy(logits, y, weights if epoch == 4 else None)
+
+    assert_same(trained(tmp_path, settings).network, by_hand(settings, late))
 
 
 def test_mixup_mixes_images_and_losses_with_those_of_a_permutation(tmp_path: Path) -> None:
@@ -124,8 +152,8 @@ def test_mixup_mixes_images_and_losses_with_those_of_a_permutation(tmp_path: Pat
     partners = []
 
     def mixed(network, x, y, epoch, step, order, places):
-        share = beta_share(0.4, 0, MIXUP, epoch, step)
-        partner = torch.from_numpy(hashed(0, PARTNER, epoch, places.numpy()).argsort())
+        share = beta_share(0.4, 0, Stream.MIXUP, epoch, step)
+        partner = torch.from_numpy(hashed(0, Stream.PARTNER, epoch, places.numpy()).argsort())
         partners.append(partner)
         logits = network(share * x + (1 - share) * x[partner])
         first, second = (functional.cross_entropy(logits, labels, reduction="none") for labels in (y, y[partner]))
@@ -157,9 +185,9 @@ def test_gala_gathers_gradients_from_step_to_step(tmp_path: Path) -> None:
 
 
 def test_ldam_with_a_cosine_head(tmp_path: Path) -> None:
-    settings = asked(loss="ldam(max_margin=0.5,scale=1.0)", head="cosine(scale=5.0)")
+    settings = asked(loss="ldam(max_margin=0.5,scale=5.0)", head="cosine(scale=5.0)")
     counts = torch.tensor([15.0, 6.0, 3.0])
-    margins = 0.5 * (counts.min() / counts) ** 0.25
+    margins = 5 * 0.5 * (counts.min() / counts) ** 0.25
 
     def with_margins(network, x, y, *_):
         logits = network(x)
@@ -171,6 +199,35 @@ def test_ldam_with_a_cosine_head(tmp_path: Path) -> None:
     rows = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     cosines = functional.cosine_similarity(rows[:, None], weight[None], dim=-1)
     torch.testing.assert_close(result.head(rows), 5 * cosines, **CLOSE)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_gcl_takes_fresh_noise_from_every_logit(tmp_path: Path, mixup: float) -> None:
+    # A small lr, because steps of a cosine head on six numbers multiply every rounding before them.
+    loss = {"loss": "gcl(noise=0.5,margin=0.1,scale=5.0)", "head": "cosine(scale=5.0)"}
+    settings = asked(**loss, mixup=mixup, seed=3, lr=0.01)
+    rarity = torch.log(15 / torch.tensor([15.0, 6.0, 3.0])) / torch.log(torch.tensor(5.0))
+    seen = []
+
+    def clouded(network, x, y, epoch, step, order, places):
+        share, partner = 1.0, torch.arange(len(y))
+        if mixup:
+            share = beta_share(mixup, 3, Stream.MIXUP, epoch, step)
+            partner = torch.from_numpy(hashed(3, Stream.PARTNER, epoch, places.numpy()).argsort())
+        seen.append(draws(places, 3, 3, epoch))
+        third = torch.distributions.Normal(0.0, torch.tensor(1 / 3, dtype=torch.float64))
+        size = third.icdf((1 + seen[-1]) / 2).clamp(max=1).float()
+        cosines = network(share * x + (1 - share) * x[partner]) / 5 - 0.5 * size * rarity
+        first, second = (
+            functional.cross_entropy(5 * (cosines - 0.1 * functional.one_hot(labels, 3)), labels, reduction="none")
+            for labels in (y, y[partner])
+        )
+        return share * first + (1 - share) * second
+
+    result = trained(tmp_path, settings)
+    assert_same(result.network, by_hand(settings, clouded))
+    assert len({number for numbers in seen for number in numbers.flatten().tolist()}) == 6 * 8 * 3
+    assert load_checkpoint(tmp_path)["loss_state"][3] is None  # nothing random is remembered
 
 
 def test_the_moving_average_of_the_weights_is_kept(tmp_path: Path) -> None:
@@ -191,9 +248,21 @@ def test_the_moving_average_of_the_weights_is_kept(tmp_path: Path) -> None:
         torch.testing.assert_close(value, expected, **CLOSE)
 
 
-@pytest.mark.parametrize(("rows", "loss"), [(24, "cross_entropy"), (21, "gala(lambda_pos=1.0)"), (17, "cross_entropy")])
-def test_parts_of_a_batch_add_up_to_the_batch(tmp_path: Path, rows: int, loss: str) -> None:
-    whole, parts = (asked(loss=loss, accumulate=count) for count in (1, 3))
+@pytest.mark.parametrize(
+    ("rows", "changes"),
+    [
+        (24, {}),
+        (21, {"loss": "gala(lambda_pos=1.0)"}),
+        (17, {}),
+        (17, {"deferred": 0.5}),
+        (21, {"deferred": 0.0, "mixup": 0.4}),
+        (21, {"loss": "ldam(drw=True)", "head": "cosine", "epochs": 5}),
+        (21, {"loss": "gcl(scale=5.0)", "head": "cosine(scale=5.0)"}),
+    ],
+    ids=str,
+)
+def test_parts_of_a_batch_add_up_to_the_batch(tmp_path: Path, rows: int, changes: dict) -> None:
+    whole, parts = (asked(**changes, accumulate=count) for count in (1, 3))
     one, other = (
         trained(tmp_path / str(s.accumulate), s, backbone=tiny(norm=False), rows=rows) for s in (whole, parts)
     )
@@ -278,7 +347,11 @@ DEMANDING = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, DEMANDING, {"loss": "ldam(drw=True)"}], ids=["plain", "demanding", "drw"])
+DRW = {"loss": "ldam(drw=True)", "head": "cosine"}
+CLOUDED = {"loss": "gcl(scale=5.0,gamma=1.0)", "head": "cosine(scale=5.0)", "mixup": 0.3, "accumulate": 2}
+
+
+@pytest.mark.parametrize("changes", [{}, DEMANDING, DRW, CLOUDED], ids=["plain", "demanding", "drw", "noise"])
 def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bits(tmp_path: Path, changes: dict) -> None:
     settings = asked(**changes)
 

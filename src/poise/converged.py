@@ -114,7 +114,7 @@ def fit_path(
     check_positive("tolerance", tolerance)
     if not is_whole(max_steps) or max_steps < 1:
         raise InputError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
-    terms = _check_convex(loss, features.counts)
+    terms = _over_rows(_check_convex(loss, features.counts), features)
     kept = _kept(features, terms)
     inner = type(terms)(*(None if term is None else term[kept] for term in terms))
     found: dict[float, Converged] = {}
@@ -160,6 +160,15 @@ def _check_convex(loss: Loss, counts: ClassCounts) -> SoftmaxTerms:
             "label_aware_smoothing, ldam without drw, and class_balanced with gamma=0"
         )
     return terms
+
+
+def _over_rows(terms: SoftmaxTerms, features: Features) -> SoftmaxTerms:
+    """The same objective as a mean over rows: weights are divided by their mean where that is what it divides by."""
+    if terms.weighted_mean is None or terms.weight is None:
+        return terms
+    each, share = terms.weight[features.y], features.weight
+    mean = each.mean() if share is None else (each * share).sum() / share.sum()
+    return terms._replace(weight=terms.weight / mean, weighted_mean=None)
 
 
 def _kept(features: Features, terms: SoftmaxTerms) -> Tensor:

@@ -20,7 +20,7 @@ from poise.checks import is_whole
 from poise.distributed import World
 from poise.errors import InputError
 from poise.feeds import Feed, InMemory, Step, Streamed, explained
-from poise.randomness import seed_for
+from poise.randomness import Stream, seed_for
 from poise.samples import Items, Samples
 from poise.sources import pixels
 from poise.transforms import eval_transform, train_transform
@@ -28,7 +28,6 @@ from poise.types import ClassCounts
 
 __all__ = ["Views", "extract", "feature_rows", "feed_of", "is_small"]
 
-VIEWS = 16  # name of the random stream of views
 SMALL = 64  # pixels of a side up to which a whole set is kept in memory
 MEMORY = 4 * 2**30  # bytes of pixels up to which it is
 
@@ -213,7 +212,9 @@ def _shard(
     found = []
     for view, kind in enumerate(how.kinds):
         augment = how.augment if kind.startswith("random") else None
-        feed = feed_of(backbone, items, augment=augment, seed=seed_for(how.seed, VIEWS), workers=workers, held=held)
+        feed = feed_of(
+            backbone, items, augment=augment, seed=seed_for(how.seed, Stream.VIEWS), workers=workers, held=held
+        )
         parts = torch.split(torch.arange(len(items)), how.batch_size)
         for images in feed.batches(Step(view, part, places[part]) for part in parts):
             found.append(_features(backbone, images.flip(-1) if kind == "mirrored" else images, how.bf16))

@@ -17,13 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from poise.augment import Augmentation
 from poise.errors import InputError, PoiseError
-from poise.randomness import seed_for, uniforms
+from poise.randomness import Stream, seed_for, uniforms
 from poise.samples import Items
 from poise.transforms import Transform
 
-__all__ = ["AUGMENT", "Feed", "InMemory", "Step", "Streamed", "explained"]
+__all__ = ["Feed", "InMemory", "Step", "Streamed", "explained"]
 
-AUGMENT = 11  # name of the random stream of augmentations
 
 # Readers are children of the process that trains, also where Python would put a server in between: a signal to the
 # whole group would end that server, and its children with it.
@@ -56,7 +55,7 @@ class InMemory:
     def batches(self, steps: Iterable[Step]) -> Iterator[Tensor]:
         """The augmented images of each step."""
         for step in steps:
-            drawn = uniforms(self.augmentation.draws, step.places, self.seed, AUGMENT, step.epoch)
+            drawn = uniforms(self.augmentation.draws, step.places, self.seed, Stream.AUGMENT, step.epoch)
             yield self.augmentation.apply(self.pixels[step.rows], drawn)
 
 
@@ -82,7 +81,7 @@ class Streamed(Dataset[Tensor | PoiseError]):
     def _one(self, step: Step, index: int) -> Tensor:
         image = self.items.read(int(step.rows[index]))
         assert not isinstance(image, str)
-        return self.transform(image, seed_for(self.seed, AUGMENT, step.epoch, int(step.places[index])))
+        return self.transform(image, seed_for(self.seed, Stream.AUGMENT, step.epoch, int(step.places[index])))
 
     def batches(self, steps: Iterable[Step]) -> Iterator[Tensor]:
         """The augmented images of each step."""

@@ -12,7 +12,7 @@ from poise.automatic import CANDIDATES, candidate_heads, choose
 from poise.converged import converged
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.memorised import MEMORISED_ACCURACY
-from poise.methods import Method, build, implied_prior, then, traits_of
+from poise.methods import Method, build, implied_prior, settings, then, traits_of
 from poise.spec import Spec
 from poise.types import Features, Head, Problem
 from poise.unseen import Evidence, Fit, Trial, calibrate, class_shares, cross_fit, evidence, expected_recall
@@ -125,9 +125,19 @@ def _method(spec: Spec) -> Method:
 
 def _implied(spec: Spec) -> str | None:
     """The prior for which the softmax of a method is meant: "train", "uniform", or None if that is not known."""
-    if spec.steps[0].name != "converged":
+    first, *after = spec.steps
+    if first.name != "converged":
         return implied_prior(spec)
-    if len(spec.steps) > 1:
-        after = spec.then, traits_of
-        return None if after != Spec("logit_adjustment", tau=1.0) else "uniform"
-    return {"cross_entropy": "train", "balanced_softmax": "uniform"}.get(dict(spec.params).get("loss", "cross_entropy"))
+    loss = dict(first.params).get("loss", "cross_entropy")
+    word = {"cross_entropy": "train", "balanced_softmax": "uniform"}.get(loss)
+    for step in after:
+        word = _implied_after(step, word)
+    return word
+
+
+def _implied_after(step: Spec, before: str | None) -> str | None:
+    """The same of a head that a step has changed: adjustment at its default strength takes the training prior out."""
+    if step.name == "temperature":
+        return before
+    full = step.name == "logit_adjustment" and settings(step) == settings(Spec("logit_adjustment"))
+    return "uniform" if full and before == "train" else None

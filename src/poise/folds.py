@@ -8,11 +8,10 @@ from torch import Tensor
 
 from poise.checks import is_whole
 from poise.errors import InputError
+from poise.randomness import Stream
 from poise.types import as_labels
 
 __all__ = ["fold_ids", "group_ids", "scorable", "set_aside"]
-
-FOLD_STREAM = 5  # name of the random stream; the samplers use 1 to 3 and a fresh start 4
 
 
 def fold_ids(y: Tensor, folds: int = 5, *, groups: Tensor | Sequence[object] | None = None, seed: int = 0) -> Tensor:
@@ -31,7 +30,7 @@ def fold_ids(y: Tensor, folds: int = 5, *, groups: Tensor | Sequence[object] | N
         raise InputError(f"folds must be a whole number of at least 2, got {folds!r}")
     if not is_whole(seed) or seed < 0:
         raise InputError(f"the seed must be a whole number, 0 or more, got {seed!r}")
-    rng = np.random.default_rng([seed, FOLD_STREAM])
+    rng = np.random.default_rng([seed, Stream.FOLDS])
     units = torch.arange(len(y)) if groups is None else group_ids(groups, len(y))
     count = int(units.max()) + 1 if len(units) else 0
     if count < folds:

@@ -16,19 +16,21 @@ import numpy as np
 from poise.checks import is_number, is_whole
 from poise.errors import InputError
 from poise.methods import defaults, is_trained
+from poise.randomness import Stream
 from poise.spec import Spec
 
 __all__ = ["AXES", "BUDGET", "Axis", "axes", "default_grid", "edges", "product", "sample"]
 
 BUDGET = 16
 MOST = 10_000  # settings of one method
-SEARCH_STREAM = 6  # name of the random stream; 1 to 5 are samplers, fresh starts and folds
+LIMITS = (0.0, math.inf)  # of most parameters: rates, strengths and scales, where 0 is to do nothing
 
 
 class Axis(NamedTuple):
     """One open parameter: numbers from `low` to `high` (in equal steps, or equal factors), or the listed `choices`.
 
-    `relative` multiplies the numbers with the method's default. `with_zero` puts 0 before them.
+    `relative` multiplies the numbers with the method's default. `with_zero` puts 0 before them. `limits` are the ends
+    that the definition of the parameter sets: there is nothing to search beyond them.
     """
 
     parameter: str
@@ -38,6 +40,7 @@ class Axis(NamedTuple):
     relative: bool = False
     with_zero: bool = False
     choices: tuple[Any, ...] = ()
+    limits: tuple[float, float] = LIMITS
 
     def values(self, n: int, default: float = 1.0) -> tuple[Any, ...]:
         """At most `n` values, in order."""
@@ -64,45 +67,64 @@ class Axis(NamedTuple):
         )  # short in every table, and exact in its text
 
 
-LR = Axis("lr", 0.1, 10.0, log=True, relative=True)
+def _rates(low: float, high: float, *, with_zero: bool = False) -> Axis:
+    return Axis("lr", low, high, log=True, relative=True, with_zero=with_zero)
+
+
+LR = _rates(0.1, 10.0)
 DECAY = Axis("weight_decay", 2e-5, 2e-3, log=True, with_zero=True)
 STRENGTH = Axis("tau", 0.0, 1.875)
+BETA = 0.9999999  # weights 1 / n_k to within n_k / 2e7, which is where they go as beta goes to 1
 
-# Methods without a row are searched over learning rate and weight decay if they are trained, else not at all.
+# Methods without a row are searched over learning rate and weight decay if they are trained, else not at all. Where a
+# range must lie was measured on held-out rows (experiments/ranges.py). A learning rate of 0 is the start of a method,
+# rescaled or projected but not trained: where training does harm, a low end of the rates would only come near to it.
 AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
     {
-        "balanced_softmax": (Axis("tau", 0.5, 2.0), LR),
-        "class_balanced": (Axis("beta", choices=(0.99, 0.999, 0.9999, 0.99999)), LR),
-        "cosine": (Axis("scale", 8.0, 64.0, log=True), LR),
-        "focal": (Axis("gamma", 0.5, 4.0, log=True), LR),
-        "gala": (Axis("lambda_pos", 0.5, 6.0, log=True), LR),
-        "label_aware_smoothing": (Axis("smooth_head", 0.1, 0.7), LR),
-        "lda": (Axis("shrinkage", 1e-3, 1.0, log=True),),
-        "ldam": (Axis("max_margin", 0.25, 1.0), LR),
+        "balanced_softmax": (Axis("tau", 0.25, 1.75), _rates(0.1, 100.0)),
+        "ce": (_rates(0.1, 100.0), DECAY),
+        "class_balanced": (
+            Axis("beta", choices=(0.99, 0.999, 0.9999, BETA), limits=(0.0, BETA)),
+            _rates(0.464, 46.4),
+        ),
+        "cosine": (Axis("scale", 8.0, 512.0, log=True), _rates(0.01, 1.0, with_zero=True)),
+        "focal": (Axis("gamma", 0.5, 32.0, log=True), _rates(0.0316, 31.6)),
+        # Memorised rows give little gradient to what starts fresh, so the rates are high.
+        "gala": (Axis("lambda_pos", 0.5, 3.5), _rates(1.0, 1000.0)),
+        "gcl": (Axis("noise", 0.25, 1.0), LR),
+        "label_aware_smoothing": (Axis("smooth_head", 0.1, 0.7), _rates(0.001, 1.0)),
+        "lda": (Axis("shrinkage", 1e-3, 1.0, log=True, limits=(0.0, 1.0)),),
+        # Rows that are normalised grow with every step, and the rate acts divided by their square: it may be huge.
+        "ldam": (Axis("max_margin", 0.0, 0.75), _rates(1.0, 10_000.0, with_zero=True)),
         "logit_adjustment": (STRENGTH,),
         # How far LOS goes is set by the sum of its learning rates; delta hardly matters (papers' values 0.9 to 0.995).
-        "los": (Axis("lr", 0.1, 10.0, log=True, relative=True),),
-        "marc": (Axis("rho", 0.5, 1.5), LR),
+        "los": (LR,),
+        # Decay pulls one factor per class towards 0; a useful one is stronger than that of a whole head.
+        "lws": (_rates(0.0316, 31.6), Axis("weight_decay", 2e-3, 0.2, log=True, with_zero=True)),
+        "marc": (Axis("rho", 0.5, 2.75), _rates(0.01, 10.0)),
         "ncm": (Axis("transform", choices=("cl2n", "l2n", "raw")), Axis("distance", choices=("l2", "dot", "cos"))),
         "rebalance": (Axis("power", 0.0, 1.875),),
         "tau_norm": (STRENGTH,),
-        "unlearn": (Axis("t", 0.02, 20.0, log=True),),
+        # Its scale is that of 1 / |f|^2: below 1 on features of ResNets, near 70 on embeddings of norm 1.
+        "unlearn": (Axis("t", 0.05, 200.0, log=True),),
         "vs": (Axis("tau", 0.5, 2.0), Axis("gamma", 0.0, 0.45)),
+        # Its own loss is averaged over the C classes too, so its gradient is about C times smaller than that of "ce".
+        "weight_balancing": (_rates(3.16, 316.0, with_zero=True), DECAY),
     }
 )
-
-# Ends of ranges that are ends of the parameter itself: to find the best value there is no reason to search further.
-NATURAL_ENDS = frozenset({("shrinkage", 1.0)})
 
 
 def axes(spec: Spec) -> tuple[tuple[int, Axis], ...]:
     """The open parameters of a spec: (number of the step, axis), stated ones left out."""
     found = []
     for number, step in enumerate(spec.steps):
-        usual = AXES.get(step.name, (LR, DECAY) if is_trained(step.name) else ())
         stated = {key for key, _ in step.params}
-        found += [(number, axis) for axis in usual if axis.parameter not in stated]
+        found += [(number, axis) for axis in _usual(step.name) if axis.parameter not in stated]
     return tuple(found)
+
+
+def _usual(name: str) -> tuple[Axis, ...]:
+    return AXES.get(name, (LR, DECAY) if is_trained(name) else ())
 
 
 def default_grid(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ...]:
@@ -127,7 +149,7 @@ def sample(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ..
     Raises: InputError if the budget is no whole number of at least 1.
     """
     _check_budget(budget)
-    rng, free = np.random.default_rng([seed, SEARCH_STREAM]), axes(spec)
+    rng, free = np.random.default_rng([seed, Stream.SEARCH]), axes(spec)
     draws = [tuple(axis.draw(rng, _default(spec, number, axis)) for number, axis in free) for _ in range(budget)]
     return _filled(spec, free, draws)
 
@@ -169,7 +191,7 @@ def _filled(spec: Spec, free: Sequence[tuple[int, Axis]], settings: Any) -> tupl
 def edges(grid: Sequence[Spec], best: Spec) -> tuple[str, ...]:
     """Parameters whose best value is the lowest or highest of at least three numbers tried: look further there.
 
-    0 and the ends of a parameter's own range do not count.
+    Ends that the definition of a parameter sets (`Axis.limits`) do not count.
     """
     alike = [spec for spec in grid if _names(spec) == _names(best)]
     flags = []
@@ -178,9 +200,13 @@ def edges(grid: Sequence[Spec], best: Spec) -> tuple[str, ...]:
             tried: set[Any] = {dict(spec.steps[number].params).get(key) for spec in alike}
             numbers = sorted(v for v in tried if is_number(v))
             at_end = len(numbers) >= 3 and value in (numbers[0], numbers[-1])
-            if at_end and value != 0 and (key, value) not in NATURAL_ENDS:
+            if at_end and value not in _limits(step.name, key):
                 flags.append(f"{key}={value:g}")
     return tuple(flags)
+
+
+def _limits(name: str, parameter: str) -> tuple[float, float]:
+    return next((axis.limits for axis in _usual(name) if axis.parameter == parameter), LIMITS)
 
 
 def _names(spec: Spec) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from poise.memorised import refuse_memorised
 from poise.methods import Method, build
 from poise.metrics import Tally, logit_chunks, scores, tally, total
 from poise.plan import Plan
+from poise.randomness import Stream
 from poise.solver import with_stage1
 from poise.types import ClassCounts, Features, Head, Problem, Scores
 
@@ -46,7 +47,6 @@ EXTRA_WEIGHT = 3.0  # of a row that the backbone never saw, beside rows that it 
 EPOCHS = 10
 STEPS = 500  # at least, where an epoch has few
 SIZES = (0, 5, 10, 20, 50, 100, 200)
-DRAW_STREAM = 7  # name of the random stream; 1 to 6 are samplers, fresh starts, folds and searches
 
 
 def oracle_head(problem: Problem, extra: Features, seed: int = 0) -> Head:
@@ -186,7 +186,7 @@ def halves(y: Tensor, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def draws(y: Tensor, rows: Tensor, seed: int) -> Tensor:
     """Place 0, 1, ... of each of `rows` within its class, in random order: those below m are m rows per class."""
-    order = torch.from_numpy(np.random.default_rng([seed, DRAW_STREAM]).permutation(len(rows)))
+    order = torch.from_numpy(np.random.default_rng([seed, Stream.LABELLED]).permutation(len(rows)))
     labels = y.cpu()[rows]
     dealt = order[labels[order].argsort(stable=True)]
     n = torch.bincount(labels)

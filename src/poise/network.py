@@ -6,13 +6,11 @@ from torch.nn import functional
 
 from poise.backbones import Backbone
 from poise.backbones.backbone import seeded
-from poise.randomness import seed_for
+from poise.randomness import Stream, seed_for
 from poise.stage1 import Stage1
 from poise.types import Head, Prep
 
 __all__ = ["CosineClassifier", "Network"]
-
-HEAD = 15  # name of the random stream of fresh classifiers
 
 
 class CosineClassifier(nn.Module):
@@ -39,7 +37,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone.module
         scale = settings.cosine_scale()
-        with seeded(seed_for(settings.seed, HEAD)):
+        with seeded(seed_for(settings.seed, Stream.NETWORK)):
             self.head: nn.Module = (
                 nn.Linear(backbone.dim, classes) if scale is None else CosineClassifier(backbone.dim, classes, scale)
             )

@@ -11,7 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Leaves", "Part", "affine_only", "bias_only", "full", "scale_only", "unit_rows", "unit_rows_and_scale"]
+__all__ = [
+    "Leaves",
+    "Part",
+    "affine_only",
+    "bias_only",
+    "full",
+    "scale_and_rows",
+    "scale_only",
+    "unit_rows",
+    "unit_rows_and_scale",
+]
 
 Leaves = tuple[Tensor, ...]
 
@@ -62,6 +72,23 @@ def _pull_scale(slope: Tensor, leaves: Leaves, frozen: Leaves) -> Leaves:
 
 scale_only = Part(_split_scale, _join_scale, _pull_scale)
 """One factor s_k per class on the whole logit, bias included; 1 at the start (LWS, Kang et al., released code)."""
+
+
+def _split_scale_rows(rows: Tensor, scale: Tensor) -> tuple[Leaves, Leaves]:
+    return (torch.ones_like(rows[..., 0]), rows), ()
+
+
+def _join_scale_rows(leaves: Leaves, frozen: Leaves) -> Tensor:
+    return leaves[0].unsqueeze(-1) * leaves[1]
+
+
+def _pull_scale_rows(slope: Tensor, leaves: Leaves, frozen: Leaves) -> Leaves:
+    factor, rows = leaves
+    return ((slope * rows).sum(dim=-1), slope * factor.unsqueeze(-1))
+
+
+scale_and_rows = Part(_split_scale_rows, _join_scale_rows, _pull_scale_rows)
+"""The factors of `scale_only` and, as a second leaf, weight and bias too (MiSLAS, Zhong et al., released code)."""
 
 
 def _split_affine(rows: Tensor, scale: Tensor) -> tuple[Leaves, Leaves]:

@@ -33,7 +33,8 @@ class Plan:
     during epoch e = 0, 1, ... (a scheduler stepped after each epoch). `cosine_epoch_start` uses e = 1, 2, ... instead
     (stepped before each epoch, as decoupling and weight balancing release it): the first epoch is already below lr and
     the last has lr 0. `multistep` multiplies lr by `milestone_factor` at each share of the epochs in `milestones`. The
-    first `warmup_epochs` rise linearly, epoch by epoch, to lr, and the schedule spans the rest.
+    first `warmup_epochs` rise linearly, epoch by epoch, from `warmup_from` lr (not reached itself) to lr, and the
+    schedule spans the rest.
 
     `matmul` bfloat16 rounds the factors and results of matrix products (features, weights, logits and gradients) to 8
     bits while sums within them, losses, weights and updates stay float32: two to four times as fast for wide features
@@ -52,6 +53,7 @@ class Plan:
     scale_features: bool = True
     schedule: Schedule = "cosine"
     warmup_epochs: int = 0
+    warmup_from: float = 0.0
     milestones: tuple[float, ...] = (0.8, 0.9)
     milestone_factor: float = 0.1
     matmul: Precision = "float32"
@@ -81,6 +83,7 @@ class Plan:
                 lambda: is_whole(self.warmup_epochs) and self.warmup_epochs >= 0,
             ),
             ("warmup_epochs", f"at most epochs={self.epochs}", lambda: self.warmup_epochs <= self.epochs),
+            ("warmup_from", "a share of lr in [0, 1]", lambda: _share(self.warmup_from)),
             ("milestones", "a tuple of shares of the epochs in [0, 1]", lambda: all(_share(s) for s in shares)),
             ("matmul", "float32 or bfloat16", lambda: self.matmul in get_args(Precision)),
             ("milestone_factor", "a number in [0, 1]", lambda: _share(self.milestone_factor)),
@@ -114,6 +117,7 @@ class Options(TypedDict, total=False):
     scale_features: bool
     schedule: Schedule
     warmup_epochs: int
+    warmup_from: float
     milestones: tuple[float, ...]
     milestone_factor: float
     matmul: Precision
@@ -134,7 +138,7 @@ def learning_rates(plan: Plan, steps: int) -> Tensor:
         time = epoch.expand_as(time) + (plan.schedule == "cosine_epoch_start")
     rest = plan.epochs - plan.warmup_epochs
     share = (time - plan.warmup_epochs) / max(rest, 1)
-    rise = (epoch + 1) / max(plan.warmup_epochs, 1)
+    rise = plan.warmup_from + (1 - plan.warmup_from) * (epoch + 1) / max(plan.warmup_epochs, 1)
     return plan.lr * torch.where(epoch < plan.warmup_epochs, rise, _decay(plan, share))
 
 

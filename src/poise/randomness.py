@@ -4,6 +4,7 @@ A training run that is killed and resumed, or whose batches are shared out among
 numbers for the same (seed, epoch, sample). Streams are named by integers, so that no two uses share numbers.
 """
 
+from enum import IntEnum, unique
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["hashed", "seed_for", "uniforms"]
+__all__ = ["Stream", "hashed", "seed_for", "uniforms"]
+
+
+@unique
+class Stream(IntEnum):
+    """What random numbers are drawn for, a word of their key beside the seed. A number that changes changes results.
+
+    Every use has a number of its own, also where one is hashed and another seeds a generator: `default_rng([seed, 7])`
+    draws what `default_rng([seed, 7, 0])` draws.
+    """
+
+    CLASS_CYCLE = 1  # order of the classes in a cycle of class-aware sampling
+    ROW_CYCLE = 2  # order of the rows within a class
+    EPOCH = 3  # draws of the other samplers
+    FRESH_START = 4  # first weights of a head
+    FOLDS = 5
+    CLASS_ORDER = 6  # which classes a long-tail profile makes rare
+    CARVE = 7  # rows set aside from the training split
+    SEARCH = 8  # settings of a random search
+    WINDOWS = 9  # blocks of rows on disk that are read together
+    LABELLED = 10  # rows of a learning curve
+    AUGMENT = 11
+    MIXUP = 12
+    PARTNER = 13  # whom a sample is mixed with
+    DROPOUT = 14
+    NETWORK = 15  # first weights of a network's classifier
+    VIEWS = 16  # augmented copies that are stored
+    LOSS = 17  # noise of a loss in training
 
 
 def hashed(*words: int | NDArray[np.int64]) -> NDArray[np.uint64]:

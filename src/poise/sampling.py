@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.randomness import hashed
+from poise.randomness import Stream, hashed
 from poise.types import ClassCounts, as_counts
 
 __all__ = [
@@ -35,8 +35,6 @@ __all__ = [
 Sampler = Callable[[Tensor, ClassCounts, int, int, int], Tensor]
 Strategy = Literal["instance", "class_balanced", "square_root", "progressive"]
 Ints = NDArray[np.int64]
-
-CLASS_CYCLE, ROW_CYCLE, DRAWS, WINDOWS = 1, 2, 3, 7  # names of the random streams, so that no two share numbers
 
 
 def probabilities(counts: ClassCounts | Tensor, strategy: Strategy, progress: float = 0.0) -> Tensor:
@@ -61,17 +59,17 @@ def probabilities(counts: ClassCounts | Tensor, strategy: Strategy, progress: fl
 
 def instance(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
     """Every row once, shuffled."""
-    return torch.from_numpy(_generator(seed, DRAWS, epoch).permutation(len(y)))
+    return torch.from_numpy(_generator(seed, Stream.EPOCH, epoch).permutation(len(y)))
 
 
 def class_balanced_iid(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
     """Independent draws with replacement: a class uniformly, then one of its rows uniformly."""
-    return _independent(y, counts, "class_balanced", _generator(seed, DRAWS, epoch))
+    return _independent(y, counts, "class_balanced", _generator(seed, Stream.EPOCH, epoch))
 
 
 def square_root(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
     """Independent draws with replacement: a class in proportion to sqrt(n_k), then one of its rows uniformly."""
-    return _independent(y, counts, "square_root", _generator(seed, DRAWS, epoch))
+    return _independent(y, counts, "square_root", _generator(seed, Stream.EPOCH, epoch))
 
 
 def progressive(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: int) -> Tensor:
@@ -82,7 +80,7 @@ def progressive(y: Tensor, counts: ClassCounts, epoch: int, epochs: int, seed: i
     of the epoch alone.
     """
     rows = _RowsByClass(y, counts)
-    rng = _generator(seed, DRAWS, epoch)
+    rng = _generator(seed, Stream.EPOCH, epoch)
     progress = epoch / (epochs - 1) if epochs > 1 else 0.0
     chances = probabilities(torch.from_numpy(rows.sizes), "progressive", progress).numpy()
     classes = rng.choice(len(chances), size=len(y), p=chances)
@@ -96,6 +94,9 @@ class ClassAware:
     Every visit of a class takes `images_per_visit` consecutive rows of its cycle (4 in the released code of Kang et
     al., ICLR 2020); a class with fewer rows repeats some within a visit. Cycles are reshuffled when they are exhausted
     and keep their position from one epoch to the next: epoch e holds draws e N to (e + 1) N of one endless sequence.
+
+    Deviation: a visit that the end of an epoch cuts off goes on in the next one, where the released code begins a new
+    visit; that concerns `images_per_visit` - 1 draws of an epoch at most.
 
     Raises: InputError if images_per_visit is below 1.
     """
@@ -114,7 +115,7 @@ class ClassAware:
         cycle, place = np.divmod(visit, len(rows.present))
         # Random keys per cycle and class; their order is the order of the classes in that cycle.
         cycles = np.arange(cycle[0], cycle[-1] + 1)
-        keys = hashed(seed, CLASS_CYCLE, cycles[:, None], rows.present[None, :])
+        keys = hashed(seed, Stream.CLASS_CYCLE, cycles[:, None], rows.present[None, :])
         classes = rows.present[np.argsort(keys, axis=1, kind="stable")[cycle - cycle[0], place]]
         # A class is visited once per cycle, so its draws so far are known without a memory.
         return torch.from_numpy(rows.pick(classes, cycle * self.images_per_visit + within, seed))
@@ -130,7 +131,7 @@ def windowed(order: Tensor, rows: int, block: int, window: int, epoch: int, seed
     blocks, windows = -(-rows // block), -(-rows // window)
     if windows == 1:
         return order
-    dealt = _generator(seed, WINDOWS, epoch).permutation(blocks) * windows // blocks
+    dealt = _generator(seed, Stream.WINDOWS, epoch).permutation(blocks) * windows // blocks
     return order[torch.from_numpy(dealt)[order // block].argsort(stable=True)]
 
 
@@ -159,7 +160,7 @@ class _RowsByClass:
         start = np.cumsum(lengths) - lengths
         pair = np.repeat(np.arange(len(lengths)), lengths)
         member = np.arange(len(pair)) - start[pair]
-        keys = hashed(seed, ROW_CYCLE, epoch, pair_class[pair], pair_cycle[pair], member)
+        keys = hashed(seed, Stream.ROW_CYCLE, epoch, pair_class[pair], pair_cycle[pair], member)
         shuffled = member[np.lexsort((keys, pair))]
         which = (np.cumsum(used) - used - first)[classes] + cycle
         chosen: Ints = self.order[self.first[classes] + shuffled[start[which] + place]]
@@ -183,5 +184,5 @@ def _occurrence(classes: Ints) -> Ints:
     return before
 
 
-def _generator(seed: int, stream: int, index: int) -> np.random.Generator:
+def _generator(seed: int, stream: Stream, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, index])

@@ -25,9 +25,10 @@ from poise.checks import is_whole
 from poise.constraints import Projection, free
 from poise.crew import ALONE, Crew, crew
 from poise.errors import CancelledError, InputError, PoiseWarning
-from poise.losses import Loss, cross_entropy, stack_states
+from poise.losses import Loss, cross_entropy, draws, stack_states
 from poise.params import Leaves, Part, full
 from poise.plan import Plan, learning_rates
+from poise.randomness import Stream
 from poise.sampling import Sampler, instance, windowed
 from poise.shards import Shards
 from poise.space import space_of
@@ -52,7 +53,6 @@ KEPT_NUMBERS = 2**26
 READ_NUMBERS = 2**22  # of rows that are read at a time
 WINDOW_NUMBERS, BLOCK_NUMBERS = 2**28, 2**15  # of rows on disk that are drawn together, and that are neighbours there
 ALIGNED_FROM, ALIGNED = 256, 16  # matrix products into long rows are up to 1.6 times as fast if each begins aligned
-FRESH_START = 4  # name of the random stream; the samplers use 1 to 3
 
 
 def stage1(rows: Tensor, seed: int) -> Tensor:
@@ -63,7 +63,7 @@ def stage1(rows: Tensor, seed: int) -> Tensor:
 def fresh(rows: Tensor, seed: int) -> Tensor:
     """Start from weight and bias uniform in +-1/sqrt(D): a function of the seed and the shape alone."""
     bound = (rows.shape[-1] - 1) ** -0.5
-    drawn = np.random.default_rng([seed, FRESH_START]).uniform(-bound, bound, tuple(rows.shape))
+    drawn = np.random.default_rng([seed, Stream.FRESH_START]).uniform(-bound, bound, tuple(rows.shape))
     return torch.from_numpy(drawn).to(rows)
 
 
@@ -72,7 +72,8 @@ class Retrain:
     """A trained method as a handful of independent choices; calling it on (problem, seed) returns a head.
 
     `start` maps the stage-1 rows (C, D + 1) and the seed to the first rows. `scale` is the scale of cosine logits, for
-    parts with unit features. Everything else is what its name says, from the module of that name.
+    parts with unit features. `lr_factors` multiply the learning rate of each leaf of the part; () is 1 for all.
+    Everything else is what its name says, from the module of that name.
     """
 
     loss: Loss = field(default_factory=cross_entropy)
@@ -81,6 +82,7 @@ class Retrain:
     sampler: Sampler = instance
     projection: Projection = field(default_factory=free)
     scale: float = 1.0
+    lr_factors: tuple[float, ...] = ()
     plan: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
@@ -123,7 +125,8 @@ def fit_heads(
     statistics) count drawn rows, whatever their weight.
 
     Training reads views 1..V-1 of the features, one per epoch in turn, or view 0 if it is the only one. The row order
-    of an epoch depends on (seed, sampler, epoch) and a fresh start on the seed alone, so heads of one seed are paired.
+    of an epoch depends on (seed, sampler, epoch), the noise of a loss on (seed, epoch, place in that order) and a fresh
+    start on the seed alone, so heads of one seed are paired.
     Arithmetic is float32, or float64 if the features are; products of matrices are bfloat16 where the plan says so
     (`Plan.matmul`). A head that becomes infinite or NaN keeps its last finite epoch, with a PoiseWarning that names it.
     Without a stage-1 head, recipes that need one use `with_stage1`.
@@ -215,6 +218,13 @@ def _projection_key(recipe: Retrain) -> Hashable:
     return (recipe.projection.apply, recipe.projection.every)
 
 
+def _factors_of(recipe: Retrain, leaves: int) -> tuple[float, ...]:
+    """A factor of the learning rate for each leaf. Raises: InputError for another number of them."""
+    if len(recipe.lr_factors) not in (0, leaves):
+        raise InputError(f"lr_factors has one entry per leaf of the part, {leaves} here, got {recipe.lr_factors!r}")
+    return recipe.lr_factors or (1.0,) * leaves
+
+
 class _Block:
     """Heads trained together. It changes as it trains, and is local to one call of `fit_heads`."""
 
@@ -234,12 +244,15 @@ class _Block:
         weight = problem.train.weight
         self.weight = None if weight is None else (weight / weight.mean()).to(self.dtype).unsqueeze(-1)
         self.steps = self.plan.steps(len(problem.train))
-        batches = max(1, READ_NUMBERS // (self.batch_rows * (problem.train.dim + 1)))
+        self.noisy = any(recipe.loss.draw is not None for recipe in recipes)
+        wide = max(problem.train.dim + 1, len(problem.train.counts) if self.noisy else 0)
+        batches = max(1, READ_NUMBERS // (self.batch_rows * wide))
         self.read_rows = self.batch_rows * min(batches, self.steps)
         self.rates = self.column([learning_rates(r.plan, self.steps).flatten().tolist() for r in recipes])
         self.decay = self.column([r.plan.weight_decay for r in recipes])
         self.momentum = self.column([r.plan.momentum for r in recipes])
         self.leaves, self.frozen = self.part.split(self.start(problem.head), self.column([r.scale for r in recipes]))
+        self.factors = self.column([_factors_of(r, len(self.leaves)) for r in recipes])  # (G, leaves)
         self.velocity = tuple(torch.zeros_like(leaf) for leaf in self.leaves)
         self.families = self.make_families(problem)
 
@@ -274,7 +287,7 @@ class _Block:
                 leaves=leaves,
                 frozen=frozen,
                 shares=self.shares(leaves, velocities, self.threads if len(parts) == 1 else 1),
-                columns=[self.columns_of(leaf, heads) for leaf in leaves],
+                columns=[self.columns_of(number, leaf, heads) for number, leaf in enumerate(leaves)],
                 logits=self.rates.new_empty(len(members) * self.batch_rows, len(problem.train.counts)),
             )
             families.append(family)
@@ -323,11 +336,12 @@ class _Block:
             for thread in range(min(threads, len(cuts)))
         ]
 
-    def columns_of(self, leaf: Tensor, heads: slice) -> Columns:
-        """The settings of some heads for this leaf (G, ...)."""
+    def columns_of(self, number: int, leaf: Tensor, heads: slice) -> Columns:
+        """The settings of some heads for this leaf (G, ...) of the part."""
         ones = [1] * (leaf.ndim - 1)
         decay, momentum = (column[heads].view(-1, *ones) for column in (self.decay, self.momentum))
-        return Columns(self.rates[heads].T.reshape(-1, len(leaf), *ones), decay, momentum)
+        rates = self.rates[heads] * self.factors[heads, number, None]
+        return Columns(rates.T.reshape(-1, len(leaf), *ones), decay, momentum)
 
     def train(self, snapshots: bool, tick: _Ticker, cancelled: Cancelled) -> list[Head]:
         """Run all epochs; one head per recipe, or its path."""
@@ -416,19 +430,24 @@ class _Block:
             window = WINDOW_NUMBERS // features.dim
             order = windowed(order, len(features), max(1, BLOCK_NUMBERS // features.dim), window, epoch, self.seed)
         order = order[: self.steps * size].to(features.y.device)
-        view = epoch % len(features.training_views)
-        for read in torch.split(order, self.read_rows):
+        view, places = epoch % len(features.training_views), torch.split(torch.arange(len(order)), self.read_rows)
+        for read, at in zip(torch.split(order, self.read_rows), places, strict=True):
             mine = None if self.world.alone else self.world.owns(read, len(features))
             x, taken, batches = self.read(view, read if mine is None else read[mine]), 0, []
             for first in range(0, len(read), size):
                 rows = read[first : first + size]
                 own = None if mine is None else mine[first : first + size].nonzero().flatten()
                 here = len(rows if own is None else own)
-                batches.append(self.batch(x[taken : taken + here], rows, own))
+                noise = self.draws(at[first : first + size], epoch) if self.noisy else None
+                batches.append(self.batch(x[taken : taken + here], rows, own, noise))
                 taken += here
             yield batches
 
-    def batch(self, x: Tensor, rows: Tensor, own: Tensor | None) -> Batch:
+    def draws(self, places: Tensor, epoch: int) -> Tensor:
+        """(B, C) random numbers for losses with noise, of the rows at these places (B,) of the order of the epoch."""
+        return draws(places, len(self.features.counts), self.seed, epoch).to(self.rates)
+
+    def batch(self, x: Tensor, rows: Tensor, own: Tensor | None, noise: Tensor | None) -> Batch:
         """The batch of these rows (B,), of which `x` (b, D + 1) are here."""
         heft = 1 / len(rows) if self.weight is None else self.weight[rows] / len(rows)
-        return Batch(x, self.features.y[rows], heft, own, self.world)
+        return Batch(x, self.features.y[rows], heft, own, self.world, noise)

@@ -20,7 +20,7 @@ from poise.checks import is_number, is_whole
 from poise.errors import InputError, PoiseWarning
 from poise.folds import group_ids
 from poise.profiles import SPLITS, Order, split_hash
-from poise.randomness import hashed
+from poise.randomness import Stream, hashed
 from poise.samples import Samples
 from poise.spec import Spec
 from poise.tails import ClassOrder, LongTailed, long_tailed
@@ -29,7 +29,6 @@ from poise.wording import near, some
 
 __all__ = ["Carved", "LongTailed", "Origin", "Splits", "carve", "divide", "long_tailed"]
 
-CARVE_STREAM = 7  # name of the random stream; 1 to 6 are taken
 
 PerClass = int | float
 RowOrder = Literal["first"] | int
@@ -144,11 +143,11 @@ def _from_training(samples: Samples, per_class: PerClass, order: RowOrder) -> Te
     y, half = samples.y.cpu(), samples.counts.n.cpu().numpy() // 2
     limits = np.minimum(_share(per_class, samples.counts.n.cpu().numpy()), half)
     if samples.groups is None:
-        rows = _shuffled(len(y), int(order), CARVE_STREAM) if order != "first" else torch.arange(len(y))
+        rows = _shuffled(len(y), int(order), Stream.CARVE) if order != "first" else torch.arange(len(y))
         return rows[_first_of_each(y[rows], torch.from_numpy(limits))]
     units = group_ids(samples.groups, len(y)).numpy()
     _, first = np.unique(units, return_index=True)
-    turns = _shuffled(len(first), int(order), CARVE_STREAM).numpy() if order != "first" else first.argsort()
+    turns = _shuffled(len(first), int(order), Stream.CARVE).numpy() if order != "first" else first.argsort()
     taken = _whole_groups(y.numpy(), units, turns, limits, half)
     return torch.from_numpy(np.flatnonzero(np.isin(units, taken)))
 
@@ -198,7 +197,7 @@ def _spare(samples: Samples, tail: LongTailed) -> Tensor:
     return torch.tensor([i for i in tail.left_over.tolist() if samples.groups[i] not in trains], dtype=torch.int64)
 
 
-def _shuffled(n: int, seed: int, stream: int) -> Tensor:
+def _shuffled(n: int, seed: int, stream: Stream) -> Tensor:
     """A permutation (n,) int64 of 0 .. n-1."""
     return torch.from_numpy(hashed(seed, stream, np.arange(n)).argsort(kind="stable"))
 

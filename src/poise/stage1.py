@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poise.checks import is_number, is_whole
 from poise.errors import InputError
-from poise.losses import LOSSES, Loss, class_balanced_weights, gala
+from poise.losses import LOSSES, Loss, class_balanced_weights, gala, gcl
 from poise.plan import Plan, SamplerName, Schedule, learning_rates
 from poise.sampling import ClassAware, Sampler, class_balanced_iid, instance, progressive, square_root
 from poise.spec import Spec
@@ -21,7 +21,7 @@ __all__ = ["Precision", "Stage1", "Trained", "changes"]
 
 Trained = Literal["all", "last_block", "head"]
 Precision = Literal["auto", "bf16", "float32"]
-STAGE1_LOSSES: dict[str, Callable[..., Loss]] = {**LOSSES, "gala": gala}
+STAGE1_LOSSES: dict[str, Callable[..., Loss]] = {**LOSSES, "gala": gala, "gcl": gcl}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,9 @@ class Stage1:
 
     `loss` is a loss and its parameters, such as "cross_entropy", "los(delta=0.1)" (label smoothing) or
     "gala(lambda_pos=1.2)". `deferred` is the share of the epochs after which losses are also weighted by class
-    (class-balanced weights, beta `deferred_beta`): deferred re-weighting, 0.8 in LDAM's release.
+    (class-balanced weights, beta `deferred_beta`): deferred re-weighting, 0.8 in LDAM's release. A step then divides by
+    the sum of the weights of its images, as torch's weighted cross-entropy does. "ldam" and "gcl" belong to the head
+    "cosine" of the same scale.
 
     `augment` are the augmentations of `poise.augment` (small images, whole batches) or `poise.transforms` (photographs,
     one by one), in order. `mixup` is the alpha of the Beta distribution, 0 for none. `ema` is the decay of an
@@ -48,7 +50,7 @@ class Stage1:
     `precision` auto is bfloat16 autocast where the machine multiplies in it, else float32; a run that was begun goes on
     in what was chosen then. Everything random follows from `seed`.
 
-    Raises: InputError naming the field that is out of range.
+    Raises: InputError naming the field that is out of range, or fields that do not go together.
     """
 
     loss: str = "cross_entropy"
@@ -66,6 +68,7 @@ class Stage1:
     weight_decay: float = 5e-4
     schedule: Schedule = "cosine"
     warmup_epochs: int = 5
+    warmup_from: float = 0.0
     milestones: tuple[float, ...] = (0.8, 0.9)
     milestone_factor: float = 0.1
     mixup: float = 0.0
@@ -119,7 +122,10 @@ class Stage1:
                 f"stage 1: warmup_epochs must be at most epochs={self.epochs}, got {self.warmup_epochs}; lower it "
                 "together with stage1.epochs"
             )
-        _ = self.plan, self.built_loss(), self.cosine_scale()  # each refuses what it cannot use
+        _, loss = self.plan, self.built_loss()  # each refuses what it cannot use
+        _refuse_other_scale(self.loss, self.head, self.cosine_scale())
+        if self.deferred is not None:
+            _refuse_weights_twice(self.loss, loss)
 
     @property
     def scaled_lr(self) -> float:
@@ -203,6 +209,29 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
         for key, pair in sorted(pairs.items())
         if pair[0] != pair[1] and (key, pair[1]) != ("precision", "auto")
     }
+
+
+def _refuse_other_scale(loss: str, head: str, scale: float | None) -> None:
+    """Raises: InputError for margins on logits that are no cosines, or cosines of another scale."""
+    spec = Spec.parse(loss)
+    if spec.name not in ("ldam", "gcl"):
+        return
+    meant = dict(spec.params).get("scale", 30.0)
+    if scale != meant:
+        raise InputError(
+            f"stage 1: loss {loss!r} is for cosines of scale {meant:g}, head is {head!r}; use head "
+            f"'cosine(scale={meant})', or state the scale of the head in the loss"
+        )
+
+
+def _refuse_weights_twice(text: str, loss: Loss) -> None:
+    """Raises: InputError for a loss that weights by class itself, now or later."""
+    state = loss.init(ClassCounts(torch.tensor([2, 1])))
+    if getattr(state, "weight", None) is not None:
+        raise InputError(
+            f"stage 1: loss {text!r} weights by class itself, and deferred would weight by class again; leave deferred "
+            "out, or use a loss without weights (ldam without drw, cross_entropy)"
+        )
 
 
 def _is_share(value: Any) -> bool:

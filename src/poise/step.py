@@ -13,7 +13,7 @@ from torch import Tensor
 from poise.constraints import Projection
 from poise.crew import Crew
 from poise.distributed import World
-from poise.losses import Loss, gradient
+from poise.losses import Loss, gradient, mass_of
 from poise.params import Leaves, Part
 
 __all__ = ["Batch", "Columns", "Cut", "Family", "Projected", "Share"]
@@ -22,7 +22,8 @@ __all__ = ["Batch", "Columns", "Cut", "Family", "Projected", "Share"]
 class Batch(NamedTuple):
     """Rows `x` (b, D + 1) of a batch with labels `y` (B,), each of which counts by its `heft`, a number or (B, 1).
 
-    `own` (b,) tells which rows of the batch are in x: those of this process; None if they are all.
+    `own` (b,) tells which rows of the batch are in x: those of this process; None if they are all. `draws` (B, C) are
+    for losses with noise.
     """
 
     x: Tensor
@@ -30,6 +31,18 @@ class Batch(NamedTuple):
     heft: Tensor | float
     own: Tensor | None
     world: World
+    draws: Tensor | None = None
+
+    def heft_over(self, mass: Tensor | None) -> Tensor | float:
+        """`heft`, divided by the mean of what rows count (G, B): a number, or (G, 1 or B, 1).
+
+        Rows that count 1 have a mean of exactly 1, so that a head of a family does not feel the mass of others.
+        """
+        if mass is None:
+            return self.heft
+        row = self.heft.mT if isinstance(self.heft, Tensor) else self.heft
+        sums = (torch.stack([mass, torch.ones_like(mass)]) * row).sum(dim=-1)
+        return self.heft / (sums[0] / sums[1])[:, None, None]
 
     def logits(self, rows: Tensor, share: "Share", out: Tensor) -> None:
         """Write the logits (G, b, C') of heads with these rows (G, C', D + 1) into `out` (G, B, C')."""
@@ -143,8 +156,12 @@ class Family:
                 batch.logits(rows_of, share, logits[..., cut.classes])
 
         workers.map(fill, self.shares)
-        slope, self.state = gradient(self.loss, batch.world.add(logits), batch.y, self.state)
-        slope = torch.mul(slope, batch.heft, out=logits)
+        heft, state = batch.heft_over(mass_of(self.loss, batch.y, self.state)), self.state
+        if self.loss.draw is not None:
+            assert batch.draws is not None
+            state = self.loss.draw(state, batch.draws)
+        slope, self.state = gradient(self.loss, batch.world.add(logits), batch.y, state)
+        slope = torch.mul(slope, heft, out=logits)
         return (slope if batch.own is None else slope[:, batch.own]).to(batch.x.dtype)
 
     def project(self, moment: str) -> None:

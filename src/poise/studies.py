@@ -23,7 +23,7 @@ from poise.checks import is_whole
 from poise.errors import InputError, PoiseWarning
 from poise.experiment import Progress
 from poise.files import write_atomically
-from poise.grids import NATURAL_ENDS, Axis, axes
+from poise.grids import Axis, axes
 from poise.journals import FIRST, Range, Worker, joined
 from poise.judging import USUAL, Judgement, Judging, judge, order
 from poise.methods import defaults, from_spec
@@ -170,7 +170,7 @@ class Opening(NamedTuple):
         scale = math.log if log else float
         share = (scale(value) - scale(self.lowest)) / (scale(high) - scale(self.lowest))
         end = high if share > 1 - EDGE else self.lowest if share < EDGE and not self.axis.with_zero else None
-        return None if end == 0 or (self.axis.parameter, end) in NATURAL_ENDS else end
+        return None if end in self.axis.limits else end
 
 
 def _openings(spec: Spec) -> tuple[Opening, ...]:

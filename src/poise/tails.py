@@ -16,7 +16,7 @@ from torch import Tensor
 from poise.checks import is_number, is_whole
 from poise.errors import InputError
 from poise.profiles import SPLITS, Order, exponential, pareto, select, split_hash, step
-from poise.randomness import hashed
+from poise.randomness import Stream, hashed
 from poise.samples import Samples
 from poise.spec import Spec
 from poise.wording import near
@@ -27,7 +27,6 @@ ClassOrder = Literal["native"] | int | Sequence[int]
 SHAPES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"exponential": exponential, "pareto": pareto, "step": step}
 )
-CLASS_STREAM = 6  # name of the random stream; the samplers, fresh starts and folds use 1 to 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +149,7 @@ def _class_of_rank(class_order: ClassOrder, classes: int) -> Tensor:
         raise InputError(
             f"class_order must be 'native', a whole number, 0 or more, or a list of all classes, got {class_order!r}"
         )
-    return torch.from_numpy(hashed(int(class_order), CLASS_STREAM, np.arange(classes)).argsort(kind="stable"))
+    return torch.from_numpy(hashed(int(class_order), Stream.CLASS_ORDER, np.arange(classes)).argsort(kind="stable"))
 
 
 def _listed_order(numbers: Sequence[int], classes: int) -> Tensor:

@@ -1,8 +1,9 @@
 """Stage 1: one loop that trains a backbone and its classifier, and goes on where it was stopped.
 
 Nothing random is remembered. The rows of a batch are a function of (seed, epoch, step), their augmentation of (seed,
-epoch, place in the epoch), dropout of (seed, step, rank). A checkpoint therefore holds weights, momentum, the state of
-the loss and a step number, and a run that was killed ends with the bits of one that was not.
+epoch, place in the epoch), so is the noise of a loss, dropout of (seed, step, rank). A checkpoint therefore holds
+weights, momentum, the state of the loss and a step number, and a run that was killed ends with the bits of one that was
+not.
 """
 
 import math
@@ -23,15 +24,14 @@ from poise.checkpoints import load_checkpoint, save_checkpoint, sweep
 from poise.distributed import World, synchronised
 from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.feeds import Feed, Step, explained
-from poise.losses import Loss
+from poise.losses import Loss, draws, mass_of
 from poise.network import Network
-from poise.randomness import hashed, seed_for
+from poise.randomness import Stream, hashed, seed_for
 from poise.stage1 import Stage1, changes
 from poise.types import ClassCounts, Head
 
 __all__ = ["Trained", "multiplies_bf16", "train", "uses_bf16"]
 
-MIXUP, PARTNER, DROPOUT = 12, 13, 14  # names of random streams
 
 Progress = Callable[[int, int], None]
 Log = Callable[[Mapping[str, Any]], None]
@@ -315,9 +315,9 @@ def _parts(job: _Job, step: int) -> Iterator[_Part]:
             places, count = job.world.share(batch)
             partners, share = places[:0], 1.0
             if settings.mixup:
-                shuffled = torch.from_numpy(hashed(settings.seed, PARTNER, epoch, batch.numpy()).argsort())
+                shuffled = torch.from_numpy(hashed(settings.seed, Stream.PARTNER, epoch, batch.numpy()).argsort())
                 partners = batch[shuffled[places - batch[0]]]
-                share = beta_share(settings.mixup, settings.seed, MIXUP, epoch, index)
+                share = beta_share(settings.mixup, settings.seed, Stream.MIXUP, epoch, index)
             both = torch.cat([places, partners])
             yield _Part(epoch, index, len(batch), places, partners, order[both], count / len(batch), share)
 
@@ -332,7 +332,7 @@ def _stepping(
     for part, images in zip(parts, job.feed.batches(steps), strict=True):
         if part.epoch != epoch:
             epoch, factors = part.epoch, _epoch_begins(job, run, part.epoch)
-        torch.manual_seed(seed_for(job.settings.seed, DROPOUT, run.step, job.world.rank))
+        torch.manual_seed(seed_for(job.settings.seed, Stream.DROPOUT, run.step, job.world.rank))
         loss, right, state = _gradients(job, run, images, part, factors)
         sums = torch.tensor([loss, right, float(should_stop())], dtype=torch.float64, device=job.device)
         loss, right, stops = job.world.add(sums).tolist()
@@ -397,16 +397,17 @@ def _gradients(job: _Job, run: _Run, images: Tensor, part: _Part, factors: Tenso
     chunks = min(job.settings.accumulate, part.size // job.world.size or part.size)
     loss, right = 0.0, 0.0
     states: list[tuple[float, Any]] = []
+    mean = _mean_mass(job, run, part, y[:n], factors)
     for chunk in torch.arange(n).tensor_split(chunks):
         own, other = y[:n][chunk], y[n:][chunk] if part.share < 1 else None
         logits = _logits(job, run, images, chunk, part)
-        total = logits.new_zeros(())
+        total, before = logits.new_zeros(()), _loss_state(job, run, part, part.places[chunk])
         for share, labels in ((part.share, own), (1 - part.share, other)):
             if labels is None or not len(labels):
                 continue
-            losses, after = job.loss.apply(logits, labels, run.loss_state)
+            losses, after = job.loss.apply(logits, labels, before)
             losses = losses if factors is None else losses * factors[labels]
-            total = total + share * part.weight * losses.sum()
+            total = total + share * part.weight * losses.sum() / mean
             states.append((share * part.weight * len(labels), after))
         total.backward()  # type: ignore[no-untyped-call]
         loss += float(total.detach())
@@ -414,6 +415,24 @@ def _gradients(job: _Job, run: _Run, images: Tensor, part: _Part, factors: Tenso
     if not job.world.alone:
         _add_gradients(job, run)
     return loss, right, _combined(job, run.loss_state, states)
+
+
+def _mean_mass(job: _Job, run: _Run, part: _Part, y: Tensor, factors: Tensor | None) -> Tensor | float:
+    """The mean, over the whole step, of what its images with these labels here count; partners are the same images."""
+    mass = mass_of(job.loss, y, run.loss_state)
+    if factors is not None:
+        mass = factors[y] if mass is None else mass * factors[y]
+    return 1.0 if mass is None else job.world.add(part.weight * mass.sum())
+
+
+def _loss_state(job: _Job, run: _Run, part: _Part, places: Tensor) -> Any:
+    """The state of the loss for the images at these places; with its noise, one number per image and class.
+
+    A mixed image has one noise, whichever of its two labels it is compared with.
+    """
+    if job.loss.draw is None:
+        return run.loss_state
+    return job.loss.draw(run.loss_state, draws(places, len(job.counts), job.settings.seed, part.epoch))
 
 
 def _logits(job: _Job, run: _Run, images: Tensor, chunk: Tensor, part: _Part) -> Tensor:

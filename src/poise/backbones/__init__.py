@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ __all__ = ["Backbone", "TextBackbone", "build", "build_text", "load_weights", "n
 
 # By these the papers normalise both CIFAR sets.
 CIFAR: tuple[Triple, Triple] = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-OWN: dict[str, Callable[[], Made]] = {
+OWN: dict[str, Callable[..., Made]] = {
     "convnet4": lambda: Made(ConvNet4(), 32, *HALVES, last_block=("convs.3.", "norms.3.")),
-    "resnet10": lambda: Made(BasicResNet((1, 1, 1, 1), large_images=True), 224, *IMAGENET, crop=0.875),
-    "resnet34_cifar": lambda: Made(BasicResNet((3, 4, 6, 3), large_images=False), 32, *CIFAR),
+    "resnet10": lambda start="kaiming": Made(
+        BasicResNet((1, 1, 1, 1), large_images=True, start=start), 224, *IMAGENET, crop=0.875
+    ),
+    "resnet34_cifar": lambda start="kaiming": Made(
+        BasicResNet((3, 4, 6, 3), large_images=False, start=start), 32, *CIFAR
+    ),
     **{f"resnet{6 * n + 2}": partial(lambda n: Made(CifarResNet(n), 32, *CIFAR), n) for n in (3, 5, 7, 9)},
 }
 FIELDS = ("mean", "std", "crop", "interpolation", "last_block")
@@ -60,6 +65,7 @@ def build(
 
     Of the options, `mean`, `std`, `crop`, `interpolation` and `last_block` replace fields of the `Backbone`; `output`
     says where the features are among several outputs, or "first" to read the first token instead of the mean of all;
+    `start` says how the convolutions of resnet10 and resnet34_cifar are drawn (kaiming, torch, kaiming_torch_stem);
     the rest is for whoever makes the network: timm, transformers or the user's factory.
 
     Raises: InputError for an unknown name (with those near it) or option, weights that do not fit or cannot be had, or
@@ -117,9 +123,10 @@ def _made(name: str, pretrained: bool, weights: Path | None, options: dict[str, 
 def _own(name: str, pretrained: bool, options: dict[str, Any]) -> Made:
     if pretrained:
         raise InputError(f"{name} has no published weights; give a weight file, or leave out pretrained")
-    if options:
-        raise InputError(f"{name} has no option {', '.join(options)}; there are output, {', '.join(FIELDS)}")
-    return OWN[name]()
+    known = tuple(signature(OWN[name]).parameters)
+    if wrong := [option for option in options if option not in known]:
+        raise InputError(f"{name} has no option {', '.join(wrong)}; there are {', '.join(('output', *FIELDS, *known))}")
+    return OWN[name](**options)
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> str:

@@ -6,13 +6,17 @@ convolution where the shape changes; widths 64, 128, 256, 512; the usual names o
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from poise.backbones.cifar import conv3x3, draw_kaiming
+from poise.checks import check_one_of
 
-__all__ = ["BasicResNet", "ConvNet4"]
+__all__ = ["BasicResNet", "ConvNet4", "Start"]
+
+Start = Literal["kaiming", "kaiming_torch_stem", "torch"]
 
 
 class _Block(nn.Module):
@@ -36,10 +40,15 @@ class BasicResNet(nn.Module):
 
     With `large_images` the stem is a 7 x 7 convolution of stride 2 and a pooling of stride 2; else it is a 3 x 3
     convolution that keeps the size.
+
+    `start` says how convolutions are drawn: `kaiming`, from N(0, 2 / fan_out); `torch`, uniform in +-1 / sqrt(fan_in),
+    torch's default; `kaiming_torch_stem`, by the first rule but the first of them by the second, as where the stem of a
+    finished network is replaced. Raises: InputError for another.
     """
 
-    def __init__(self, blocks: Sequence[int], *, large_images: bool) -> None:
+    def __init__(self, blocks: Sequence[int], *, large_images: bool, start: Start = "kaiming") -> None:
         super().__init__()
+        check_one_of("start", start, get_args(Start))
         stem = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False) if large_images else conv3x3(3, 64)
         self.conv1, self.bn1 = stem, nn.BatchNorm2d(64)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if large_images else nn.Identity()
@@ -47,7 +56,10 @@ class BasicResNet(nn.Module):
         self.layer2 = _stage(64, 128, blocks[1], stride=2)
         self.layer3 = _stage(128, 256, blocks[2], stride=2)
         self.layer4 = _stage(256, 512, blocks[3], stride=2)
-        draw_kaiming(self, mode="fan_out")
+        if start != "torch":
+            draw_kaiming(self, mode="fan_out")
+        if start == "kaiming_torch_stem":
+            self.conv1.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, 512)."""

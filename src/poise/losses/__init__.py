@@ -2,16 +2,16 @@
 
 A `Loss` is a pair of pure functions. `init(counts)` makes the state, a tuple of tensors that holds every number of the
 loss; `apply(logits (..., B, C), y (B,), state)` returns one loss per example (..., B) and the next state. Nothing is
-averaged here. States of several heads stack along a leading dimension, so losses that share `apply` are one *family*
-and are computed for all heads in one call.
+averaged here, but a loss may say what each row counts in the average (`Loss.mass`). States of several heads stack
+along a leading dimension, so losses that share `apply` are one *family* and are computed for all heads in one call.
 
 Nearly every loss of the field is one expression, softmax cross-entropy of
 
     z'_k = scale_k z_k + shift_k - margin_k [k = y]
 
 against a softened target, times a weight per class. Its gradient is `weight_y scale_k (softmax(z')_k - target_k)`.
-Focal loss multiplies that row by a number; binary cross-entropy on the softmax and GALA's gradient statistics are the
-two other families.
+Focal loss multiplies that row by a number; binary cross-entropy on the softmax, GALA's gradient statistics and GCL's
+noise are the other families.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,8 @@ from poise.errors import InputError
 from poise.losses.bce import class_balanced_bce
 from poise.losses.focal import focal
 from poise.losses.gala import gala
-from poise.losses.loss import Loss, bind, gradient, stack_states, stateless
+from poise.losses.gcl import gcl
+from poise.losses.loss import Loss, bind, draws, gradient, mass_of, stack_states, stateless
 from poise.losses.softmax import (
     balanced_softmax,
     class_balanced,
@@ -49,12 +50,15 @@ __all__ = [
     "class_balanced_bce",
     "class_balanced_weights",
     "cross_entropy",
+    "draws",
     "focal",
     "gala",
+    "gcl",
     "gradient",
     "label_aware_smoothing",
     "ldam",
     "los",
+    "mass_of",
     "prior_weighted",
     "stack_states",
     "stateless",
@@ -79,7 +83,8 @@ LOSSES: Mapping[str, Callable[..., Loss]] = MappingProxyType(
 def build(name: str, counts: ClassCounts | Tensor, **params: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """The named loss as a function (logits (..., B, C), y (B,)) -> losses (..., B); for any training loop.
 
-    Stateless: deferred re-weighting stays at its first phase, and GALA, which is nothing without state, is not offered.
+    Stateless: deferred re-weighting stays at its first phase. GALA, which is nothing without state, and GCL, which is
+    little without noise, are not offered.
 
     >>> import torch
     >>> cross_entropy = build("cross_entropy", torch.tensor([3, 1]))

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
+from poise.randomness import Stream, uniforms
 from poise.types import ClassCounts, as_counts, as_labels
 
 __all__ = [
     "Loss",
     "bind",
+    "draws",
     "gradient",
+    "mass_of",
     "rows_of",
     "stack_states",
     "stateless",
@@ -29,6 +32,13 @@ class Loss(NamedTuple):
     `apply` leaves the logits as they are; `grad` may write over them, which saves the memory of a batch. Terms of a
     state may be None where they would do nothing; `filled` gives the same state with all terms, so that heads which
     leave out different ones are computed in one call.
+
+    The loss of a batch is the mean of those of its rows, divided by the mean of their `mass` (..., B); without one, or
+    where it is None, every row counts 1. A loss whose mass is its weight per class is averaged as torch's weighted
+    cross-entropy is: the sum of w l over the sum of w.
+
+    A loss with noise in training takes it from outside: before a batch, `draw` puts one random number per row and class
+    (`draws`) into the state. They serve that batch alone: the next state of `apply` and `grad` has none.
     """
 
     init: Callable[[ClassCounts], Any]
@@ -36,6 +46,21 @@ class Loss(NamedTuple):
     grad: Step | None = None
     epoch: Callable[[Any, int, int], Any] | None = None  # (state, epoch from 0, epochs) -> state of that epoch
     filled: Callable[[Any, ClassCounts], Any] | None = None
+    mass: Callable[[Tensor, Any], Tensor | None] | None = None  # (y (B,), state) -> (..., B) or None
+    draw: Callable[[Any, Tensor], Any] | None = None  # (state, numbers (B, C) in [0, 1]) -> state of that batch
+
+
+def mass_of(loss: Loss, y: Tensor, state: Any) -> Tensor | None:
+    """(..., B) what each row counts in the average of a batch; None where that is 1 for all."""
+    return None if loss.mass is None else loss.mass(y, state)
+
+
+def draws(places: Tensor, classes: int, seed: int, epoch: int) -> Tensor:
+    """(B, C) float64 in [0, 1): the numbers for `Loss.draw` of the rows at these places (B,) of the order of an epoch.
+
+    They depend on nothing else: not on how an epoch is cut into batches, nor on the heads that are trained beside.
+    """
+    return uniforms(classes, places, seed, Stream.LOSS, epoch)
 
 
 def gradient(loss: Loss, logits: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -93,7 +118,7 @@ def _apply_stateless(function: Callable[[Tensor, Tensor], Tensor], logits: Tenso
 
 
 def bind(loss: Loss, counts: ClassCounts | Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss as a function (logits (..., B, C), y (B,)) -> losses (..., B) at its initial state."""
+    """The loss as a function (logits (..., B, C), y (B,)) -> losses (..., B) at its initial state, without noise."""
     known = as_counts(counts)
     state = loss.init(known)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from poise.checks import check_inside, check_number, check_one_of, check_positive
-from poise.losses.focal import focal
+from poise.losses.focal import FocalVariant, focal
 from poise.losses.loss import Loss, rows_of, true_of
 from poise.losses.weights import class_balanced_weights, prior_power
 from poise.types import ClassCounts
@@ -41,7 +41,8 @@ class SoftmaxTerms(NamedTuple):
     """Terms of the expression above, each (..., C) or None where neutral.
 
     `spread[y]` is the target mass that each class other than y receives; the true class keeps 1 - (C - 1) spread[y].
-    `later` replaces `weight` in the last fifth of the epochs (deferred re-weighting).
+    `later` replaces `weight` in the last fifth of the epochs (deferred re-weighting). `weighted_mean` (...,) is 1 where
+    a batch is averaged over the weights of its rows (`Loss.mass`), None or 0 where it is averaged over its rows.
     """
 
     scale: Tensor | None = None
@@ -50,6 +51,7 @@ class SoftmaxTerms(NamedTuple):
     spread: Tensor | None = None
     weight: Tensor | None = None
     later: Tensor | None = None
+    weighted_mean: Tensor | None = None
 
 
 def adjust(logits: Tensor, y: Tensor, terms: SoftmaxTerms) -> Tensor:
@@ -127,12 +129,20 @@ def _filled(terms: SoftmaxTerms, counts: ClassCounts) -> SoftmaxTerms:
     """The same terms, written out: adding 0 and multiplying by 1 changes no bit."""
     one, zero = torch.ones_like(counts.prior), torch.zeros_like(counts.prior)
     weight = one if terms.weight is None else terms.weight
-    neutral = SoftmaxTerms(scale=one, shift=zero, margin=zero, spread=zero, weight=weight, later=weight)
+    rows = torch.zeros((), dtype=one.dtype)
+    neutral = SoftmaxTerms(one, zero, zero, zero, weight, later=weight, weighted_mean=rows)
     return SoftmaxTerms(*(n if term is None else term for term, n in zip(terms, neutral, strict=True)))
 
 
+def _mass(y: Tensor, terms: SoftmaxTerms) -> Tensor | None:
+    if terms.weighted_mean is None or terms.weight is None:
+        return None
+    weight = terms.weight.index_select(-1, y)
+    return torch.where(terms.weighted_mean.unsqueeze(-1) > 0, weight, 1)
+
+
 def _softmax(init: Callable[[ClassCounts], SoftmaxTerms]) -> Loss:
-    return Loss(init, softmax_losses, softmax_gradient, _deferred, _filled)
+    return Loss(init, softmax_losses, softmax_gradient, _deferred, _filled, _mass)
 
 
 def cross_entropy() -> Loss:
@@ -182,17 +192,31 @@ def _vs(counts: ClassCounts, *, tau: float, gamma: float) -> SoftmaxTerms:
     return SoftmaxTerms(scale=scale, shift=tau * counts.prior.log() if tau else None)
 
 
-def class_balanced(*, beta: float = 0.9999, gamma: float = 0.0) -> Loss:
-    """Class-balanced cross-entropy (Cui et al., CVPR 2019); with `gamma` above 0, class-balanced focal loss."""
+def class_balanced(*, beta: float = 0.9999, gamma: float = 0.0, variant: FocalVariant = "softmax") -> Loss:
+    """Class-balanced cross-entropy (Cui et al., CVPR 2019); with `gamma` above 0, class-balanced focal loss.
+
+    A batch is averaged over its rows, whatever their weights, as there. `variant` is that of `focal`: the focal loss of
+    Cui et al. is on sigmoids.
+    """
+    check_one_of("variant", variant, ("softmax", "sigmoid"))
     check_inside("beta", beta, 0, 1, "use 0.9 to 0.9999")
     weigh = partial(class_balanced_weights, beta=beta)
-    return focal(gamma=gamma, weigh=weigh) if gamma else _softmax(partial(_weighted, weigh=weigh))
+    if gamma or variant == "sigmoid":
+        return focal(gamma=gamma, variant=variant, weigh=weigh)
+    return _softmax(partial(_weighted, weigh=weigh))
 
 
 def prior_weighted(*, rho: float = 1.0) -> Loss:
-    """Cross-entropy weighted by prior_k^-rho, normalised to sum to C (the re-weighting of MARC and DisAlign)."""
+    """Cross-entropy weighted by prior_k^-rho, normalised to sum to C (the re-weighting of MARC and DisAlign).
+
+    A batch is averaged over the weights of its rows, as MARC's release does by torch's weighted cross-entropy.
+    """
     check_number("rho", rho)
-    return _softmax(partial(_weighted, weigh=partial(prior_power, rho=rho)))
+    return _softmax(partial(_prior_weighted, rho=rho))
+
+
+def _prior_weighted(counts: ClassCounts, *, rho: float) -> SoftmaxTerms:
+    return SoftmaxTerms(weight=prior_power(counts, rho), weighted_mean=torch.ones((), dtype=torch.float64))
 
 
 def _weighted(counts: ClassCounts, *, weigh: Callable[[ClassCounts], Tensor]) -> SoftmaxTerms:
@@ -203,7 +227,8 @@ def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = False) -> 
     """LDAM (Cao et al., NeurIPS 2019): cross-entropy of s (c - m_y onehot), m_k proportional to n_k^(-1/4).
 
     The largest margin is `max_margin`. The logits given here are those of the head, s c with the scale included (so the
-    margin on them is s m_y). `drw` applies class-balanced weights (beta 0.9999) in the last fifth of the epochs.
+    margin on them is s m_y). `drw` applies class-balanced weights (beta 0.9999) in the last fifth of the epochs, in
+    which a batch is averaged over the weights of its rows, as in the release.
 
     Raises: InputError if scale is not positive or max_margin is negative.
     """
@@ -217,7 +242,8 @@ def _ldam(counts: ClassCounts, *, max_margin: float, scale: float, drw: bool) ->
     margin = scale * max_margin * raw / raw.max()
     if not drw:
         return SoftmaxTerms(margin=margin)
-    return SoftmaxTerms(margin=margin, weight=torch.ones_like(raw), later=class_balanced_weights(counts))
+    later, ones = class_balanced_weights(counts), torch.ones_like(raw)
+    return SoftmaxTerms(margin=margin, weight=ones, later=later, weighted_mean=ones.new_ones(()))
 
 
 SHAPES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(

@@ -91,6 +91,7 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
         "crt": Entry(retrain.crt, "kang2020", Traits(stochastic=True, implied_prior="uniform")),
         "focal": Entry(retrain.focal, "lin2017", Traits(needs_head=True, stochastic=True, implied_prior="train")),
         "gala": Entry(retrain.gala, "gala2024", Traits(stochastic=True, order_dependent=True)),
+        "gcl": Entry(retrain.gcl, "li2022", TRAINED),
         "l2_norm": Entry(posthoc.l2_norm, "alshammari2022", Traits(needs_head=True)),
         "label_aware_smoothing": Entry(retrain.label_aware_smoothing, "zhong2021", TRAINED),
         "lda": Entry(closed_form.lda, "wang2024", Traits(implied_prior="uniform")),

@@ -4,8 +4,9 @@ What all settings of a method share (class means, the covariance) is computed on
 rows, and kept as long as the features are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ __all__ = ["class_means", "lda", "ncm", "train_means"]
 
 Transform = Literal["cl2n", "l2n", "raw"]
 Distance = Literal["l2", "dot", "cos"]
+Shrinkage = Literal["ledoit_wolf", "empirical_bayes"]
 BLOCK = 2**23  # numbers in float64 that are read at a time: 64 MB
 Value = TypeVar("Value")
 
@@ -113,24 +115,27 @@ def _ncm(problem: Problem, seed: int = 0, *, transform: Transform, distance: Dis
     return Head(weight, bias, prep).to(train.dtype)
 
 
-def lda(
-    *, shrinkage: float | Literal["ledoit_wolf"] = "ledoit_wolf", prior: Literal["uniform", "train"] = "uniform"
-) -> Method:
+def lda(*, shrinkage: float | Shrinkage = "ledoit_wolf", prior: Literal["uniform", "train"] = "uniform") -> Method:
     """Linear discriminant analysis with a shrunk covariance (training-free baseline of Wang et al., ICLR 2024).
 
     Formula: w_k = S'^-1 mu_k, b_k = -mu_k' S'^-1 mu_k / 2, plus log prior_k for `prior="train"`,
     S' = (1 - a) S + a tr(S) / D I, S the pooled within-class covariance.
 
-    `shrinkage` a lies in (0, 1], or is found by the formula of Ledoit and Wolf on the rows centred by class. A class
-    without rows has the mean of all rows.
+    `shrinkage` a lies in (0, 1], or is found by the formula of Ledoit and Wolf on the rows centred by class, or is the
+    published one of that baseline, `empirical_bayes`: a = D / (N - 1 + D) for N rows (the sum of their weights) of D
+    features. A class without rows has the mean of all rows.
 
     When to use it: on features of a pretrained model that never saw the rows; rare classes borrow the covariance of
     all. Within-class scatter of memorised rows is not that of new ones, so expect less there.
 
+    Paper and code: the published shrinkage is not the default, and its logits are on another scale there; predictions
+    are those of `empirical_bayes`.
+
     Raises: InputError for a shrinkage outside (0, 1], or rows that do not vary within their classes.
     """
-    if shrinkage != "ledoit_wolf" and not (isinstance(shrinkage, float | int) and 0 < shrinkage <= 1):
-        raise InputError(f"shrinkage must lie in (0, 1] or be 'ledoit_wolf', got {shrinkage!r}")
+    named = isinstance(shrinkage, str) and shrinkage in SHRINKAGES
+    if not named and not (isinstance(shrinkage, float | int) and 0 < shrinkage <= 1):
+        raise InputError(f"shrinkage must lie in (0, 1] or be one of {', '.join(SHRINKAGES)}; got {shrinkage!r}")
     if prior not in ("uniform", "train"):
         raise InputError(f"prior must be 'uniform' or 'train', got {prior!r}")
     return partial(_lda, shrinkage=shrinkage, prior=prior)
@@ -172,7 +177,7 @@ def _lda(problem: Problem, seed: int = 0, *, shrinkage: float | str, prior: str)
     level = covariance.trace() / train.dim
     if not level > torch.finfo(torch.float64).eps * found.square / train.dim:  # what rounding alone leaves
         raise InputError("lda needs rows that differ within their classes; every class here is a single point")
-    a = _ledoit_wolf(found) if isinstance(shrinkage, str) else float(shrinkage)
+    a = SHRINKAGES[shrinkage](found) if isinstance(shrinkage, str) else float(shrinkage)
     shrunk = (1 - a) * covariance + a * level * torch.eye(train.dim, dtype=covariance.dtype, device=covariance.device)
     weight = torch.linalg.solve(shrunk, means.T).T
     bias = -(weight * means).sum(dim=-1) / 2
@@ -188,3 +193,14 @@ def _ledoit_wolf(found: Within) -> float:
     distance = scatter - found.covariance.trace().square() / len(found.covariance)
     noise = (found.fourth - scatter) / found.rows
     return max(float((noise.clamp(max=distance) / distance).clamp_min(0)), 1e-6) if distance > 0 else 1e-6
+
+
+def _empirical_bayes(found: Within) -> float:
+    """The share of the identity in (N - 1) S + tr(S) I, whose inverse the training-free baseline uses."""
+    dim = len(found.covariance)
+    return dim / (max(found.rows - 1, 0) + dim)
+
+
+SHRINKAGES: Mapping[str, Callable[[Within], float]] = MappingProxyType(
+    {"ledoit_wolf": _ledoit_wolf, "empirical_bayes": _empirical_bayes}
+)

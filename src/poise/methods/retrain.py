@@ -15,10 +15,11 @@ from types import MappingProxyType
 from typing import Any, Literal, Unpack
 
 from poise import losses, params, sampling
-from poise.checks import check_positive
+from poise.checks import check_inside, check_one_of, check_positive
 from poise.constraints import Every, Projection, free, max_norm
 from poise.errors import InputError
 from poise.losses import Loss
+from poise.losses.focal import FocalVariant
 from poise.params import Part
 from poise.plan import Options, Plan
 from poise.sampling import Sampler
@@ -33,6 +34,7 @@ __all__ = [
     "crt",
     "focal",
     "gala",
+    "gcl",
     "label_aware_smoothing",
     "ldam",
     "los",
@@ -64,6 +66,7 @@ def recipe(
     part: Part = params.full,
     projection: Projection | None = None,
     scale: float = 1.0,
+    lr_factors: tuple[float, ...] = (),
 ) -> Retrain:
     """The Retrain of a loss and the options that a user gave, over the defaults of its method.
 
@@ -89,6 +92,7 @@ def recipe(
         sampler=sampler,
         projection=projection or free(),
         scale=scale,
+        lr_factors=lr_factors,
         plan=Plan(**chosen),
     )
 
@@ -197,30 +201,39 @@ def balanced_softmax(*, tau: float = 1.0, **options: Unpack[Options]) -> Retrain
     return recipe(losses.balanced_softmax(tau=tau), options)
 
 
-def class_balanced(*, beta: float = 0.9999, gamma: float = 0.0, **options: Unpack[Options]) -> Retrain:
+def class_balanced(
+    *, beta: float = 0.9999, gamma: float = 0.0, variant: FocalVariant = "softmax", **options: Unpack[Options]
+) -> Retrain:
     """Class-balanced loss (Cui et al., CVPR 2019): weights (1 - beta) / (1 - beta^n_y), normalised to sum to C.
 
-    Formula: w_y (1 - p_y)^gamma (-log p_y),
-    w_k = C v_k / sum_j v_j with v_k = (1 - beta) / (1 - beta^n_k).
+    Formula: w_y (1 - p_y)^gamma (-log p_y) for `softmax`, w_y sum_k (1 - q_k)^gamma (-log q_k) for `sigmoid`,
+    w_k = C v_k / sum_j v_j with v_k = (1 - beta) / (1 - beta^n_k); q as in `focal`.
 
     gamma = 0, the default, is weighted cross-entropy; beta = 0 as well is `ce`; as beta approaches 1, the weights
     approach 1 / n_k.
 
     When to use it: where losses are weighted already and only the weights should come from the counts. Weights hardly
     move a head that fits its rows perfectly; there `balanced_softmax` or a post-hoc method does more.
+
+    Paper and code: the focal loss of Cui et al. is the `sigmoid` one; `softmax`, the default, is LDAM's release's. A
+    batch is averaged over its rows, as Cui et al. do, not over their weights as `ldam` and `marc` are.
     """
-    return recipe(losses.class_balanced(beta=beta, gamma=gamma), options)
+    return recipe(losses.class_balanced(beta=beta, gamma=gamma, variant=variant), options)
 
 
-def focal(*, gamma: float = 2.0, **options: Unpack[Options]) -> Retrain:
+def focal(*, gamma: float = 2.0, variant: FocalVariant = "softmax", **options: Unpack[Options]) -> Retrain:
     """Focal loss (Lin et al., ICCV 2017): -(1 - p_y)^gamma log p_y. gamma = 0 is `ce`.
 
-    Formula: -(1 - p_y)^gamma log p_y with p = softmax(z).
+    Formula: -(1 - p_y)^gamma log p_y with p = softmax(z) for `softmax`,
+    -sum_k (1 - q_k)^gamma log q_k with q_y = sigmoid(z_y) and q_k = sigmoid(-z_k) otherwise for `sigmoid`.
 
     When to use it: for comparison with work that uses it. It weights hard rows, not rare classes; on its own it
     re-balances little.
+
+    Paper and code: the focal loss of Lin et al. is on sigmoids, `sigmoid` (here without its factor alpha); long-tail
+    code since LDAM's release uses the `softmax` one, the default. The two point in nearly unrelated directions.
     """
-    return recipe(losses.focal(gamma=gamma), options)
+    return recipe(losses.focal(gamma=gamma, variant=variant), options)
 
 
 def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = True, **options: Unpack[Options]) -> Retrain:
@@ -234,8 +247,9 @@ def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = True, **op
 
     When to use it: for comparison with the many papers that report it, or for features trained with it.
 
-    Paper and code: the release does not centre the features before they are normalised; `scale_features` (the default)
-    does.
+    Paper and code: with deferred weights the release averages a batch over the weights of its rows (the sum of w l over
+    the sum of w), and so does this. The release does not centre the features before they are normalised;
+    `scale_features` (the default) does.
     """
     loss = losses.ldam(max_margin=max_margin, scale=scale, drw=drw)
     return recipe(loss, options, default=Options(lr=0.3), part=params.unit_rows, scale=scale)
@@ -261,11 +275,13 @@ def label_aware_smoothing(
     smooth_tail: float = 0.1,
     shape: Literal["concave", "linear", "convex"] = "concave",
     variant: Literal["released", "paper"] = "released",
+    classifier: Literal["trained", "frozen"] = "trained",
+    lr_factor: float = 0.2,
     **options: Unpack[Options],
 ) -> Retrain:
     """Label-aware smoothing (MiSLAS; Zhong et al., CVPR 2021) on LWS scales with class-balanced sampling.
 
-    Formula: (1 - e_y) (-log p_y) + e_y mean_k(-log p_k),
+    Formula: (1 - e_y) (-log p_y) + e_y mean_k(-log p_k), z_k = s_k (w_k f + b_k), s = 1 at the start,
     e_k = smooth_tail + (smooth_head - smooth_tail) g(u_k),
     u_k = (n_k - n_min) / (n_max - n_min),
     g(u) = sin(pi u / 2) `concave`, u `linear`, 1 + sin(3 pi / 2 + pi u / 2) `convex`.
@@ -273,28 +289,41 @@ def label_aware_smoothing(
     The smoothing grows from `smooth_tail` to `smooth_head` with the size of the true class. Released values: 0.4 and
     0.1 for CIFAR-100 IF 100 and Places-LT; 0.3 and 0 for IF 50, ImageNet-LT and iNaturalist; 0.2 and 0 for IF 10.
 
+    `trained`: the scales s move at the learning rate, weight w and bias b at `lr_factor` times it (released: 0.2 for
+    CIFAR-100 IF 100, 0.1 for IF 50 and 10, 0.05 for the large sets); weight decay acts on both. `frozen`: the scales
+    alone, as in `lws`; `lr_factor` is not used.
+
     When to use it: where the many classes are over-confident and confidence matters as much as accuracy.
 
     Paper and code: `released` spreads the smoothing over all classes, `paper` over the others. Shifted batch
     normalisation, the other half of MiSLAS's second stage, needs images and is not here.
+
+    Raises: InputError for a smoothing outside [0, 1), a negative factor, or an unknown shape, variant or classifier.
     """
+    check_one_of("classifier", classifier, ("trained", "frozen"))
+    check_inside("lr_factor", lr_factor, 0, float("inf"), "MiSLAS uses 0.05 to 0.2")
     loss = losses.label_aware_smoothing(smooth_head=smooth_head, smooth_tail=smooth_tail, shape=shape, variant=variant)
     default = Options(sampler="class_balanced", lr=0.1)
-    return recipe(loss, options, default=default, part=params.scale_only)
+    if classifier == "frozen":
+        return recipe(loss, options, default=default, part=params.scale_only)
+    return recipe(loss, options, default=default, part=params.scale_and_rows, lr_factors=(1.0, lr_factor))
 
 
-def marc(*, rho: float = 1.0, **options: Unpack[Options]) -> Retrain:
+def marc(*, rho: float = 1.2, **options: Unpack[Options]) -> Retrain:
     """Margin calibration (MARC; Wang et al., ACML 2022): z'_k = a_k z_k + b_k |w_k| on a frozen head.
 
-    Formula: v_y (-log softmax(z')_y)
+    Formula: v_y (-log softmax(z')_y), divided by the mean of v over the rows of a batch,
     with z'_k = a_k z_k + b_k |w_k| and v_k proportional to prior_k^-rho.
 
     2 C parameters, a = 1 and b = 0 at the start; with `scale_features`, |w_k| is the norm on the scaled features. The
-    exponent is not established by our sources: it is a parameter.
+    exponent is that of the authors' release, the default there and the value of all its recipes.
 
     When to use it: like `lws`, where little may be learned; it can shift a class as well as scale it.
+
+    Paper and code: the released recipes sample instances. On CIFAR they count steps, 2,000 of them with 800 of warm-up
+    from lr 0.05 to 0.1; the published rows here say that in whole epochs.
     """
-    return recipe(losses.prior_weighted(rho=rho), options, default=Options(lr=0.1), part=params.affine_only)
+    return recipe(losses.prior_weighted(rho=rho), options, default=Options(lr=0.01), part=params.affine_only)
 
 
 def weight_balancing(
@@ -356,3 +385,31 @@ def gala(
     """
     loss = losses.gala(lambda_pos=lambda_pos, lambda_neg=lambda_neg, variant=variant, accumulate=accumulate)
     return recipe(loss, options, default=Options(start="fresh"))
+
+
+def gcl(
+    *, noise: float = 0.5, margin: float = 0.1, scale: float = 20.0, gamma: float = 1.0, **options: Unpack[Options]
+) -> Retrain:
+    """Gaussian clouded logits (GCL; Li et al., CVPR 2022): cosine logits that lose noise, most where rows are few.
+
+    Formula: (1 - p_y)^gamma (-log p_y) in training, plain cosines in prediction,
+    with p = softmax(s (c - noise |e| m - margin onehot(y))) and c_k = cos(f, w_k),
+    m_k = log(n_max / n_k) / log(n_max / n_min), and 0 where all counts are equal,
+    e_k normal with standard deviation 1 / 3, clamped to [-1, 1], anew for every row and class.
+
+    Classes drawn independently with probability 1 / C, starting from the directions of the stage-1 rows. The head has
+    unit rows times the scale and no bias. noise = margin = gamma = 0 is `cosine`. The softmax of the head is that of
+    cosines without noise and margin, so it is meant for no prior that is known.
+
+    When to use it: for comparison with work that reports it, above all GALA; or for features that were trained with it
+    (`poise train gcl_cifar100_lt_if100`), its first stage.
+
+    Paper and code: written from the formula and the released settings of the second stage: noise 0.5 (`noise_mul`),
+    margin 0.1 (`m`), scale 20, gamma 1. The paper speaks of sampling classes by their effective number; the release
+    samples them evenly. How its classifier starts is not established by our sources. The formula does not centre the
+    features before they are normalised; `scale_features` (the default) does. The noise of a row is a function of the
+    seed, the epoch and its place in the epoch, so heads that are trained side by side share it.
+    """
+    loss = losses.gcl(noise=noise, margin=margin, scale=scale, gamma=gamma)
+    default = Options(sampler="class_balanced_iid", lr=0.01)
+    return recipe(loss, options, default=default, part=params.unit_rows, scale=scale)

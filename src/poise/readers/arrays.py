@@ -13,12 +13,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.readers.source import ROWS, Ask, Source, listed
+from poise.readers.source import LABEL_NAMES, ROWS, Ask, Source, listed
 from poise.wording import near
 
-__all__ = ["COUNTS", "LABELS", "Arrays", "names_of_classes", "opened", "read_arrays", "to_numbers", "to_tensor"]
+__all__ = ["COUNTS", "Arrays", "names_of_classes", "opened", "read_arrays", "to_numbers", "to_tensor"]
 
-LABELS = ("y", "labels", "label", "targets", "target")
 COUNTS = ("n", "counts", "train_counts", "class_counts")
 MAGIC = {".npz": b"PK", ".npy": b"\x93NUMPY"}
 
@@ -79,8 +78,9 @@ def _arrays(path: Path, stack: ExitStack) -> Arrays:
 def read_arrays(path: Path, ask: Ask) -> Source:
     """Features, labels, counts, class names and groups of a file of arrays.
 
-    Without `ask.key`, features are called x or features and labels y or labels. With the key `train`, features are
-    called train and labels y_train, train_y, train_labels or labels_train. `ask.label_column` names the labels.
+    Without `ask.key`, features are called x or features and labels one of `LABEL_NAMES`. With the key `train`,
+    features are called train and labels y_train, train_y, train_labels or labels_train. `ask.label_column` names the
+    labels.
 
     Raises: InputError listing the arrays of the file where one is missing.
     """
@@ -120,7 +120,7 @@ def _labels(arrays: Arrays, ask: Ask) -> npt.NDArray[Any] | None:
     if ask.label_column is not None:
         return to_numbers(arrays.get(_named(arrays, ask.label_column)))
     key = ask.key
-    candidates = LABELS if key is None else (f"y_{key}", f"{key}_y", f"{key}_labels", f"labels_{key}")
+    candidates = LABEL_NAMES if key is None else (f"y_{key}", f"{key}_y", f"{key}_labels", f"labels_{key}")
     name = arrays.first(candidates)
     if name is None:
         raise InputError(

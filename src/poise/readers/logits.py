@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.readers.arrays import COUNTS, LABELS, Arrays, names_of_classes, opened, to_numbers, to_tensor
+from poise.readers.arrays import COUNTS, Arrays, names_of_classes, opened, to_numbers, to_tensor
 from poise.readers.labels import code
-from poise.readers.source import listed
+from poise.readers.source import LABEL_NAMES, listed
 from poise.types import ClassCounts
 
 __all__ = ["Logits", "read_logits"]
@@ -48,7 +48,7 @@ def read_logits(path: str | Path) -> Logits:
         counts = _counts(arrays, logits.shape[1])
         if names is not None and len(names) != logits.shape[1]:
             raise InputError(f"{file} has {len(names)} class names for {logits.shape[1]} columns of logits")
-        y = _labels(arrays, _required(arrays, LABELS, "the labels (N,)"), logits, names)
+        y = _labels(arrays, _required(arrays, LABEL_NAMES, "the labels (N,)"), logits, names)
         both = arrays.first(HELD_OUT_LOGITS), arrays.first(HELD_OUT_LABELS)
         if both[0] is None or both[1] is None:
             if any(both):

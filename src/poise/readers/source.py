@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LABEL_NAMES", "ROWS", "Ask", "Source", "listed"]
 
-LABEL_NAMES = ("label", "y", "target", "class", "category")
+# What the labels are called where nobody says so, in lower case: a column of a table or an array of a file.
+LABEL_NAMES = ("y", "labels", "label", "targets", "target", "class", "category")
 ROWS = ("x", "features", "X", "embeddings")  # what the features are called in a file of arrays
 
 

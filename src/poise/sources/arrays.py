@@ -1,6 +1,7 @@
 """Images in a .npz file: arrays called images and labels, or train_images and train_labels, x_test and y_test, ..."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,13 @@ import numpy.typing as npt
 
 from poise.errors import InputError
 from poise.readers.arrays import Arrays, opened
-from poise.readers.source import listed
+from poise.readers.source import LABEL_NAMES, listed
 from poise.sources.items import Pixels
 from poise.sources.parts import SPLITS, Part, Request
 
 __all__ = ["is_npz", "read_npz"]
 
 IMAGES = frozenset({"data", "image", "images", "img", "imgs", "pixels", "x"})
-LABELS = frozenset({"label", "labels", "target", "targets", "y"})
 NAMES = ("class_names", "names", "label_names")
 
 
@@ -34,13 +34,13 @@ def read_npz(path: Path, request: Request) -> dict[str, Part]:
     """
     with opened(path) as arrays:
         images = _by_split(arrays, IMAGES, request.image)
-        labels = _by_split(arrays, LABELS, request.label)
+        labels = _by_split(arrays, LABEL_NAMES, request.label)
         if not images:
             raise InputError(f"{path} has no array called images; it holds {listed(arrays.names)}; name it (image=)")
         return {split: _part(arrays, name, labels.get(split), request) for split, name in images.items()}
 
 
-def _by_split(arrays: Arrays, known: frozenset[str], wanted: str | None) -> dict[str, str]:
+def _by_split(arrays: Arrays, known: Collection[str], wanted: str | None) -> dict[str, str]:
     """Name of the array of each split."""
     if wanted is not None:
         return {"train": wanted}

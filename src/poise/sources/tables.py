@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poise.errors import InputError, PoiseWarning
-from poise.readers.source import listed
+from poise.readers.source import LABEL_NAMES, listed
 from poise.samples import Items, Sentences
 from poise.sources.items import Files
 from poise.sources.parts import SPLITS, Part, Request
@@ -24,7 +24,6 @@ PATHS = frozenset(
     {"file", "file_name", "file_path", "filename", "filepath", "image", "image_file", "image_path"}
     | {"img", "img_path", "path"}
 )
-LABELS = frozenset({"category", "class", "label", "labels", "target", "y"})
 LABEL_ENDS = ("_label", "_labels")
 
 
@@ -120,7 +119,7 @@ def _label(table: Table, request: Request) -> str:
     """The column of the labels: the one that is named, else the only one with class names, or that is called so."""
     like = {name.lower() for name in table.class_names}
     if not like:
-        like = {n.lower() for n in table.names if n.lower() in LABELS or n.lower().endswith(LABEL_ENDS)}
+        like = {n.lower() for n in table.names if n.lower() in LABEL_NAMES or n.lower().endswith(LABEL_ENDS)}
     name = _column(table, request.label, frozenset(like), "label")
     if name is None:
         raise InputError(
