@@ -108,7 +108,7 @@ ALLOWED: dict[str, set[str]] = {
     "selection": VALUES | {"elimination", "experiment", "grids", "judging", "priors", "record", "statistics"},
     "schedule": VALUES | {"elimination", "grids", "judging", "methods", "selection", "solver"},
     "apart": VALUES,
-    "journals": {"errors", "randomness"},
+    "journals": {"errors", "grids", "randomness"},
     "studies": VALUES | {"experiment", "grids", "journals", "judging", "methods", "selection", "solver"},
     "comparison": {"experiment", "headroom", "record", "spec", "statistics", "types"},
     "closer": {"comparison", "metrics", "operating", "types"},

@@ -23,10 +23,10 @@ from poise.checks import is_whole
 from poise.errors import InputError, PoiseWarning
 from poise.experiment import Progress
 from poise.files import write_atomically
-from poise.grids import Axis, axes
-from poise.journals import FIRST, Range, Worker, joined
+from poise.grids import Axis, axes, filled, short
+from poise.journals import FIRST, Worker, joined
 from poise.judging import USUAL, Judgement, Judging, judge, order
-from poise.methods import defaults, from_spec
+from poise.methods import from_spec
 from poise.selection import pick
 from poise.solver import with_stage1
 from poise.spec import Spec
@@ -105,7 +105,7 @@ def study(
     openings = _openings(spec)
     first = _first(openings, judging.seed)
     total = min(trials, len(first)) if _is_listed(openings) else trials
-    ranges = {each.name: each.range for each in openings}
+    ranges = {each.name: each.axis for each in openings}
     identity = _identity(spec, problem, ranges, judging)
     remarks: dict[str, None] = {}
     with joined(folder, identity, ranges, first, judging.seed) as worker:
@@ -138,36 +138,28 @@ def _check(spec: Spec, trials: int, together: int) -> None:
 
 
 class Opening(NamedTuple):
-    """An open parameter: its name in the study, the number of its step, its axis, and the range of its values.
+    """An open parameter: its name in the study, the number of its step, and the axis that its values are drawn from.
 
-    The range of an axis `with_zero` goes on below the axis by a quarter of its length; values there stand for 0.
+    An axis `with_zero` goes on below the `lowest` number by a quarter of its length; values there stand for 0.
     """
 
     name: str
     step: int
     axis: Axis
-    range: Range
     lowest: float
 
     def value(self, drawn: Any) -> Any:
-        """What a drawn value sets: a number is short in every table, and exact in its text."""
+        """What a drawn value sets."""
         if self.axis.choices:
             return drawn
-        return 0.0 if drawn < self.lowest else float(f"{drawn:.4g}")
-
-    def at(self, share: float) -> Any:
-        """The value at a share in [0, 1) of the range."""
-        low, high, log, choices = self.range
-        if choices:
-            return choices[int(share * len(choices))]
-        return min(max(low * (high / low) ** share if log else low + share * (high - low), low), high)
+        return 0.0 if drawn < self.lowest else short(drawn)
 
     def end(self, value: Any) -> float | None:
         """The end of the range that a set value lies at, None within it and where nothing can lie beyond."""
-        _, high, log, choices = self.range
-        if choices or value == 0:
+        high = self.axis.high
+        if self.axis.choices or value == 0:
             return None
-        scale = math.log if log else float
+        scale = math.log if self.axis.log else float
         share = (scale(value) - scale(self.lowest)) / (scale(high) - scale(self.lowest))
         end = high if share > 1 - EDGE else self.lowest if share < EDGE and not self.axis.with_zero else None
         return None if end in self.axis.limits else end
@@ -179,14 +171,10 @@ def _openings(spec: Spec) -> tuple[Opening, ...]:
 
 def _opening(spec: Spec, number: int, axis: Axis) -> Opening:
     name = axis.parameter if len(spec.steps) == 1 else f"{number + 1}.{axis.parameter}"
-    if axis.choices:
-        return Opening(name, number, axis, Range(choices=axis.choices), 0.0)
-    factor = float(defaults(spec.steps[number].name)[axis.parameter]) if axis.relative else 1.0
-    low, high = (float(f"{factor * end:.4g}") for end in (axis.low, axis.high))
-    floor = low
+    low, high = axis.low, axis.high
     if axis.with_zero:
-        floor = low / (high / low) ** 0.25 if axis.log else low - (high - low) / 4
-    return Opening(name, number, axis, Range(floor, high, axis.log), low)
+        axis = axis._replace(low=low / (high / low) ** 0.25 if axis.log else low - (high - low) / 4)
+    return Opening(name, number, axis, low)
 
 
 def _is_listed(openings: Sequence[Opening]) -> bool:
@@ -200,16 +188,13 @@ def _first(openings: Sequence[Opening], seed: int) -> list[dict[str, Any]]:
         return [dict(zip(names, row, strict=True)) for row in itertools.product(*(e.axis.choices for e in openings))]
     engine = torch.quasirandom.SobolEngine(len(openings), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     points = engine.draw(FIRST, dtype=torch.float64)
-    return [{each.name: each.at(u) for each, u in zip(openings, row, strict=True)} for row in points.tolist()]
+    return [{each.name: each.axis.at(u) for each, u in zip(openings, row, strict=True)} for row in points.tolist()]
 
 
 def _setting(spec: Spec, openings: Sequence[Opening], params: Mapping[str, Any]) -> Spec:
     """The spec with the values of a trial in its open parameters."""
-    steps = [dict(step.params) for step in spec.steps]
-    for each in openings:
-        steps[each.step][each.axis.parameter] = each.value(params[each.name])
-    parts = [Spec(step.name, given) for step, given in zip(spec.steps, steps, strict=True)]
-    return sum(parts[1:], parts[0])
+    free = [(each.step, each.axis) for each in openings]
+    return filled(spec, free, [each.value(params[each.name]) for each in openings])
 
 
 def _edge(best: Spec | None, openings: Sequence[Opening]) -> list[str]:
@@ -226,7 +211,7 @@ def _edge(best: Spec | None, openings: Sequence[Opening]) -> list[str]:
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def _identity(spec: Spec, problem: Problem, ranges: Mapping[str, Range], judging: Judging) -> dict[str, str]:
+def _identity(spec: Spec, problem: Problem, ranges: Mapping[str, Axis], judging: Judging) -> dict[str, str]:
     """What must be the same for two values to belong into one study, in words and keys."""
     held_out, groups = problem.held_out, judging.groups
     same = {
