@@ -26,9 +26,10 @@ from poise.errors import PoiseWarning
 from poise.experiment import measure_all
 from poise.files import write_atomically
 from poise.grids import default_grid
+from poise.judging import Judgement, Trial, judge
 from poise.methods import is_trained
 from poise.record import versions
-from poise.selection import Judgement, Trial, judge, pick
+from poise.selection import pick
 from poise.types import Problem
 
 KEPT = (1, 3, 5, 8)

@@ -30,10 +30,11 @@ from poise.errors import PoiseWarning
 from poise.experiment import fit_specs, measure_all
 from poise.files import write_atomically
 from poise.grids import default_grid
+from poise.judging import Judging, Rule, judge_grids
 from poise.methods import from_spec
 from poise.methods.published import stated
 from poise.record import Selection, versions
-from poise.selection import Rule, judge_grids, pick
+from poise.selection import pick
 from poise.spec import Spec
 from poise.types import Problem
 
@@ -84,7 +85,7 @@ def choose(problem: Problem, rule: Rule, *several: Grids) -> list[Chosen]:
     for first in dict.fromkeys(firsts):
         started = problem if first is None else replace(problem, head=from_spec(first)(problem, SEED))
         together = [grid for grids, own in zip(several, firsts, strict=True) if own == first for grid in grids.values()]
-        found[first] = started, judge_grids(together, started, select=rule, seed=SEED, first=first)
+        found[first] = started, judge_grids(together, started, Judging(select=rule, seed=SEED, first=first))
     return [
         Chosen(found[first][0], {family: pick(found[first][1], grid) for family, grid in grids.items()})
         for grids, first in zip(several, firsts, strict=True)
@@ -93,7 +94,7 @@ def choose(problem: Problem, rule: Rule, *several: Grids) -> list[Chosen]:
 
 def first_of(problem: Problem, rule: Rule, grid: Sequence[Spec]) -> Spec:
     """The best of the grid where there is no head yet."""
-    return pick(judge_grids([grid], problem, select=rule, seed=SEED), grid)[0]
+    return pick(judge_grids([grid], problem, Judging(select=rule, seed=SEED)), grid)[0]
 
 
 def on_test(demo: DemoSet, found: Chosen) -> Callable[[Spec], str]:

@@ -31,9 +31,10 @@ from poise.comparison import Comparison, Standing
 from poise.errors import PoiseWarning
 from poise.experiment import Measured, measure
 from poise.files import write_atomically
-from poise.protocols import NULLS, recommend
+from poise.judging import Judgement, Trial
 from poise.record import versions
-from poise.selection import Judgement, Trial
+from poise.schedule import NULLS
+from poise.selection import recommend
 
 CLASSES, DIM, HELD_OUT = 50, 16, 20
 SPECS = tuple(Spec(name) for name in ("logit_adjustment", "tau_norm", "rebalance", "temperature"))

@@ -107,11 +107,12 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": VALUES | {"distributed", "methods", "metrics", "record", "solver"},
     "elimination": VALUES | {"methods"},
     "grids": {"checks", "errors", "methods", "randomness", "spec"},
-    "selection": VALUES
-    | {"elimination", "experiment", "folds", "grids", "memorised", "methods", "priors"}
-    | {"record", "solver"},
-    "journals": {"errors", "libraries", "randomness"},
-    "studies": VALUES | {"experiment", "grids", "journals", "methods", "selection", "solver"},
+    "judging": VALUES | {"elimination", "experiment", "folds", "memorised", "methods", "solver"},
+    "selection": VALUES | {"elimination", "experiment", "grids", "judging", "priors", "record", "statistics"},
+    "schedule": VALUES | {"elimination", "grids", "judging", "methods", "selection", "solver"},
+    "apart": VALUES,
+    "journals": {"errors", "grids", "libraries", "randomness"},
+    "studies": VALUES | {"experiment", "grids", "journals", "judging", "methods", "progress", "selection", "solver"},
     "comparison": {"experiment", "headroom", "methods", "record", "report", "spec", "statistics", "types", "wording"},
     "closer": {"comparison", "metrics", "operating", "report", "statistics", "types"},
     "paths": {"comparison", "experiment", "methods", "report", "solver", "spec", "types"},
@@ -120,18 +121,8 @@ ALLOWED: dict[str, set[str]] = {
     "thumbnails": {"errors", "samples"},
     "reports": {"errors", "files", "report"},
     "protocols": VALUES
-    | {
-        "comparison",
-        "elimination",
-        "experiment",
-        "folds",
-        "grids",
-        "methods",
-        "record",
-        "selection",
-        "solver",
-        "statistics",
-    },
+    | {"apart", "comparison", "elimination", "experiment", "folds", "grids", "judging", "methods", "record", "schedule"}
+    | {"selection", "solver", "statistics"},
     "samples": VALUES,
     "decoding": {"errors"},
     "sources/__init__": VALUES | {"decoding", "readers", "samples", "sources"},
@@ -165,11 +156,12 @@ ALLOWED: dict[str, set[str]] = {
     "tails": VALUES | {"profiles", "samples"},
     "splits": VALUES | {"folds", "profiles", "samples", "tails"},
     "leakage": {"checks", "errors", "progress", "samples"},
-    "survey": {"errors", "fields", "leakage", "progress", "samples", "types", "wording"},
+    "class_sizes": {"types", "wording"},
+    "survey": {"class_sizes", "errors", "fields", "leakage", "progress", "samples", "types", "wording"},
     "glyphs": {"checks", "errors", "folds", "libraries", "samples", "sources", "splits"},
     "data": VALUES | {"profiles", "text"},
     "audit": VALUES | {"comparison", "experiment", "grids", "methods", "paths", "priors", "protocols", "report"},
-    "inspection": {"folds", "memorised", "metrics", "types", "wording"},
+    "inspection": {"class_sizes", "folds", "memorised", "metrics", "types", "wording"},
     "manifest": {"checks", "errors", "fields", "files", "types"},
     "store": {"errors", "fields", "files", "manifest", "shards", "types"},
     "readers/__init__": {"readers"},
@@ -197,9 +189,10 @@ ALLOWED: dict[str, set[str]] = {
         "grids",
         "methods",
         "operating",
+        "judging",
         "priors",
-        "protocols",
         "record",
+        "schedule",
         "selection",
     }
     | {"unseen"},
@@ -248,11 +241,23 @@ ALLOWED: dict[str, set[str]] = {
         "methods",
         "progress",
         "protocols",
+        "schedule",
         "spec",
     }
     | {"report"},
     "estimates": VALUES
-    | {"automatic", "deployment", "elimination", "grids", "methods", "metrics", "plan", "protocols", "solver"},
+    | {
+        "automatic",
+        "deployment",
+        "elimination",
+        "grids",
+        "judging",
+        "methods",
+        "metrics",
+        "plan",
+        "schedule",
+        "solver",
+    },
     "testing": VALUES | {"methods", "plan", "solver"},
     "export/__init__": {"export"},
     "export/final": VALUES | {"artefact", "backbones", "extract", "operating", "record"},
@@ -293,10 +298,10 @@ ALLOWED: dict[str, set[str]] = {
     | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
     "cli/report": {"checks", "cli", "errors", "report", "reports"},
     "cli/search": {"advice", "checks", "cli", "comparison", "diagnosis", "distributed", "elimination", "errors"}
-    | {"estimates", "grids", "headroom", "methods", "protocols", "record", "report", "runs", "selection", "spec"}
-    | {"studies", "types"},
+    | {"estimates", "grids", "headroom", "judging", "methods", "protocols", "report", "runs", "schedule", "selection"}
+    | {"record", "spec", "studies", "types"},
     "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "diagnosis", "estimates", "inspection"}
-    | {"readers", "report", "runs"},
+    | {"readers", "report", "runs", "schedule"},
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poise import data, elimination, estimates, methods, reports, selection
+from poise import data, elimination, estimates, judging, methods, reports
 from poise.cli import VERBS, completion, main, shared
 from poise.config import recipes
 from poise.estimates import Estimate
@@ -107,7 +107,7 @@ def test_what_is_completed_is_what_the_tables_hold():
     assert completion.method_names("") == sorted(methods.available())
     assert completion.demo_sets("") == list(data.DEMO_SETS)
     assert completion.searches("") == list(elimination.SEARCHES)
-    assert completion.metrics("") == list(selection.METRICS)
+    assert completion.metrics("") == list(judging.METRICS)
     assert completion.report_formats("") == [*reports.FORMATS, "all"]
     assert completion.recipe_files("") == list(recipes())
 

@@ -17,9 +17,10 @@ from poise.folds import fold_ids
 from poise.grids import default_grid
 from poise.methods.published import Published
 from poise.metrics import evaluate
-from poise.protocols import NULLS, compare
+from poise.protocols import compare
 from poise.record import Selection
 from poise.report.contents import CSV_FIELDS
+from poise.schedule import NULLS
 from poise.selection import tune
 from poise.solver import fit_heads, with_stage1
 from poise.spec import Spec
@@ -552,6 +553,18 @@ def test_the_papers_protocol_is_the_best_test_epoch_and_setting_over_averaged_vi
     assert by_family["lda"].records[0].scores.accuracy == max(settings)
     assert by_family["lda"].method == str(grid[settings.index(max(settings))])
     assert by_family["stage1"].records[0].scores.accuracy == accuracy(problem.head)
+
+
+def test_a_record_of_the_papers_protocol_states_the_settings_that_ran() -> None:
+    problem, test = study(separation=1.0)
+    found = compare(["lda", "rebalance", f"{CRT}+tau_norm"], problem, test, selection="paper", budget=4, seeds=(0, 1))
+    for row in found.standings:
+        assert row.method == row.records[0].method
+        for i, record in enumerate(row.records):
+            spec = Spec.parse(record.method)
+            assert record.settings == tuple(methods.settings(step) for step in spec.steps)
+            assert record.implied_prior == methods.implied_prior(spec)
+            assert record.selection is None or record.selection.chosen[i] == record.method
 
 
 def test_the_papers_protocol_gives_no_verdict() -> None:

@@ -11,9 +11,10 @@ from poise.elimination import SEARCHES, Rung, as_search, principal_axes, project
 from poise.errors import InputError, PoiseWarning
 from poise.experiment import fit_specs
 from poise.grids import default_grid
+from poise.judging import judge, judge_grids
 from poise.methods import from_spec, settings
 from poise.protocols import compare
-from poise.selection import judge, judge_grids, pick, tune
+from poise.selection import pick, tune
 from poise.spec import Spec
 from poise.types import Features, Head, Prep, Problem
 

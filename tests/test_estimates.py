@@ -6,13 +6,15 @@ import warnings
 import pytest
 import torch
 
-from poise import estimates, solver
+from poise import estimates, experiment, solver
+from poise.elimination import Rung
 from poise.errors import InputError
 from poise.estimates import Estimate, Work, estimate, in_words, work_of_comparison, work_of_fit, work_of_search
 from poise.grids import default_grid
 from poise.headroom import oracle_accuracy
 from poise.plan import Plan
 from poise.protocols import compare
+from poise.schedule import scheduled
 from poise.selection import tune
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Head, Problem
@@ -36,16 +38,24 @@ def problem(head=True, held_out=True):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Visits that the solver makes, as a list of one number."""
-    found = [0]
-    make = solver._Block.__init__
+    """Visits that the solver makes, and rows that heads are measured on, by name."""
+    found = {"visits": 0, "measured": 0}
+    make, read = solver._Block.__init__, experiment.logits_of_all
 
     def count(self, given, recipes, seed):
-        found[0] += sum(recipe.plan.epochs for recipe in recipes) * len(given.train)
+        found["visits"] += sum(recipe.plan.epochs for recipe in recipes) * len(given.train)
         make(self, given, recipes, seed)
 
+    def measure(heads, rows, owned):
+        found["measured"] += len(heads) * len(rows)
+        return read(heads, rows, owned)
+
     monkeypatch.setattr(solver._Block, "__init__", count)
+    monkeypatch.setattr(experiment, "logits_of_all", measure)
     return found
+
+
+SLOWER = {"search": [Rung(keep=0.5, epochs=0.5), Rung(keep=0.5, epochs=0.5)]}
 
 
 @pytest.mark.parametrize(
@@ -53,39 +63,51 @@ def counted(monkeypatch):
     [
         (problem(), "held_out", {}),
         (problem(), "held_out", {"search": "halving"}),
+        (problem(), "held_out", SLOWER),
         (problem(), "held_out", {"recipes": False, "seeds": 3}),
-        (problem(head=False), "held_out", {}),
-        (problem(head=False, held_out=False), "kfold", {"folds": 3}),
-        (problem(held_out=False), "cross_fit", {}),
-        (problem(held_out=False), "paper", {}),
+        (problem(head=False), "held_out", SLOWER),
+        (problem(held_out=False), "kfold", {"folds": 4, "seeds": 2}),
+        (problem(head=False, held_out=False), "kfold", {"folds": 3, **SLOWER}),
+        (problem(held_out=False), "cross_fit", {"seeds": 2}),
+        (problem(head=False, held_out=False), "cross_fit", {}),
+        (problem(held_out=False), "paper", {"seeds": 2}),
+        (problem(head=False), "paper", {}),
     ],
 )
-def test_the_visits_of_a_comparison_are_those_that_the_solver_makes(given, selection, more, counted):
-    specs, test = ["crt", "los", "lda", "crt+tau_norm"], rows(2)
-    seeds = {"seeds": range(more["seeds"])} if "seeds" in more else {}
+def test_the_work_of_a_comparison_is_what_is_fitted_and_measured(given, selection, more, counted):
+    specs, test = ["crt", "los", "lda", "lws", "ce(start='fresh')", "crt+tau_norm"], rows(2)
+    options = {**more, "selection": selection, "budget": 4, "seeds": range(more.get("seeds", 1))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        compare(specs, given, test, selection=selection, budget=4, rounds=100, **{**more, **seeds})
-    work = work_of_comparison(specs, given, len(test), selection=selection, budget=4, oracle=False, **more)
-    assert work.visits == pytest.approx(counted[0], rel=0.12)
+        compare(specs, given, test, rounds=100, **options)
+    work = work_of_comparison(scheduled(specs, given, **options), given, len(test), oracle=False)
+    assert {"visits": work.visits, "measured": work.measured} == counted
 
 
+@pytest.mark.parametrize("head", [True, False])
 @pytest.mark.parametrize("select", ["held_out", "kfold"])
-def test_the_visits_of_a_search_are_those_that_the_solver_makes(select, counted):
-    grid = default_grid(Spec("crt"), 4)
+def test_the_work_of_a_search_is_what_is_fitted_and_measured(select, head, counted):
+    grid, given = [*default_grid(Spec("crt"), 4), *default_grid(Spec("los", epochs=3), 3)], problem(head)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tune(grid, problem(), select=select, folds=3)
-    work = work_of_search(grid, problem(), select=select, folds=3)
-    # In every fold a stage-1 head is fitted beside the four settings.
-    assert work.visits == pytest.approx(counted[0], rel=0.25)
-    assert (work.heads, work.folds, work.together) == (4, 3 if select == "kfold" else 1, 4)
+        tune(grid, given, select=select, folds=3, **SLOWER)
+    work = work_of_search(grid, given, select=select, folds=3, **SLOWER)
+    assert {"visits": work.visits, "measured": work.measured} == counted
+    assert (work.folds, work.together) == (3 if select == "kfold" else 1, 7)
+
+
+def test_a_stage_1_head_that_is_fitted_on_the_way_is_one_more():
+    grid = default_grid(Spec("crt"), 4)
+    for head, select, heads in ((True, "held_out", 4), (False, "held_out", 5), (True, "kfold", 5)):
+        work = work_of_search(grid, problem(head), select=select, folds=3)
+        assert (work.heads, work.together) == (heads, 4)
 
 
 def test_an_oracle_adds_its_two_heads():
     given, test = problem(), rows(2)
+    schedule = scheduled(["tau_norm"], given, budget=2)
     without, with_it = (
-        work_of_comparison(["tau_norm"], given, len(test), budget=2, oracle=wanted).visits for wanted in (False, True)
+        work_of_comparison(schedule, given, len(test), oracle=wanted).visits for wanted in (False, True)
     )
     assert without == 0
     assert with_it == 2 * 10 * (len(given.train) + len(test) // 2)
@@ -93,19 +115,21 @@ def test_an_oracle_adds_its_two_heads():
 
 
 def test_work_without_training_trains_no_head():
-    work = work_of_comparison(["tau_norm", "lda"], problem(), 50, oracle=False, recipes=False)
+    schedule = scheduled(["tau_norm", "lda"], problem(), recipes=False)
+    work = work_of_comparison(schedule, problem(), 50, oracle=False)
     assert (work.heads, work.visits) == (0, 0)
     assert [str(family) for family, _ in work.grids] == ["stage1", "tau_norm", "logit_adjustment", "lda"]
 
 
 def test_methods_that_read_held_out_rows_are_left_out_where_there_are_none():
-    work = work_of_comparison(["temperature", "ncm"], problem(held_out=False), 50, selection="kfold")
+    given = problem(held_out=False)
+    work = work_of_comparison(scheduled(["temperature", "ncm"], given, selection="kfold"), given, 50)
     assert "temperature" not in {family.name for family, _ in work.grids}
 
 
 def test_a_method_that_does_not_exist_is_refused():
     with pytest.raises(InputError, match="no method is called 'crtt', did you mean 'crt'"):
-        work_of_comparison(["crtt"], problem(), 50)
+        scheduled(["crtt"], problem())
 
 
 def test_fit_on_rows_counts_its_candidates_and_folds():

@@ -129,7 +129,7 @@ def test_an_axis_has_equal_steps_equal_factors_or_choices() -> None:
     assert Axis("t", 0.0, 3.0).values(4) == (0.0, 1.0, 2.0, 3.0)
     assert Axis("t", 0.01, 10.0, log=True).values(4) == (0.01, 0.1, 1.0, 10.0)
     assert Axis("t", 1.0, 100.0, log=True, with_zero=True).values(4) == (0.0, 1.0, 10.0, 100.0)
-    assert Axis("t", 1.0, 4.0, relative=True).values(2, default=0.3) == (0.3, 1.2)
+    assert Axis("t", 1.0, 4.0, relative=True).scaled(0.3).values(2) == (0.3, 1.2)
     assert Axis("t", choices=("a", "b", "c")).values(2) == ("a", "b")
 
 
@@ -201,7 +201,7 @@ def test_every_limit_is_the_last_value_that_its_method_takes() -> None:
 @each_family
 def test_an_axis_reaches_no_further_than_its_limits(family) -> None:
     for _, axis in axes(family):
-        numbers = [value for value in axis.values(16, 1.0) if not isinstance(value, str)]
+        numbers = [value for value in axis.values(16) if not isinstance(value, str)]
         assert all(axis.limits[0] <= value <= axis.limits[1] for value in numbers)
 
 

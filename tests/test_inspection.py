@@ -51,6 +51,11 @@ def test_the_lines_for_people_say_the_same():
     ]
 
 
+def test_classes_of_one_name_are_listed_each():
+    found = inspect_features(split((3, 1, 1, 0, 0), names=("a", "b", "b", "c", "c"), seen=False))
+    assert (found.empty_classes, found.singletons) == (("c", "c"), ("b", "b"))
+
+
 def test_copies_of_rows_are_counted():
     rows = split((4, 3), seen=False)
     x = rows.x[0].clone()

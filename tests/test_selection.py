@@ -13,9 +13,10 @@ from poise.distributed import World
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.experiment import Fitted, Measured, fit_specs, sums_of
 from poise.folds import fold_ids, scorable
+from poise.judging import METRICS, Judging, judge, subset
 from poise.metrics import evaluate
 from poise.priors import divergence
-from poise.selection import METRICS, as_specs, judge, match_marginal, pick, subset, tune
+from poise.selection import as_specs, match_marginal, pick, tune
 from poise.solver import with_stage1
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Head, Problem, Scores
@@ -194,7 +195,7 @@ def test_a_given_stage_1_head_has_seen_the_rows_and_is_not_used_on_folds() -> No
 
 def test_the_rows_of_a_judgement_on_folds_stand_in_the_order_of_what_is_right() -> None:
     problem = world(seen=False)
-    judged = judge(TAUS, problem, select="kfold")
+    judged = judge(TAUS, problem, Judging(select="kfold"))
     for trial in judged.trials.values():
         rows = judged.rows
         per_class = [float(trial.measured.correct[rows.y == k].double().mean()) for k in range(4)]
@@ -214,8 +215,8 @@ def fits_of(monkeypatch) -> list[tuple[Features, Features]]:
         seen.append((fitted[-1], rows))
         return sums_of(heads, rows, world)
 
-    monkeypatch.setattr("poise.selection.fit_specs", fit)
-    monkeypatch.setattr("poise.selection.sums_of", score)
+    monkeypatch.setattr("poise.judging.fit_specs", fit)
+    monkeypatch.setattr("poise.judging.sums_of", score)
     return seen
 
 
@@ -275,7 +276,7 @@ def test_a_method_that_reads_held_out_rows_needs_them_beside_the_folds() -> None
 
 def test_a_subset_of_the_training_rows_counts_its_own_rows() -> None:
     train = world().train
-    part = subset(train, torch.arange(len(train)) >= 110)
+    part = subset(train, torch.arange(110, len(train)))
     assert part.counts.n.tolist() == [10, 40, 15, 6]
     assert torch.equal(part.x, train.x[:, 110:])
 
@@ -384,7 +385,7 @@ def test_a_best_value_at_the_edge_is_warned_of_and_recorded() -> None:
 def test_records_name_rows_rule_seed_and_budget_and_are_plain_json(select) -> None:
     problem = world(seen=False)
     best, records = quietly(MIXED, problem, select=select, seed=3, data="small world")
-    rows = problem.held_out if select == "held_out" else judge(MIXED, problem, select="kfold", seed=3).rows
+    rows = problem.held_out if select == "held_out" else judge(MIXED, problem, Judging(select="kfold", seed=3)).rows
     assert rows is not None
     chosen = [record for record in records if record.selection]
     assert [record.method for record in chosen] == [str(best)]

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import torch
 from poise import journals, studies, testing
 from poise.cli import main
 from poise.errors import InputError, MemorisedRowsError, MissingExtraError, PoiseWarning
-from poise.grids import axes
-from poise.selection import judge, pick, tune
+from poise.grids import Axis, axes
+from poise.judging import Judging, judge
+from poise.selection import pick, tune
 from poise.spec import Spec
 from poise.studies import Studied, study
 from poise.types import Problem
@@ -37,10 +38,11 @@ def world(**changes: Any) -> Problem:
 
 
 def quietly(spec: str, folder: Path, problem: Problem | None = None, **options: Any) -> Studied:
-    """`study` on a small problem, with the remarks about ends of ranges left aside."""
+    """`study` on a small problem, with the remarks about ends of ranges left aside; options also of `Judging`."""
+    judging = Judging(**{field.name: options.pop(field.name) for field in fields(Judging) if field.name in options})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the best of the study", category=PoiseWarning)
-        return study(spec, problem or world(), folder, **options)
+        return study(spec, problem or world(), folder, judging, **options)
 
 
 def states(folder: Path) -> list[str]:
@@ -345,7 +347,7 @@ def test_an_interrupted_worker_leaves_its_trials_to_the_next(tmp_path: Path, wis
 
 
 def test_a_worker_whose_trials_were_given_away_does_not_disturb(tmp_path: Path) -> None:
-    ranges = {"a": journals.Range(0.0, 1.0)}
+    ranges = {"a": Axis("a", 0.0, 1.0)}
     with journals.joined(tmp_path, {"x": "1"}, ranges, [], 0) as lost:
         (number,) = lost.take(2, 1)
         (tmp_path / f"{lost.name}.lock").unlink()  # what a cut connection does to a lock
@@ -521,7 +523,7 @@ def test_settings_of_training_are_told_apart_in_the_table(poise_) -> None:
 
 
 def test_the_command_says_that_other_processes_are_still_trying(poise_, tmp_path: Path) -> None:
-    with journals.joined(tmp_path / "s", {}, {"tau": journals.Range(0.0, 1.875)}, [], 0) as worker:
+    with journals.joined(tmp_path / "s", {}, {"tau": Axis("tau", 0.0, 1.875)}, [], 0) as worker:
         worker.take(4, 4)
         # The identity of the other process is that of the command.
         with pytest.MonkeyPatch.context() as within:

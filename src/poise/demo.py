@@ -11,8 +11,9 @@ from poise.diagnosis import contents_of
 from poise.headroom import learning_curve, oracle_accuracy
 from poise.methods import available
 from poise.progress import Progress
-from poise.protocols import Protocol, compare
+from poise.protocols import compare
 from poise.report.contents import Contents
+from poise.schedule import Protocol
 from poise.spec import Spec
 
 __all__ = [

@@ -17,13 +17,14 @@ from poise.choose import choose_operating_point
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.fields import check_fields, number, optional
 from poise.grids import BUDGET, default_grid
+from poise.judging import Judging, judge_grids
 from poise.methods import implied_prior
 from poise.operating import OperatingPoint
 from poise.priors import as_prior
 from poise.progress import Progress
-from poise.protocols import NULLS, recommend
 from poise.record import versions
-from poise.selection import judge, pick
+from poise.schedule import NULLS
+from poise.selection import pick, recommend
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Problem
 from poise.unseen import Evidence, calibrate, deployed, expected_recall, final
@@ -203,8 +204,7 @@ def _from_head(
     target = as_prior(prior, problem.train.counts)
     families = FAMILIES if method == "auto" else (Spec.parse(method),)
     grids = {family: default_grid(family, BUDGET) if method == "auto" else (family,) for family in families}
-    tried = [spec for grid in grids.values() for spec in grid]
-    judgement = judge(tried, problem, select="held_out", seed=seed, progress=progress)
+    judgement = judge_grids(grids.values(), problem, Judging(seed=seed), progress=progress)
     for remark in judgement.remarks:
         warnings.warn(remark, PoiseWarning, stacklevel=3)
     chosen = {family: pick(judgement, grid)[0] for family, grid in grids.items()}

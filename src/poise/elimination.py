@@ -6,7 +6,7 @@ number enters a table or a verdict. Settings that need no training are always ju
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,7 +21,18 @@ from poise.methods import is_trained, settings
 from poise.spec import Spec
 from poise.types import Features, Head, Prep, Problem, row_blocks
 
-__all__ = ["SEARCHES", "Axes", "Rung", "Search", "as_search", "principal_axes", "projected", "shortened"]
+__all__ = [
+    "SEARCHES",
+    "Axes",
+    "Rung",
+    "Search",
+    "as_search",
+    "different",
+    "narrowed",
+    "principal_axes",
+    "projected",
+    "shortened",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +95,31 @@ def as_search(given: str | Iterable[Rung]) -> Search:
         if not isinstance(rung, Rung):
             raise InputError(f"a search is one of {', '.join(SEARCHES)}, or Rungs; got {rung!r}")
     return rungs
+
+
+Looks = Sequence[Mapping[Spec, Spec]]  # of every grid: what stands for each of its settings, see `Rung.looks`
+
+
+def different(looks: Looks) -> tuple[Spec, ...]:
+    """What is fitted for the looks at all grids, each once."""
+    return tuple(dict.fromkeys(ran for look in looks for ran in look.values()))
+
+
+def narrowed(
+    grids: Iterable[Sequence[Spec]], search: Search, look: Callable[[int, Looks], Sequence[Sequence[Spec]]]
+) -> list[tuple[Spec, ...]]:
+    """What each grid keeps when every rung of a search has left settings out.
+
+    `look(number, looks)` takes the look of the rung of that number, and returns the settings of each grid that were
+    looked at in order, the best first. A rung that would leave nothing out is passed over.
+    """
+    left = [tuple(grid) for grid in grids]
+    for turn, rung in enumerate(search):
+        looks = [rung.looks(grid) for grid in left]
+        if any(looks):
+            out = [set(order[rung.kept(len(order)) :]) for order in look(turn, looks)]
+            left = [tuple(spec for spec in grid if spec not in gone) for grid, gone in zip(left, out, strict=True)]
+    return left
 
 
 def shortened(spec: Spec, share: float) -> Spec:

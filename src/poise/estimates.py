@@ -17,12 +17,12 @@ from poise.automatic import CANDIDATES
 from poise.deployment import FAMILIES
 from poise.elimination import Rung, as_search
 from poise.grids import BUDGET, default_grid
-from poise.methods import from_spec, traits_of
+from poise.judging import FOLDS, competing
+from poise.methods import from_spec
 from poise.methods.method import Chain
-from poise.methods.published import stated
 from poise.metrics import MOST_LOGITS
 from poise.plan import Plan
-from poise.protocols import BASELINE, FIRST, NULLS
+from poise.schedule import FIRST, Pass, Schedule, searched
 from poise.solver import KEPT_NUMBERS, MOST_NUMBERS, Retrain, fit_heads, fresh
 from poise.spec import Spec
 from poise.types import ClassCounts, Features, Problem
@@ -130,44 +130,14 @@ def rows_bytes(problem: Problem, *more: Features | None) -> int:
 # --- how much there is to do ------------------------------------------------------------------------------------------
 
 
-def work_of_comparison(
-    specs: Iterable[Spec | str],
-    problem: Problem,
-    test_rows: int,
-    *,
-    selection: str = "held_out",
-    budget: int = BUDGET,
-    search: str | Sequence[Rung] = "full",
-    folds: int = 5,
-    seeds: int = 1,
-    recipes: bool = True,
-    oracle: bool = True,
-) -> Work:
-    """What `compare` does with these arguments.
-
-    Raises: InputError for a method, budget or search that does not exist.
-    """
-    families = dict.fromkeys((BASELINE, *NULLS, *(Spec.parse(s) if isinstance(s, str) else s for s in specs)))
-    unseen = problem.held_out is not None or selection == "cross_fit"
-    possible = [f for f in families if unseen or not any(traits.needs_held_out for traits in traits_of(f))]
-    recipes_of = [stated(family) for family in possible if recipes and family != BASELINE]
-    rows = len(problem.train)
-    grids = tuple((family, default_grid(family, budget)) for family in possible)
-    if selection == "paper":  # every epoch of a recipe, every setting of what is no single recipe
-        tried = [spec for family, grid in grids for spec in _on_test(family, grid)]
-        return _work(grids, [(tried, rows * seeds)], (test_rows * len(tried) * seeds, test_rows), 1)
-    halves = 2 if selection == "cross_fit" else 1
-    held = test_rows // 2 if selection == "cross_fit" else 0 if problem.held_out is None else len(problem.held_out)
-    searched = [settings for _, settings in grids] + ([default_grid(FIRST, budget)] if problem.head is None else [])
-    passes = _searched(searched, rows * halves, search, folds if selection == "kfold" else 0)
-    finals = [settings[0] for _, settings in grids] + recipes_of
-    again = seeds if selection == "kfold" else seeds - 1
-    passes += [(recipes_of, halves * rows), (finals, halves * rows * again)]
-    passes += [([Spec("balanced_softmax")] * ORACLES, rows + test_rows // 2)] if oracle else []
-    settings = sum(len(grid) for grid in searched)
-    measured = settings * (rows if selection == "kfold" else halves * held) + len(finals) * seeds * test_rows
-    judged = max(test_rows, rows // folds if selection == "kfold" else held)
-    return _work(grids, passes, (measured, judged), folds if selection == "kfold" else 1)
+def work_of_comparison(schedule: Schedule, problem: Problem, test_rows: int, *, oracle: bool = True) -> Work:
+    """What `protocols.run` does with this schedule."""
+    rows, unseen = len(problem.train), 0 if problem.held_out is None else len(problem.held_out)
+    passes = schedule.passes(rows, unseen, test_rows, given=problem.head is not None)
+    if oracle and schedule.selection != "paper":
+        passes.append(Pass((Spec("balanced_softmax"),) * ORACLES, rows + test_rows // 2, test_rows // 2))
+    folds = schedule.folds if schedule.rule == "kfold" else 1
+    return _work(tuple(schedule.grids.items()), passes, max(test_rows, rows // folds if folds > 1 else unseen), folds)
 
 
 def work_of_search(
@@ -176,18 +146,19 @@ def work_of_search(
     *,
     select: str = "held_out",
     search: str | Sequence[Rung] = "full",
-    folds: int = 5,
+    folds: int = FOLDS,
 ) -> Work:
     """What `tune` does with these arguments. Raises: InputError for a search that does not exist."""
-    kfold = select == "kfold"
-    first = [Spec("ce", start="fresh")] if problem.head is None else []
-    passes = [
-        *_searched([grid], len(problem.train), search, folds if kfold else 0),
-        (first, len(problem.train) * (folds - 1 if kfold else 1)),
-    ]
-    held = len(problem.train) if kfold or problem.held_out is None else len(problem.held_out)
-    measured = (len(grid) * held, held // folds if kfold else held)
-    return _work(((grid[0], tuple(grid)),), passes, measured, folds if kfold else 1)
+    rows, kfold = len(problem.train), select == "kfold"
+    judged = rows if kfold or problem.held_out is None else len(problem.held_out)
+    passes = searched(
+        competing(grid),
+        search=as_search(search),
+        shown=rows * (folds - 1) if kfold else rows,
+        judged=judged,
+        first=FIRST if kfold or problem.head is None else None,
+    )
+    return _work(((grid[0], tuple(grid)),), passes, judged // folds if kfold else judged, folds if kfold else 1)
 
 
 def work_of_fit(problem: Problem, method: str = "auto") -> Work:
@@ -203,48 +174,27 @@ def work_of_fit(problem: Problem, method: str = "auto") -> Work:
     return work_of_search([spec for grid in grids for spec in grid], problem)
 
 
-Pass = tuple[Sequence[Spec], float]
+def _work(grids: tuple[tuple[Spec, tuple[Spec, ...]], ...], passes: Sequence[Pass], judged: int, folds: int) -> Work:
+    """The sums over passes, stage-1 heads that are fitted on the way included."""
+    firsts = [Pass((each.first,), each.shown) for each in passes if each.first is not None]
+    trained = [(_trained(each.specs), each.shown) for each in (*passes, *firsts)]
+    recipes = [recipe for steps, _ in trained for recipe in steps]
+    return Work(
+        heads=len({spec for each in (*passes, *firsts) if each.shown for spec in each.specs if _trained((spec,))}),
+        visits=sum(recipe.plan.epochs * shown for steps, shown in trained for recipe in steps),
+        measured=sum(len(each.specs) * each.judged for each in passes),
+        judged=judged,
+        together=max(len(steps) for steps, _ in trained),
+        folds=folds,
+        grids=grids,
+        plan=recipes[0].plan if recipes else Plan(),
+    )
 
 
-def _on_test(family: Spec, grid: tuple[Spec, ...]) -> tuple[Spec, ...]:
-    """What the papers' protocol fits of a method."""
-    recipe = stated(family)
-    return (recipe,) if isinstance(from_spec(recipe), Retrain) else grid
-
-
-def _searched(grids: Sequence[Sequence[Spec]], rows: int, search: str | Sequence[Rung], folds: int) -> list[Pass]:
-    """The passes of a search over grids: each look, then what is fitted in full. With folds, each leaves one out."""
-    shown = rows * (folds - 1) if folds else rows
-    passes: list[Pass] = []
-    left = [tuple(grid) for grid in grids]
-    for rung in as_search(search):
-        looks = [rung.looks(grid) for grid in left]
-        passes.append(([ran for look in looks for ran in look.values()], shown * (1.0 if rung.axes is None else 0.5)))
-        left = [
-            grid if not look else tuple(look)[: rung.kept(len(look))] for grid, look in zip(left, looks, strict=True)
-        ]
-    return [*passes, ([spec for grid in left for spec in grid], shown)]
-
-
-def _work(
-    grids: tuple[tuple[Spec, tuple[Spec, ...]], ...],
-    passes: Sequence[Pass],
-    measured: tuple[float, int],
-    folds: int,
-) -> Work:
-    """The sums over passes of (settings, rows that are shown to each in an epoch)."""
-    trained = [([step for spec in specs for step in _trained(spec)], rows) for specs, rows in passes]
-    visits = sum(recipe.plan.epochs * rows for recipes, rows in trained for recipe in recipes)
-    different = {spec for specs, rows in passes if rows for spec in specs if _trained(spec)}
-    together = max((len(recipes) for recipes, _ in trained), default=0)
-    plans = [recipe.plan for recipes, _ in trained for recipe in recipes]
-    return Work(len(different), visits, *measured, together, folds, grids, plans[0] if plans else Plan())
-
-
-def _trained(spec: Spec) -> list[Retrain]:
-    """The trained steps of a spec."""
-    method = from_spec(spec)
-    steps = method.methods if isinstance(method, Chain) else (method,)
+def _trained(specs: Iterable[Spec]) -> list[Retrain]:
+    """The trained steps of some specs."""
+    methods = [from_spec(spec) for spec in specs]
+    steps = [step for method in methods for step in (method.methods if isinstance(method, Chain) else (method,))]
     return [step for step in steps if isinstance(step, Retrain)]
 
 

@@ -11,7 +11,7 @@ from poise.fields import whole
 from poise.randomness import Stream
 from poise.types import as_labels
 
-__all__ = ["fold_ids", "group_ids", "scorable"]
+__all__ = ["fold_ids", "group_ids", "scorable", "set_aside"]
 
 
 def fold_ids(y: Tensor, folds: int = 5, *, groups: Tensor | Sequence[object] | None = None, seed: int = 0) -> Tensor:
@@ -87,3 +87,13 @@ def scorable(y: Tensor, ids: Tensor) -> Tensor:
     here = torch.zeros(int(y.max()) + 1, int(ids.max()) + 1, dtype=torch.bool)
     here[y, ids] = True
     return (here.sum(dim=1) > 1)[y].to(y.device)
+
+
+def set_aside(y: Tensor, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Of every fold: the rows to fit on, and those set aside that say something (`scorable`), as int64 numbers.
+
+    Folds of which no row says anything are left out.
+    """
+    telling = scorable(y.cpu(), ids)
+    folds = [(ids != fold, (ids == fold) & telling) for fold in range(int(ids.max()) + 1)]
+    return [(rest.nonzero().flatten(), aside.nonzero().flatten()) for rest, aside in folds if aside.any()]

@@ -19,7 +19,7 @@ from poise.methods import defaults, is_trained
 from poise.randomness import Stream
 from poise.spec import Spec
 
-__all__ = ["AXES", "BUDGET", "Axis", "axes", "default_grid", "edges", "product", "sample"]
+__all__ = ["AXES", "BUDGET", "Axis", "axes", "default_grid", "edges", "filled", "product", "sample", "short"]
 
 BUDGET = 16
 MOST = 10_000  # settings of one method
@@ -42,29 +42,38 @@ class Axis(NamedTuple):
     choices: tuple[Any, ...] = ()
     limits: tuple[float, float] = LIMITS
 
-    def values(self, n: int, default: float = 1.0) -> tuple[Any, ...]:
+    def scaled(self, default: float) -> "Axis":
+        """The axis in absolute numbers."""
+        return self._replace(low=short(self.low * default), high=short(self.high * default), relative=False)
+
+    def values(self, n: int) -> tuple[Any, ...]:
         """At most `n` values, in order."""
         if self.choices:
             return self.choices[:n]
-        if n == 1:
-            return (self._at(0.5, default),)
-        share = np.linspace(0, 1, n - self.with_zero)
-        return ((0.0,) if self.with_zero else ()) + tuple(self._at(s, default) for s in share)
+        shares = np.linspace(0, 1, n - self.with_zero).tolist() if n > 1 else [0.5]
+        return ((0.0,) if self.with_zero and n > 1 else ()) + tuple(short(self.at(share)) for share in shares)
 
-    def draw(self, rng: np.random.Generator, default: float = 1.0) -> Any:
+    def draw(self, rng: np.random.Generator) -> Any:
         """One random value: equally likely choices, or uniform on the scale of the axis."""
         if self.choices:
             return self.choices[int(rng.integers(len(self.choices)))]
-        return self._at(float(rng.uniform()), default)
+        return short(self.at(float(rng.uniform())))
 
-    def _at(self, share: float, default: float) -> float:
+    def at(self, share: float) -> Any:
+        """What lies at a share in [0, 1] of the axis; of choices, below 1."""
         low, high = self.low, self.high
-        value = (
-            math.exp((1 - share) * math.log(low) + share * math.log(high)) if self.log else low + share * (high - low)
-        )
-        return float(
-            f"{value * (default if self.relative else 1.0):.4g}"
-        )  # short in every table, and exact in its text
+        if self.choices:
+            return self.choices[int(share * len(self.choices))]
+        value = low * (high / low) ** share if self.log else low + share * (high - low)
+        return min(max(value, low), high)
+
+    def __str__(self) -> str:
+        return "|".join(map(str, self.choices)) or f"{self.low:.4g} to {self.high:.4g}"
+
+
+def short(value: float) -> float:
+    """A number of four digits: short in every table, and exact in its text."""
+    return float(f"{value:.4g}")
 
 
 def _rates(low: float, high: float, *, with_zero: bool = False) -> Axis:
@@ -115,11 +124,12 @@ AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
 
 
 def axes(spec: Spec) -> tuple[tuple[int, Axis], ...]:
-    """The open parameters of a spec: (number of the step, axis), stated ones left out."""
+    """The open parameters of a spec: (number of the step, axis in absolute numbers), stated ones left out."""
     found = []
     for number, step in enumerate(spec.steps):
-        stated = {key for key, _ in step.params}
-        found += [(number, axis) for axis in _usual(step.name) if axis.parameter not in stated]
+        stated, usual = {key for key, _ in step.params}, defaults(step.name)
+        free = [axis for axis in _usual(step.name) if axis.parameter not in stated]
+        found += [(number, axis.scaled(usual[axis.parameter]) if axis.relative else axis) for axis in free]
     return tuple(found)
 
 
@@ -139,8 +149,8 @@ def default_grid(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Sp
     if len(free) > 2:
         return sample(spec, budget, seed=seed)
     each = math.isqrt(budget) if len(free) == 2 else budget
-    values = [axis.values(each, _default(spec, number, axis)) for number, axis in free]
-    return _filled(spec, free, itertools.product(*values))
+    values = itertools.product(*(axis.values(each) for _, axis in free))
+    return tuple(dict.fromkeys(filled(spec, free, row) for row in values))
 
 
 def sample(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ...]:
@@ -150,8 +160,8 @@ def sample(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ..
     """
     _check_budget(budget)
     rng, free = np.random.default_rng([seed, Stream.SEARCH]), axes(spec)
-    draws = [tuple(axis.draw(rng, _default(spec, number, axis)) for number, axis in free) for _ in range(budget)]
-    return _filled(spec, free, draws)
+    draws = [[axis.draw(rng) for _, axis in free] for _ in range(budget)]
+    return tuple(dict.fromkeys(filled(spec, free, row) for row in draws))
 
 
 def product(name: str, **values: Sequence[Any]) -> tuple[Spec, ...]:
@@ -172,20 +182,13 @@ def _check_budget(budget: int) -> None:
         raise InputError(f"the budget must be at most {MOST} settings per method, got {budget}; lower it")
 
 
-def _default(spec: Spec, number: int, axis: Axis) -> float:
-    return float(defaults(spec.steps[number].name)[axis.parameter]) if axis.relative else 1.0
-
-
-def _filled(spec: Spec, free: Sequence[tuple[int, Axis]], settings: Any) -> tuple[Spec, ...]:
-    """The spec with every row of values put into its open parameters, each once."""
-    specs = []
-    for values in settings:
-        steps = [dict(step.params) for step in spec.steps]
-        for (number, axis), value in zip(free, values, strict=True):
-            steps[number][axis.parameter] = value
-        parts = [Spec(step.name, params) for step, params in zip(spec.steps, steps, strict=True)]
-        specs.append(sum(parts[1:], parts[0]))
-    return tuple(dict.fromkeys(specs))
+def filled(spec: Spec, free: Sequence[tuple[int, Axis]], values: Sequence[Any]) -> Spec:
+    """The spec with a value in each of its open parameters."""
+    steps = [dict(step.params) for step in spec.steps]
+    for (number, axis), value in zip(free, values, strict=True):
+        steps[number][axis.parameter] = value
+    parts = [Spec(step.name, params) for step, params in zip(spec.steps, steps, strict=True)]
+    return sum(parts[1:], parts[0])
 
 
 def edges(grid: Sequence[Spec], best: Spec) -> tuple[str, ...]:

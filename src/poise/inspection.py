@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poise.class_sizes import CLASS, Groups, classes_of_size, group_lines, groups_of, listed
 from poise.folds import group_ids
 from poise.memorised import MEMORISED_ACCURACY
 from poise.metrics import evaluate_head
 from poise.types import Features, Head
-from poise.wording import counted, some
+from poise.wording import counted
 
 __all__ = ["Inspection", "inspect_features"]
 
 # A head that is this much better on its training rows than on unseen ones has memorised them (20 points), or is right
 # on nearly all of them (98 %).
 MEMORISED_GAP = 0.20
-CLASS = ("class", "classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Inspection:
     imbalance: float
     largest: int
     smallest: int
-    groups: dict[str, dict[str, int]]
+    groups: Groups
     empty_classes: tuple[str, ...]
     singletons: tuple[str, ...]
     duplicates: int
@@ -62,12 +62,8 @@ class Inspection:
         return [
             ", ".join([counted(self.rows, "row"), counted(self.classes, *CLASS), counted(self.dim, "feature")]),
             f"class sizes {self.largest} down to {self.smallest}: imbalance {self.imbalance:.4g}",
-            *(
-                f"{name} ({text}): {counted(self.groups[name]['classes'], *CLASS)}, "
-                f"{counted(self.groups[name]['rows'], 'row')}"
-                for name, text in (("many", "more than 100"), ("medium", "20 to 100"), ("few", "fewer than 20"))
-            ),
-            *(f"{what}: {len(names)} ({some(names)})" for what, names in named.items() if names),
+            *group_lines(self.groups, "row"),
+            *listed(named),
             *([f"rows that repeat another one: {self.duplicates}"] if self.duplicates else []),
             *([f"groups of rows: {self.row_groups}"] if self.row_groups is not None else []),
             *_accuracy_lines(self.train_accuracy, self.unseen_accuracy),
@@ -90,11 +86,9 @@ def inspect_features(
 ) -> Inspection:
     """Profile of a training split; a head and held-out rows add the memorisation gap."""
     n = train.counts.n
-    names = train.names
-    shots = train.counts.shots()
     accuracy = None if head is None else evaluate_head(head, train).accuracy
     unseen = None if head is None or held_out is None else evaluate_head(head, held_out).accuracy
-    singletons = tuple(names[k] for k in (n == 1).nonzero().flatten().tolist())
+    empty, singletons = (tuple(classes_of_size(train.counts, train.names, size, size).values()) for size in (0, 1))
     return Inspection(
         rows=len(train),
         classes=len(n),
@@ -102,8 +96,8 @@ def inspect_features(
         imbalance=train.counts.imbalance,
         largest=int(n.max()),
         smallest=int(n.min()),
-        groups={name: {"classes": int(mask.sum()), "rows": int(n[mask].sum())} for name, mask in shots.items()},
-        empty_classes=tuple(names[k] for k in (n == 0).nonzero().flatten().tolist()),
+        groups=groups_of(train.counts),
+        empty_classes=empty,
         singletons=singletons,
         duplicates=len(train) - len(torch.unique(train.x[0], dim=0)),
         row_groups=None if groups is None else int(group_ids(groups, len(train)).max()) + 1,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from poise.errors import InputError, reason_of
+from poise.grids import Axis
 from poise.libraries import held_at, needed
 from poise.randomness import seed_for
 
@@ -25,23 +26,11 @@ if TYPE_CHECKING:
     import optuna
     from filelock import BaseFileLock
 
-__all__ = ["FIRST", "JOURNAL", "Finished", "Range", "Worker", "joined"]
+__all__ = ["FIRST", "JOURNAL", "Finished", "Worker", "joined"]
 
 JOURNAL, GUARD, STUDY = "journal.log", "study.lock", "poise"
 PATIENCE = 600  # seconds to wait for a lock that is held for less than a second at a time
 FIRST = 16  # finished trials before the sampler follows what was found
-
-
-class Range(NamedTuple):
-    """What a setting may be: a number from `low` to `high` (`log`: by equal factors), or one of `choices`."""
-
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    choices: tuple[Any, ...] = ()
-
-    def __str__(self) -> str:
-        return "|".join(map(str, self.choices)) or f"{self.low:.4g} to {self.high:.4g}"
 
 
 class Finished(NamedTuple):
@@ -57,7 +46,7 @@ class Finished(NamedTuple):
 def joined(
     folder: Path,
     identity: Mapping[str, str],
-    ranges: Mapping[str, Range],
+    ranges: Mapping[str, Axis],
     first: Sequence[Mapping[str, Any]],
     seed: int,
 ) -> Iterator["Worker"]:
@@ -99,7 +88,7 @@ class Worker:
         self,
         guard: "BaseFileLock",
         study: "optuna.Study",
-        ranges: Mapping[str, Range],
+        ranges: Mapping[str, Axis],
         first: Sequence[Mapping[str, Any]],
         name: str,
     ) -> None:
@@ -225,7 +214,7 @@ def _sampler(seed: int) -> Any:
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=FIRST, multivariate=True, constant_liar=True)
 
 
-def _distribution(of: Range) -> Any:
+def _distribution(of: Axis) -> Any:
     kinds = _optuna().distributions
     if of.choices:
         return kinds.CategoricalDistribution(of.choices)

@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_one_of
 from poise.errors import PoiseWarning
 from poise.fields import whole
 from poise.files import write_atomically
-from poise.grids import Axis, axes
-from poise.journals import FIRST, Range, Worker, joined
-from poise.methods import defaults, from_spec
+from poise.grids import Axis, axes, filled, short
+from poise.journals import FIRST, Worker, joined
+from poise.judging import USUAL, Judgement, Judging, judge, order
+from poise.methods import from_spec
 from poise.progress import Progress, part_of
-from poise.selection import FOLDS, METRICS, Judgement, Rule, judge, order, pick
+from poise.selection import pick
 from poise.solver import with_stage1
 from poise.spec import Spec
 from poise.types import Head, Problem, Scores
@@ -80,14 +80,10 @@ def study(
     spec: Spec | str,
     problem: Problem,
     folder: str | Path,
+    judging: Judging = USUAL,
     *,
     trials: int = 64,
-    select: Rule = "held_out",
-    metric: str = "balanced_accuracy",
-    seed: int = 0,
     together: int = 16,
-    folds: int = FOLDS,
-    groups: Tensor | Sequence[object] | None = None,
     progress: Progress | None = None,
 ) -> Studied:
     """Search the open settings of `spec`, alone or as one of many workers that make the same call on one folder.
@@ -96,7 +92,7 @@ def study(
     are fitted in one pass. `trials` is the total of all workers and calls: a worker leaves when so many are finished
     or in the hands of living workers, and a later call with a larger number goes on. A method whose open settings are
     all listed choices is tried with every combination once. Rules, metrics and ties are those of
-    `poise.selection.tune`; a best value at the end of its range is warned of (PoiseWarning).
+    `poise.selection.tune`, chosen by `judging`; a best value at the end of its range is warned of (PoiseWarning).
 
     A worker alone finds the same for the same seed. One that is interrupted or killed leaves the trials in its hands
     to the next one.
@@ -105,25 +101,25 @@ def study(
     wrong argument; MemorisedRowsError for rows that trained the representation; MissingExtraError without Optuna.
     """
     spec, folder = Spec.parse(spec) if isinstance(spec, str) else spec, Path(folder)
-    _check(spec, trials, together, select, metric)
+    _check(spec, trials, together)
     openings = _openings(spec)
-    how: dict[str, Any] = {"select": select, "seed": seed, "folds": folds, "groups": groups}
-    first = _first(openings, seed)
+    first = _first(openings, judging.seed)
     total = min(trials, len(first)) if _is_listed(openings) else trials
-    ranges = {each.name: each.range for each in openings}
-    identity = _identity(spec, problem, ranges, metric, **how)
+    ranges = {each.name: each.axis for each in openings}
+    identity = _identity(spec, problem, ranges, judging)
     remarks: dict[str, None] = {}
-    with joined(folder, identity, ranges, first, seed) as worker:
+    with joined(folder, identity, ranges, first, judging.seed) as worker:
         while batch := worker.take(total, together):
-            problem = with_stage1(problem, seed) if select == "held_out" else problem  # once, not for every batch
+            if judging.select == "held_out":
+                problem = with_stage1(problem, judging.seed)  # once, not for every batch
             settings = {number: _setting(spec, openings, params) for number, params in batch.items()}
             tick = part_of(progress, len(worker.finished()), total, len(batch))
             if tick is not None:
                 tick(0, 1)
-            judgement = judge(tuple(dict.fromkeys(settings.values())), problem, **how, progress=tick)
+            judgement = judge(tuple(dict.fromkeys(settings.values())), problem, judging, progress=tick)
             remarks |= dict.fromkeys(judgement.remarks)
             with worker.alone():
-                worker.give(_measured(settings, judgement, metric))
+                worker.give(_measured(settings, judgement, judging.metric))
                 _write(folder, _tried(worker))
         with worker.alone():
             studied = _stand(folder, worker)
@@ -132,10 +128,8 @@ def study(
     return studied
 
 
-def _check(spec: Spec, trials: int, together: int, select: str, metric: str) -> None:
+def _check(spec: Spec, trials: int, together: int) -> None:
     from_spec(spec)  # refuses a misspelt name or parameter
-    check_one_of("metric", metric, METRICS)
-    check_one_of("selection", select, ("held_out", "kfold"))
     for name, value in (("trials", trials), ("together", together)):
         whole(1).check(name, value)
 
@@ -144,36 +138,28 @@ def _check(spec: Spec, trials: int, together: int, select: str, metric: str) -> 
 
 
 class Opening(NamedTuple):
-    """An open parameter: its name in the study, the number of its step, its axis, and the range of its values.
+    """An open parameter: its name in the study, the number of its step, and the axis that its values are drawn from.
 
-    The range of an axis `with_zero` goes on below the axis by a quarter of its length; values there stand for 0.
+    An axis `with_zero` goes on below the `lowest` number by a quarter of its length; values there stand for 0.
     """
 
     name: str
     step: int
     axis: Axis
-    range: Range
     lowest: float
 
     def value(self, drawn: Any) -> Any:
-        """What a drawn value sets: a number is short in every table, and exact in its text."""
+        """What a drawn value sets."""
         if self.axis.choices:
             return drawn
-        return 0.0 if drawn < self.lowest else float(f"{drawn:.4g}")
-
-    def at(self, share: float) -> Any:
-        """The value at a share in [0, 1) of the range."""
-        low, high, log, choices = self.range
-        if choices:
-            return choices[int(share * len(choices))]
-        return min(max(low * (high / low) ** share if log else low + share * (high - low), low), high)
+        return 0.0 if drawn < self.lowest else short(drawn)
 
     def end(self, value: Any) -> float | None:
         """The end of the range that a set value lies at, None within it and where nothing can lie beyond."""
-        _, high, log, choices = self.range
-        if choices or value == 0:
+        high = self.axis.high
+        if self.axis.choices or value == 0:
             return None
-        scale = math.log if log else float
+        scale = math.log if self.axis.log else float
         share = (scale(value) - scale(self.lowest)) / (scale(high) - scale(self.lowest))
         end = high if share > 1 - EDGE else self.lowest if share < EDGE and not self.axis.with_zero else None
         return None if end in self.axis.limits else end
@@ -185,14 +171,10 @@ def _openings(spec: Spec) -> tuple[Opening, ...]:
 
 def _opening(spec: Spec, number: int, axis: Axis) -> Opening:
     name = axis.parameter if len(spec.steps) == 1 else f"{number + 1}.{axis.parameter}"
-    if axis.choices:
-        return Opening(name, number, axis, Range(choices=axis.choices), 0.0)
-    factor = float(defaults(spec.steps[number].name)[axis.parameter]) if axis.relative else 1.0
-    low, high = (float(f"{factor * end:.4g}") for end in (axis.low, axis.high))
-    floor = low
+    low, high = axis.low, axis.high
     if axis.with_zero:
-        floor = low / (high / low) ** 0.25 if axis.log else low - (high - low) / 4
-    return Opening(name, number, axis, Range(floor, high, axis.log), low)
+        axis = axis._replace(low=low / (high / low) ** 0.25 if axis.log else low - (high - low) / 4)
+    return Opening(name, number, axis, low)
 
 
 def _is_listed(openings: Sequence[Opening]) -> bool:
@@ -206,16 +188,13 @@ def _first(openings: Sequence[Opening], seed: int) -> list[dict[str, Any]]:
         return [dict(zip(names, row, strict=True)) for row in itertools.product(*(e.axis.choices for e in openings))]
     engine = torch.quasirandom.SobolEngine(len(openings), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     points = engine.draw(FIRST, dtype=torch.float64)
-    return [{each.name: each.at(u) for each, u in zip(openings, row, strict=True)} for row in points.tolist()]
+    return [{each.name: each.axis.at(u) for each, u in zip(openings, row, strict=True)} for row in points.tolist()]
 
 
 def _setting(spec: Spec, openings: Sequence[Opening], params: Mapping[str, Any]) -> Spec:
     """The spec with the values of a trial in its open parameters."""
-    steps = [dict(step.params) for step in spec.steps]
-    for each in openings:
-        steps[each.step][each.axis.parameter] = each.value(params[each.name])
-    parts = [Spec(step.name, given) for step, given in zip(spec.steps, steps, strict=True)]
-    return sum(parts[1:], parts[0])
+    free = [(each.step, each.axis) for each in openings]
+    return filled(spec, free, [each.value(params[each.name]) for each in openings])
 
 
 def _edge(best: Spec | None, openings: Sequence[Opening]) -> list[str]:
@@ -232,21 +211,21 @@ def _edge(best: Spec | None, openings: Sequence[Opening]) -> list[str]:
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def _identity(spec: Spec, problem: Problem, ranges: Mapping[str, Range], metric: str, **how: Any) -> dict[str, str]:
+def _identity(spec: Spec, problem: Problem, ranges: Mapping[str, Axis], judging: Judging) -> dict[str, str]:
     """What must be the same for two values to belong into one study, in words and keys."""
-    held_out, groups = problem.held_out, how["groups"]
+    held_out, groups = problem.held_out, judging.groups
     same = {
         "schema": SCHEMA,
         "method": f"{spec} ({', '.join(f'{name} {each}' for name, each in ranges.items())})",
         "training rows": problem.train.key,
         "held-out rows": None if held_out is None else held_out.key,
         "head": None if problem.head is None else _head_key(problem.head),
-        "rule": how["select"],
-        "metric": metric,
-        "seed": how["seed"],
+        "rule": judging.select,
+        "metric": judging.metric,
+        "seed": judging.seed,
     }
-    if how["select"] == "kfold":
-        same |= {"folds": how["folds"], "groups": None if groups is None else _digest(_plain(groups))}
+    if judging.select == "kfold":
+        same |= {"folds": judging.folds, "groups": None if groups is None else _digest(_plain(groups))}
     return {key: "none" if value is None else str(value) for key, value in same.items()}
 
 

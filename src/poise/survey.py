@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL.Image import Image
 
+from poise.class_sizes import CLASS, Groups, classes_of_size, group_lines, groups_of, listed
 from poise.errors import InputError
 from poise.fields import optional, whole
 from poise.leakage import SameBy, keys, repeats, shared
@@ -20,7 +22,6 @@ __all__ = ["Look", "SplitSurvey", "Survey", "scarce", "survey"]
 JUDGED = 5  # samples from which on accuracy of a class says something
 SMALL_SIDE = 64  # pixels: below, networks for small pictures fit, and photographs' networks see little
 SCRATCH_ROWS = 50_000  # training samples from which a representation of photographs can be learnt from nothing
-CLASS = ("class", "classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class SplitSurvey:
     imbalance: float
     largest: tuple[str, int]
     smallest: tuple[str, int]
-    groups: dict[str, dict[str, int]]
+    groups: Groups
     empty_classes: tuple[str, ...]
     singletons: tuple[str, ...]
     scarce: tuple[str, ...]
@@ -134,6 +135,7 @@ def _split(samples: Samples, look: Look, found: tuple[str, ...] | None) -> Split
     n = counts.n
     present = n.nonzero().flatten()
     most, least = int(n.argmax()), int(present[n[present].argmin()])
+    of_size = partial(classes_of_size, counts, names)
     again = None if found is None else repeats(found, samples.y.tolist())
     return SplitSurvey(
         rows=len(samples),
@@ -141,11 +143,9 @@ def _split(samples: Samples, look: Look, found: tuple[str, ...] | None) -> Split
         imbalance=float(n[most] / n[least]),
         largest=(names[most], int(n[most])),
         smallest=(names[least], int(n[least])),
-        groups={
-            name: {"classes": int(mask.sum()), "rows": int(n[mask].sum())} for name, mask in counts.shots().items()
-        },
-        empty_classes=tuple(names[k] for k in (n == 0).nonzero().flatten().tolist()),
-        singletons=tuple(names[k] for k in (n == 1).nonzero().flatten().tolist()),
+        groups=groups_of(counts),
+        empty_classes=tuple(of_size(0, 0).values()),
+        singletons=tuple(of_size(1, 1).values()),
         scarce=scarce(counts, names),
         row_groups=None if samples.groups is None else len(set(samples.groups)),
         repeated=None if again is None else again.rows,
@@ -156,7 +156,7 @@ def _split(samples: Samples, look: Look, found: tuple[str, ...] | None) -> Split
 
 def scarce(counts: ClassCounts, names: Sequence[str]) -> tuple[str, ...]:
     """Names and sizes of the classes that have more than one sample, and too few to be judged by."""
-    return tuple(f"{names[k]}: {n}" for k, n in enumerate(counts.n.tolist()) if 1 < n < JUDGED)
+    return tuple(f"{name}: {counts.n[k]}" for k, name in classes_of_size(counts, names, 2, JUDGED - 1).items())
 
 
 def _look(items: Items, read: int | None, progress: Progress | None) -> Look:
@@ -193,8 +193,8 @@ def _lines(name: str, split: SplitSurvey, kind: Kind) -> list[str]:
     return [
         head + (f", {counted(split.row_groups, 'group')}" if split.row_groups is not None else ""),
         _class_sizes(split),
-        *(_shots(split) if name == "train" else []),
-        *(f"{title}: {len(names)} ({some(names)})" for title, names in named.items() if names),
+        *(group_lines(split.groups, "sample") if name == "train" else []),
+        *listed(named),
         *_look_lines(split.look, kind),
         *([f"samples that repeat an earlier one: {split.repeated}"] if split.repeated else []),
         *([f"of these with another label: {split.conflicts}"] if split.conflicts else []),
@@ -206,15 +206,6 @@ def _class_sizes(split: SplitSurvey) -> str:
     if largest == smallest:
         return f"class sizes {largest}: balanced"
     return f"class sizes {largest} ({most}) down to {smallest} ({least}): imbalance {split.imbalance:.4g}"
-
-
-def _shots(split: SplitSurvey) -> list[str]:
-    edges = (("many", "more than 100"), ("medium", "20 to 100"), ("few", "fewer than 20"))
-    return [
-        f"{name} ({text}): {counted(split.groups[name]['classes'], *CLASS)}, "
-        f"{counted(split.groups[name]['rows'], 'sample')}"
-        for name, text in edges
-    ]
 
 
 def _look_lines(look: Look, kind: Kind) -> list[str]:

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poise.folds import fold_ids, scorable
+from poise.folds import fold_ids, set_aside
 from poise.priors import prior_shift
-from poise.types import ClassCounts, Features, Head
+from poise.types import ClassCounts, Features, Head, classes_in
 
 __all__ = [
     "Distinct",
@@ -124,17 +124,12 @@ def cross_fit(train: Features, units: Ints, fit: Fit) -> list[Trial]:
     if folds < 2:
         return []
     groups = torch.from_numpy(units) if number < len(train) else None
-    ids = fold_ids(train.y, folds, groups=groups)
-    # A row whose class is in no other fold says nothing about a candidate.
-    telling = scorable(train.y, ids)
     trials = []
-    for fold in range(folds):
-        aside = ids == fold
-        rest = train.take(~aside)
-        rest = replace(rest, counts=effective_counts(rest.y, rest.weight, len(train.counts)))
-        if int((rest.counts.n > 0).sum()) < 2 or not (aside & telling).any():
-            continue
-        trials.append(Trial(fit(rest), train.take(aside & telling)))
+    for rows, aside in set_aside(train.y, fold_ids(train.y, folds, groups=groups)):
+        rest = train.take(rows)
+        if classes_in(rest.y) > 1:
+            counts = effective_counts(rest.y, rest.weight, len(train.counts))
+            trials.append(Trial(fit(replace(rest, counts=counts)), train.take(aside)))
     return trials
 
 

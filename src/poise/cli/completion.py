@@ -86,7 +86,7 @@ def searches(incomplete: str) -> list[str]:
 
 def metrics(incomplete: str) -> list[str]:
     """What `tune` can choose by."""
-    return _begun(names_in("selection", "METRICS"), incomplete)
+    return _begun(names_in("judging", "METRICS"), incomplete)
 
 
 def _words(*words: str) -> Callable[[str], list[str]]:

@@ -124,10 +124,11 @@ def compare(
     from poise.elimination import SEARCHES
     from poise.estimates import foreseen, work_of_comparison
     from poise.headroom import oracle_accuracy
-    from poise.protocols import compare
+    from poise.protocols import run
     from poise.report import tables
     from poise.report.headroom import headroom_lines
     from poise.report.protocol import protocol_lines
+    from poise.schedule import scheduled
 
     check_one_of("--select", select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
     check_one_of("--search", search, SEARCHES)
@@ -147,18 +148,17 @@ def compare(
     assert read.test is not None
     rule = select or ("kfold" if read.problem.held_out is None else "held_out")
     chosen = method or [name for name in methods.available() if not (quick and methods.is_trained(name))]
-    work = work_of_comparison(
+    schedule = scheduled(
         chosen,
         read.problem,
-        len(read.test),
-        selection=rule,
+        selection=rule,  # type: ignore[arg-type]
         budget=budget,
         search=search,
-        folds=folds,
-        seeds=seeds,
         recipes=recipes,
-        oracle=oracle,
+        folds=folds,
+        seeds=range(seed, seed + seeds),
     )
+    work = work_of_comparison(schedule, read.problem, len(read.test), oracle=oracle)
     if dry_run:
         say_plan(work, foreseen(work, read.problem, read.test), remarks=read.assumed, as_json=as_json, quiet=quiet)
         return
@@ -167,17 +167,11 @@ def compare(
     say_estimate(work, read.problem, read.test, quiet=quiet or as_json)
     with started() as world, progress_bar("training heads", quiet=quiet or as_json or not world.first) as report:
         problem = replace(read.problem, world=world)
-        found = compare(
-            chosen,
+        found = run(
+            schedule,
             problem,
             read.test,
-            selection=rule,  # type: ignore[arg-type]
-            seeds=range(seed, seed + seeds),
-            budget=budget,
             groups=read.groups,
-            folds=folds,
-            search=search,
-            recipes=recipes,
             oracle=oracle_accuracy if oracle else None,
             strict=strict,
             data=read.name,
@@ -294,9 +288,10 @@ def tune(
     from poise.elimination import SEARCHES
     from poise.errors import InputError
     from poise.estimates import work_of_search
+    from poise.judging import METRICS
     from poise.methods import from_spec
     from poise.report import tables
-    from poise.selection import METRICS, tune
+    from poise.selection import tune
     from poise.spec import Spec
 
     check_one_of("--select", select or "kfold", ("held_out", "kfold"))
@@ -404,11 +399,13 @@ def _studied(
     quiet: bool,
 ) -> None:
     """Work at a study and say where it stands."""
+    from poise.judging import Judging
     from poise.report import tables
     from poise.studies import study
 
+    judging = Judging(**how)
     with progress_bar("settings of the study", quiet=quiet or as_json) as report:
-        found = study(spec, read.problem, folder, trials=budget, together=together, progress=report, **how)
+        found = study(spec, read.problem, folder, judging, trials=budget, together=together, progress=report)
     ordered = found.ranked
     others = len(ordered) - found.own
     lines = [f"settings tried: {len(ordered)}, of them {found.own} now and {others} earlier or by other processes"]

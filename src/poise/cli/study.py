@@ -120,9 +120,10 @@ def _say_demo(name: str) -> None:
     from poise.data import load_demo
     from poise.demo import demo_specs
     from poise.estimates import work_of_comparison
+    from poise.schedule import scheduled
 
     _, problem, test = load_demo(name)
-    say_estimate(work_of_comparison(demo_specs(), problem, len(test)), problem, test, quiet=False)
+    say_estimate(work_of_comparison(scheduled(demo_specs(), problem), problem, len(test)), problem, test, quiet=False)
 
 
 def inspect(
