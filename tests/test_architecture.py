@@ -268,10 +268,11 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli/__init__": {"__version__", "cli", "errors"},
     "cli/completion": set(),
-    "cli/shared": {"errors", "estimates", "report", "types"},
+    "cli/options": {"cli", "deployment"},
+    "cli/shared": {"cli", "errors", "estimates", "report", "types"},
     "cli/export": {"artefact", "backbones", "cli", "errors", "export", "project", "report", "representation", "runs"}
     | {"sources"},
-    "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing"},
+    "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing", "types"},
     "cli/inputs": {"cli", "errors", "folds", "manifest", "memorised", "onnx_rows", "priors", "readers"}
     | {"types", "wording"},
     "cli/deploy": {
@@ -292,9 +293,8 @@ ALLOWED: dict[str, set[str]] = {
         "project",
     }
     | {"diagnosis", "readers", "reports", "runs", "samples", "sources", "wording"},
-    "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "memory", "pipeline"}
-    | {"project"}
-    | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
+    "cli/images": {"claims", "cli", "config", "distributed", "errors", "extract", "memory", "pipeline", "project"}
+    | {"report", "runs", "samples", "sources", "splits", "survey", "types", "wording"},
     "cli/report": {"checks", "cli", "errors", "report", "reports"},
     "cli/search": {"advice", "checks", "cli", "comparison", "diagnosis", "distributed", "elimination", "errors"}
     | {"estimates", "grids", "headroom", "methods", "protocols", "report", "runs", "selection", "spec", "studies"}

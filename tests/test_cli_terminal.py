@@ -433,6 +433,7 @@ def test_long_sentences_end_between_words_on_a_terminal(monkeypatch, capsys):
 
 
 TABLE = """
+from poise.cli.options import Voice
 from poise.cli.shared import answer, progress_bar
 from rich.table import Table
 with progress_bar("working", quiet=False) as report:
@@ -440,7 +441,7 @@ with progress_bar("working", quiet=False) as report:
 table = Table(title="scores")
 table.add_column("method")
 table.add_row("los", style="bold red")
-answer({}, [table])
+answer({}, [table], Voice())
 """
 PROGRAMS = {"help": ["-m", "poise", "demo", "--help"], "table": ["-c", TABLE]}
 

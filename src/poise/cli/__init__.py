@@ -18,10 +18,9 @@ import typer
 
 from poise import __version__
 from poise.cli import deploy, export, images, rebalance, report, search, study
+from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.errors import PoiseError
-
-__all__ = ["app", "main"]
 
 # What typer raises for words it does not know. It has no public name there, and the package it comes from has changed;
 # it is the base of this public one.
@@ -78,7 +77,7 @@ VERBS = (
 for verb in VERBS:
     # The lines of a docstring are not those of a terminal.
     paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
-    app.command(help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(verb)
+    app.command(help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(spread(verb))
 
 
 def main(arguments: list[str] | None = None) -> None:

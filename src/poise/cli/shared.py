@@ -1,4 +1,4 @@
-"""What the verbs have in common: options, a progress bar, and how a result is said."""
+"""What the verbs have in common: a progress bar, and how notes and a result are said."""
 
 import json
 import os
@@ -11,66 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from poise.cli.options import Voice
     from poise.estimates import Estimate, Work
     from poise.types import Features, Problem
-
-__all__ = [
-    "Device",
-    "ImageColumn",
-    "Json",
-    "Out",
-    "Quiet",
-    "Root",
-    "Seed",
-    "Set",
-    "TextColumn",
-    "Trusted",
-    "Workers",
-    "answer",
-    "command_line",
-    "fit_of",
-    "in_options",
-    "progress_bar",
-    "refuse_several_processes",
-    "remember_words",
-    "say",
-    "say_estimate",
-    "say_plan",
-    "say_replaced",
-]
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings, errors and the paths written.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of row orders, fresh starts and folds.")]
-Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default=False)]
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", "-s", help="Change one key of the recipe, such as 'stage1.lr=0.05'; repeat.", show_default=False
-    ),
-]
-ImageColumn = Annotated[
-    str | None, typer.Option("--image", help="Column of images or their paths.", show_default=False)
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read images.")]
-Trusted = Annotated[
-    str | None,
-    typer.Option("--backbone", help="The network of your own that the folder may run.", show_default=False),
-]
-Root = Annotated[
-    Path | None,
-    typer.Option(help="Folder that the paths of a table or list of images start from.", show_default=False),
-]
-TextColumn = Annotated[str | None, typer.Option("--text", help="Column of texts.", show_default=False)]
 
 # What the library says of its arguments, in the words of the command line.
 OPTIONS = (
@@ -174,14 +124,14 @@ def say_estimate(work: "Work", problem: "Problem", *more: "Features | None", qui
         say(f"warning: {shortage}")
 
 
-def say_plan(work: "Work", found: "Estimate", *, remarks: Sequence[str], as_json: bool, quiet: bool) -> None:
+def say_plan(work: "Work", found: "Estimate", voice: "Voice", *, remarks: Sequence[str]) -> None:
     """What a run would do, a line for each method, and how long that may take."""
     from poise.report import tables
 
     settings = {str(family): len(grid) for family, grid in work.grids}
     heads = {name: f"{number} {'setting' if number == 1 else 'settings'}" for name, number in settings.items()}
     data = {"settings": settings, "heads": work.heads, "folds": work.folds, **found._asdict()}
-    answer(data, [tables.listing(heads), "", f"{work}, {found}"], remarks=remarks, as_json=as_json, quiet=quiet)
+    answer(data, [tables.listing(heads), "", f"{work}, {found}"], voice, remarks=remarks)
 
 
 def _shortage(found: "Estimate", available: int | None) -> str:
@@ -241,28 +191,35 @@ def _teller(what: str) -> Callable[[int, int], None]:
 def answer(
     data: Any,
     said: "Sequence[RenderableType]",
+    voice: "Voice",
     *,
     written: Sequence[Path] = (),
     remarks: Sequence[str] = (),
-    as_json: bool = False,
-    quiet: bool = False,
-    quiet_paths: bool = False,
 ) -> None:
     """Say a result once: as JSON, or as text for people, or not at all; then the paths written. Notes come first.
 
     With JSON, everything else goes to standard error, so that the output stays one JSON value.
     """
-    for remark in remarks if not quiet else ():
+    for remark in remarks if not voice.quiet else ():
         say(f"note: {remark}")
-    if as_json:
+    if voice.as_json:
         typer.echo(json.dumps(data))
-    elif not quiet:
-        from rich.console import Console
+    tell(said, voice)
+    say_written(written, voice)
 
-        console = Console()
-        for part in said:
-            # A command is to be copied, so it is not broken into lines.
-            whole = isinstance(part, str) and part.startswith("next: ")
-            console.print(part, highlight=False, markup=False, emoji=False, soft_wrap=whole)
-    for path in written:
-        typer.echo(f"wrote {path}", err=as_json or quiet_paths)
+
+def tell(said: "Sequence[RenderableType]", voice: "Voice") -> None:
+    """Text for people, where they are spoken to."""
+    from rich.console import Console
+
+    console = Console()
+    for part in said if not voice.silent else ():
+        # A command is to be copied, so it is not broken into lines.
+        whole = isinstance(part, str) and part.startswith("next: ")
+        console.print(part, highlight=False, markup=False, emoji=False, soft_wrap=whole)
+
+
+def say_written(paths: Sequence[Path], voice: "Voice") -> None:
+    """The paths written, one a line."""
+    for path in paths:
+        typer.echo(f"wrote {path}", err=voice.as_json)
