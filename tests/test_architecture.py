@@ -193,7 +193,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipelines": {"artefact", "errors", "estimator", "types"},
     "image_files": {"decoding", "errors"},
     "onnx_rows": {"decoding", "errors", "image_files", "readers", "wording"},
-    "onnx_predict": {"answers", "checks", "errors", "onnx_rows", "wording"},
+    "onnx_predict": {"answers", "checks", "decoding", "errors", "onnx_rows", "wording"},
     "predictions": {"answers", "artefact", "errors", "operating"},
     "deployment": VALUES
     | {
@@ -269,7 +269,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli/__init__": {"__version__", "cli", "errors"},
     "cli/completion": set(),
     "cli/options": {"cli", "deployment"},
-    "cli/shared": {"cli", "errors", "estimates", "report", "types"},
+    "cli/shared": {"cli", "errors", "estimates", "report", "runs", "types"},
     "cli/export": {"artefact", "backbones", "cli", "errors", "export", "project", "report", "representation", "runs"}
     | {"sources"},
     "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing", "types"},
@@ -300,7 +300,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"estimates", "grids", "headroom", "methods", "protocols", "report", "runs", "selection", "spec", "studies"}
     | {"types"},
     "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "diagnosis", "estimates", "inspection"}
-    | {"readers", "report", "runs"},
+    | {"readers", "report", "runs", "samples", "sources", "survey", "wording"},
 }
 
 

@@ -1,13 +1,16 @@
 """The terminal: completion, colour, widths, estimates before long runs, and hints for what newcomers type."""
 
+import ast
 import json
 import os
+import pickle
 import pty
 import re
 import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,9 @@ from PIL import Image
 from poise import data, elimination, estimates, methods, reports, selection
 from poise.cli import VERBS, completion, main, shared
 from poise.config import recipes
+from poise.errors import InputError, MemorisedRowsError, Message, PoiseWarning
 from poise.estimates import Estimate
+from poise.experiment import remarks_of
 
 SIZES, NAMES = (40, 20, 8), ("zebra", "ant", "cat")
 ESCAPE = b"\x1b["
@@ -176,6 +181,62 @@ def test_help_names_completion_and_exit_codes(poise_):
     page = " ".join(poise_("--help")[1].split())
     assert "`poise --install-completion` makes your shell complete verbs, options and methods." in page
     assert "Exit codes: 0 done, 2 the input cannot be used, 130 interrupted, 143 terminated." in page
+
+
+# --- arguments of Python in the words of the command line -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("(layer=)", "(--layer)"),
+        ("(class_names=)", "(--class-names)"),
+        ("(overwrite=True)", "(--overwrite)"),
+        ("(label=)", "(--label, or -s data.label=NAME)"),
+        ("(group=)", "(--groups, or -s data.group=NAME)"),
+        ("(root=)", "(--root, or -s data.root=FOLDER)"),
+        ("(label_column=)", "(--label)"),
+        ("fit(..., held_out=(X, y))", "--held-out"),
+        ("Problem(held_out=Features(..., seen_by_backbone=False))", "--held-out"),
+        ("seen_by_backbone=False", "--unseen"),
+        ("seen_by_backbone=True", "--seen"),
+        ("key= (or FILE#NAME)", "FILE#NAME"),
+        ("key=", "#NAME"),
+    ],
+)
+@pytest.mark.parametrize("kind", [InputError, MemorisedRowsError, PoiseWarning])
+def test_an_argument_that_a_message_names_is_said_as_its_option(kind, words, option):
+    message = f"label=a/x.csv is wrong: give {words}, or another file"
+    assert shared.in_options(kind(message, words)) == f"label=a/x.csv is wrong: give {option}, or another file"
+    assert str(kind(message, words)) == shared.in_options(kind(message)) == message
+
+
+def test_arguments_outlive_processes_and_remarks():
+    error = InputError("name one (split=)", "(split=)")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.arguments) == ("name one (split=)", ("(split=)",))
+    assert InputError(Message(error)).arguments == ("(split=)",)
+    with remarks_of() as remarks:
+        warnings.warn(PoiseWarning("say seen_by_backbone=False", "seen_by_backbone=False"), stacklevel=1)
+    with pytest.warns(PoiseWarning) as caught:
+        warnings.warn(remarks[0], PoiseWarning, stacklevel=1)
+    assert shared.in_options(caught[0].message) == "say --unseen"
+
+
+NAMED = re.compile(r"\(\w+=\)|fit\(\.{3}, held_out=\(X, y\)\)|Problem\(held_out=\.{3}\)")
+
+
+@pytest.mark.parametrize("path", sorted(Path(shared.__file__).parents[1].rglob("*.py")), ids=lambda path: path.stem)
+def test_every_argument_in_a_message_is_marked(path):
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        texts = [
+            n.value for part in body for n in ast.walk(part) if isinstance(n, ast.Constant) and type(n.value) is str
+        ]
+        found = {words for text in texts for words in NAMED.findall(text)}
+        assert found <= set(texts), function.name
 
 
 # --- estimates --------------------------------------------------------------------------------------------------------

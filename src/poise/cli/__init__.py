@@ -104,7 +104,7 @@ def _run(words: list[str], *, debug: bool) -> int:
         meant = MORE_WORDS.get(verb, "") if said.startswith("Got unexpected extra argument") else ""
         return _refuse(f"{said}; {meant}see `{verb} --help`", debug) if said else 2
     except PoiseError as error:
-        return _refuse(in_options(str(error)), debug, error.exit_code)
+        return _refuse(in_options(error), debug, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
@@ -132,9 +132,9 @@ def _refuse(sentence: str, debug: bool, code: int = 2) -> int:
     return code
 
 
-def _show_warning(said: set[str], message: Warning | str, *_: object) -> None:
+def _show_warning(said: set[str], message: Warning, *_: object) -> None:
     """Say a warning that was not `said` before."""
-    text = in_options(str(message))
+    text = in_options(message)
     if text not in said and os.environ.get("RANK", "0") == "0":  # of several processes of torchrun, one speaks
         said.add(text)
         say(f"warning: {text}")

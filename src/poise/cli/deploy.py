@@ -12,7 +12,15 @@ import typer
 from poise.cli import completion
 from poise.cli.inputs import class_prior, existing, load_inputs, per_class, unlabelled, without_torch
 from poise.cli.options import Goal, HeadFile, Ignore, ItemColumns, Network, Rows, Seed, Training, Voice
-from poise.cli.shared import answer, command_line, progress_bar, refuse_several_processes, say_estimate, say_replaced
+from poise.cli.shared import (
+    answer,
+    command_line,
+    folder_for,
+    progress_bar,
+    refuse_several_processes,
+    say_estimate,
+    say_replaced,
+)
 from poise.wording import prior_in_words
 
 if TYPE_CHECKING:
@@ -83,7 +91,6 @@ def _fit_rows(
     train: str, out: Path, method: str, goal: Goal, rows: Rows, head: Path | None, seed: int, voice: Voice
 ) -> None:
     """From feature rows to a deployable folder."""
-    from poise import runs
     from poise.deployment import deploy
     from poise.estimates import work_of_fit
     from poise.project import carry_backbone, refuse_mixture
@@ -93,7 +100,7 @@ def _fit_rows(
     targets = goal.targets(None if goal.costs is None else per_class(goal.costs, names, default=1.0))
     prior = class_prior(goal.prior, names)
     refuse_mixture(train, out)
-    say_replaced(runs.prepare(out), "model.json", quiet=voice.silent)
+    folder_for(out, "model.json", voice)
     if targets.need_rows and read.problem.held_out is None:
         read = read.with_rows_aside(seed)
     problem = read.problem
@@ -128,7 +135,9 @@ def _rows_to_fit(train: str, rows: Rows, head: Path | None, seed: int, voice: Vo
     except InputError as error:
         if "no numeric column" not in str(error):
             raise
-        raise InputError(f"{error}; for images or texts, name their column with --image or --text") from None
+        raise InputError(
+            f"{error}; for images or texts, name their column with --image or --text", *error.arguments
+        ) from None
     if head is not None and read.problem.held_out is None:
         raise InputError("--head needs --held-out: rows that neither the head nor the backbone saw")
     return read
@@ -187,14 +196,11 @@ def predict(
     *,
     out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")] = Path("predictions.csv"),
     top: Annotated[
-        int | None,
-        typer.Option(min=1, help="Write the K best classes instead of all probabilities.", show_default=False),
+        int | None, typer.Option(min=1, help="Write the K best classes instead of all probabilities.")
     ] = None,
     ignore: Ignore = "",
     columns: ItemColumns,
-    split: Annotated[
-        str | None, typer.Option(help="Split of the images or texts, where there are several.", show_default=False)
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the images or texts, where there are several.")] = None,
     broken: Annotated[str, typer.Option(help="error, or skip images that cannot be read.")] = "error",
     network: Network,
     voice: Voice,
@@ -261,7 +267,8 @@ def _items(rows: str, known: Mapping[str, Any], columns: ItemColumns, split: str
         if image or columns.root or "there is no file" not in str(error) or not table:
             raise
         raise InputError(
-            f"{error}; this model reads images: give a folder of them, or a table with a column of paths (--image)"
+            f"{error}; this model reads images: give a folder of them, or a table with a column of paths (--image)",
+            *error.arguments,
         ) from None
 
 

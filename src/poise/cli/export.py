@@ -46,8 +46,7 @@ class Probe:
     check: Annotated[
         str | None,
         typer.Option(
-            help="Images, or feature rows, on which the files are compared with the model, beside random ones.",
-            show_default=False,
+            help="Images, or feature rows, on which the files are compared with the model, beside random ones."
         ),
     ] = None
     ignore: Ignore = ""

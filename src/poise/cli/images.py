@@ -14,7 +14,7 @@ import typer
 
 from poise.cli import completion
 from poise.cli.options import Changes, Goal, ItemColumns, Label, Network, Seed, Training, Voice
-from poise.cli.shared import answer, command_line, fit_of, progress_bar, say_replaced, tell
+from poise.cli.shared import answer, command_line, folder_for, progress_bar, tell
 
 if TYPE_CHECKING:
     from poise.config import Config
@@ -33,8 +33,8 @@ def train(
         ),
     ] = None,
     *,
-    data: Annotated[str | None, typer.Option(help="Training samples, as data.train.", show_default=False)] = None,
-    test: Annotated[str | None, typer.Option(help="Test samples, as data.test.", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option(help="Training samples, as data.train.")] = None,
+    test: Annotated[str | None, typer.Option(help="Test samples, as data.test.")] = None,
     changes: Changes = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/train"),
     strict: Annotated[bool, typer.Option("--strict", help="Refuse samples that are in two parts.")] = False,
@@ -132,7 +132,7 @@ class Start:
     """The weights of a backbone that is named, not trained here."""
 
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Load the published weights of a backbone.")] = False
-    weights: Annotated[Path | None, typer.Option(help="Weight file of a backbone.", show_default=False)] = None
+    weights: Annotated[Path | None, typer.Option(help="Weight file of a backbone.")] = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def extract(
         str, typer.Argument(help="A run or its representation folder, or a backbone such as timm:resnet50.")
     ],
     *,
-    data: Annotated[str | None, typer.Option(help="Samples. (default: those of the run)", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option(help="Samples. (default: those of the run)")] = None,
     out: Annotated[Path, typer.Option(help="Folder; every split becomes a store in it.")] = Path("runs/features"),
     start: Start,
     label: Label = None,
@@ -273,7 +273,6 @@ def fit_images(
     voice: Voice,
 ) -> None:
     """From samples to a deployable folder, as `poise fit` does it."""
-    from poise import runs
     from poise.claims import claimed
     from poise.cli.inputs import class_prior
     from poise.config import load_config
@@ -287,7 +286,7 @@ def fit_images(
     named = training.recipe or recipe_for(samples["train"].items, training.backbone)
     config = load_config(named, [*_changes(given), *(training.changes or ())])
     keep_freed_memory()
-    say_replaced(runs.prepare(out), "model.json", quiet=voice.silent)  # a stopped run has none, and goes on
+    folder_for(out, "model.json", voice)  # a stopped run has none, and goes on
     with claimed(out):
         splits = prepare(config, strict=training.strict)
         tell(_begun(path, splits, config, named), voice)
@@ -375,39 +374,3 @@ def _not_compared(found: "Fitted", method: str) -> list[str]:
     if method != "auto" or recommended is None or recommended.method == found.model.method:
         return []
     return ["(chosen by cross-validation among converged heads, as for any feature rows; not by the table above)"]
-
-
-def inspect_counts(path: Path, voice: Voice) -> None:
-    """The sizes of classes and groups of a JSON file that holds a list of counts."""
-    from poise.sources import read_counts
-    from poise.wording import counted
-
-    counts = read_counts(path)
-    groups = {
-        name: {"classes": int(mask.sum()), "rows": int(counts.n[mask].sum())} for name, mask in counts.shots().items()
-    }
-    rows, classes = int(counts.n.sum()), len(counts)
-    answer(
-        {"rows": rows, "classes": classes, "imbalance": counts.imbalance, "groups": groups},
-        [
-            f"{path}: {counted(rows, 'sample')}, {classes} classes, imbalance {counts.imbalance:.4g}",
-            *(
-                f"{name}: {counted(found['classes'], 'class', 'classes')}, {counted(found['rows'], 'sample')}"
-                for name, found in groups.items()
-            ),
-        ],
-        voice,
-    )
-
-
-def inspect_images(
-    samples: "dict[str, Samples]", path: str, *, every: bool, asked: Mapping[str, Any], voice: Voice
-) -> None:
-    """What is in a source of samples that is read as `asked`, as `poise inspect` says it."""
-    from poise.survey import survey
-
-    with progress_bar("looking at samples", quiet=voice.silent) as report:
-        found = survey(samples, read=None if every else 64, progress=report)
-    options = {"--groups" if key == "group" else f"--{key}": value for key, value in asked.items()}
-    following = ["", f"next: {fit_of(path, options)}"] if "train" in samples else []
-    answer(found.to_dict(), [path, *found.lines(), "", *found.advice, *following], voice)

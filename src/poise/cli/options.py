@@ -26,28 +26,19 @@ Train = Annotated[
     ),
 ]
 HeadFile = Annotated[
-    Path | None,
-    typer.Option("--head", help="Stage-1 classifier: .safetensors or .npz with weight and bias.", show_default=False),
+    Path | None, typer.Option("--head", help="Stage-1 classifier: .safetensors or .npz with weight and bias.")
 ]
-Label = Annotated[str | None, typer.Option(help="Column or array of the labels.", show_default=False)]
+Label = Annotated[str | None, typer.Option(help="Column or array of the labels.")]
 Ignore = Annotated[str, typer.Option(help="Columns that are no features, separated by commas.")]
-Image = Annotated[str | None, typer.Option("--image", help="Column of images or their paths.", show_default=False)]
-Root = Annotated[
-    Path | None,
-    typer.Option(help="Folder that the paths of a table or list of images start from.", show_default=False),
-]
-Trusted = Annotated[
-    str | None,
-    typer.Option("--backbone", help="The network of your own that the folder may run.", show_default=False),
-]
+Image = Annotated[str | None, typer.Option("--image", help="Column of images or their paths.")]
+Root = Annotated[Path | None, typer.Option(help="Folder that the paths of a table or list of images start from.")]
+Trusted = Annotated[str | None, typer.Option("--backbone", help="The network of your own that the folder may run.")]
 Prior = Annotated[
     str, typer.Option(help="Class prior of deployment: uniform, train, or a JSON file {class name: share}.")
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", "-s", help="Change one key of the recipe, such as 'stage1.lr=0.05'; repeat.", show_default=False
-    ),
+    typer.Option("--set", "-s", help="Change one key of the recipe, such as 'stage1.lr=0.05'; repeat."),
 ]
 Search = Annotated[
     str,
@@ -59,12 +50,12 @@ Search = Annotated[
 ]
 Folds = Annotated[int, typer.Option(min=2, help="Folds of cross-validation.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of row orders, fresh starts and folds.")]
-Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="Folder to write into.")]
 
 
 def out_of(default: str) -> Any:
     """The option --out of a verb that writes into `default` where no folder is named."""
-    return typer.Option(help=f"Folder to write into. (default: {default})", show_default=False)
+    return typer.Option(help=f"Folder to write into. (default: {default})")
 
 
 @dataclass(frozen=True)
@@ -86,14 +77,12 @@ class Voice:
 class Rows:
     """How feature rows are read, and which of them the backbone never saw."""
 
-    held_out: Annotated[
-        str | None,
-        typer.Option(help="Rows that the backbone never saw, to choose settings on.", show_default=False),
-    ] = None
+    held_out: Annotated[str | None, typer.Option(help="Rows that the backbone never saw, to choose settings on.")] = (
+        None
+    )
     label: Label = None
     groups: Annotated[
-        str | None,
-        typer.Option("--groups", help="Column of groups that stay together (site, patient).", show_default=False),
+        str | None, typer.Option("--groups", help="Column of groups that stay together (site, patient).")
     ] = None
     ignore: Ignore = ""
     seen: Annotated[
@@ -102,7 +91,6 @@ class Rows:
             "--seen/--unseen",
             help="Did the training rows train the model that made the features? --unseen for a pretrained one (CLIP, "
             "DINO, a sentence encoder), --seen if it was trained or fine-tuned on them. (default: not known)",
-            show_default=False,
         ),
     ] = None
 
@@ -112,7 +100,7 @@ class ItemColumns:
     """What holds the images or texts of a table, and where their paths start."""
 
     image: Image = None
-    text: Annotated[str | None, typer.Option("--text", help="Column of texts.", show_default=False)] = None
+    text: Annotated[str | None, typer.Option("--text", help="Column of texts.")] = None
     root: Root = None
 
     def asked(self, rows: Rows) -> dict[str, Any]:
@@ -126,22 +114,15 @@ class Goal:
 
     prior: Prior = "uniform"
     abstain_accuracy: Annotated[
-        float | None, typer.Option(help="Abstain so that the answers given are right this often.", show_default=False)
+        float | None, typer.Option(help="Abstain so that the answers given are right this often.")
     ] = None
-    coverage: Annotated[
-        float | None, typer.Option(help="Abstain so that this share of rows is answered.", show_default=False)
-    ] = None
-    precision: Annotated[
-        float | None, typer.Option(help="A threshold per class that reaches this precision.", show_default=False)
-    ] = None
+    coverage: Annotated[float | None, typer.Option(help="Abstain so that this share of rows is answered.")] = None
+    precision: Annotated[float | None, typer.Option(help="A threshold per class that reaches this precision.")] = None
     alpha: Annotated[
-        float | None,
-        typer.Option(help="Conformal sets that miss the true class at most this often, per class.", show_default=False),
+        float | None, typer.Option(help="Conformal sets that miss the true class at most this often, per class.")
     ] = None
-    top_k: Annotated[int | None, typer.Option(min=1, help="Name the k best classes.", show_default=False)] = None
-    costs: Annotated[
-        Path | None, typer.Option(help="JSON file {class name: cost of missing it}; 1 for others.", show_default=False)
-    ] = None
+    top_k: Annotated[int | None, typer.Option(min=1, help="Name the k best classes.")] = None
+    costs: Annotated[Path | None, typer.Option(help="JSON file {class name: cost of missing it}; 1 for others.")] = None
 
     def targets(self, costs: list[float] | None = None) -> "Targets":
         """What decisions should meet; `costs` (C,) are those of the file. Raises: InputError as `Targets`."""
@@ -162,14 +143,11 @@ class Training:
     """How images or texts become feature rows where `poise fit` begins with them."""
 
     backbone: Annotated[
-        str | None,
-        typer.Option(help="Network for images or texts, such as timm:resnet50 or convnet4.", show_default=False),
+        str | None, typer.Option(help="Network for images or texts, such as timm:resnet50 or convnet4.")
     ] = None
     recipe: Annotated[
         str | None,
-        typer.Option(
-            help="Recipe or YAML file for images or texts.", show_default=False, autocompletion=completion.recipe_files
-        ),
+        typer.Option(help="Recipe or YAML file for images or texts.", autocompletion=completion.recipe_files),
     ] = None
     changes: Changes = None
     strict: Annotated[bool, typer.Option("--strict", help="Refuse images or texts that are in two parts.")] = False
@@ -187,7 +165,7 @@ class Network:
 def spread(verb: Callable[..., Any]) -> Callable[..., Any]:
     """The verb as typer calls it: for each parameter that is a dataclass, one option per field of it."""
     own = inspect.signature(verb).parameters
-    values = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
+    values: dict[str, Any] = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
     shown = [option for name, each in own.items() for option in (_options(values[name]) if name in values else [each])]
 
     @wraps(verb)

@@ -22,14 +22,11 @@ if TYPE_CHECKING:
 class LastLayer:
     """Which layer of a checkpoint is the last, and what its rows stand for."""
 
-    layer: Annotated[
-        str | None, typer.Option(help="The last layer, where several could be it, such as fc.", show_default=False)
-    ] = None
+    layer: Annotated[str | None, typer.Option(help="The last layer, where several could be it, such as fc.")] = None
     class_names: Annotated[
         Path | None,
         typer.Option(
-            help="The classes in the order of the checkpoint: one per line, or JSON. (default: those of config.json)",
-            show_default=False,
+            help="The classes in the order of the checkpoint: one per line, or JSON. (default: those of config.json)"
         ),
     ] = None
 
@@ -53,8 +50,7 @@ def rebalance(
     *,
     rows: Rows,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The result. (default: NAME.rebalanced beside the checkpoint)", show_default=False),
+        Path | None, typer.Option(help="The result. (default: NAME.rebalanced beside the checkpoint)")
     ] = None,
     last: LastLayer,
     method: Annotated[

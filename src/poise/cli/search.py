@@ -12,11 +12,11 @@ from poise.cli.options import Folds, HeadFile, Rows, Search, Seed, Train, Voice,
 from poise.cli.shared import (
     answer,
     command_line,
+    folder_for,
     progress_bar,
     refuse_several_processes,
     say_estimate,
     say_plan,
-    say_replaced,
 )
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def _rule(select: str | None, problem: "Problem") -> str:
 def compare(
     train: Train,
     test: Annotated[
-        str | None,
-        typer.Option(help="Test rows, read once at the end. (default: a fifth of the rows)", show_default=False),
+        str | None, typer.Option(help="Test rows, read once at the end. (default: a fifth of the rows)")
     ] = None,
     *,
     rows: Rows,
@@ -121,7 +120,6 @@ def compare(
 
     Processes share the training rows when started by torchrun: `torchrun --nproc-per-node 2 -m poise compare ...`.
     """
-    from poise import runs
     from poise.distributed import started
     from poise.estimates import foreseen, work_of_comparison
     from poise.headroom import oracle_accuracy
@@ -135,8 +133,7 @@ def compare(
     if dry_run:
         say_plan(work, foreseen(work, read.problem, read.test), voice, remarks=read.assumed)
         return
-    folder = runs.prepare(out or Path("runs/compare"))
-    say_replaced(folder, "comparison.json", quiet=voice.silent)
+    folder = folder_for(out or Path("runs/compare"), "comparison.json", voice)
     say_estimate(work, read.problem, read.test, quiet=voice.silent)
     with started() as world, progress_bar("training heads", quiet=voice.silent or not world.first) as report:
         problem = replace(read.problem, world=world)
@@ -218,9 +215,7 @@ class Tuning:
     budget: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            help="Settings tried; with --study by all processes together. (default: 16, with --study 64)",
-            show_default=False,
+            min=1, help="Settings tried; with --study by all processes together. (default: 16, with --study 64)"
         ),
     ] = None
     search: Search = "full"
@@ -229,22 +224,16 @@ class Tuning:
         Path | None,
         typer.Option(
             help="Search in a folder that any number of processes share: run the same command in each (needs the extra "
-            "`search`). Settings that a killed process had in hand are tried again.",
-            show_default=False,
+            "`search`). Settings that a killed process had in hand are tried again."
         ),
     ] = None
     together: Annotated[int, typer.Option(min=1, help="With --study: settings trained in one pass.")] = 16
     unlabelled: Annotated[
-        str | None,
-        typer.Option(
-            help="Choose without labels: rows whose predicted classes should match --prior.", show_default=False
-        ),
+        str | None, typer.Option(help="Choose without labels: rows whose predicted classes should match --prior.")
     ] = None
     prior: Annotated[
         str | None,
-        typer.Option(
-            help="With --unlabelled: uniform (default), train, or a JSON file {class name: share}.", show_default=False
-        ),
+        typer.Option(help="With --unlabelled: uniform (default), train, or a JSON file {class name: share}."),
     ] = None
     folds: Folds = 5
     seed: Seed = 0
@@ -324,15 +313,6 @@ def tune(
         _searched(read, method, tuning, out, voice)
 
 
-def _folder(out: Path | None, result: str, voice: Voice) -> Path:
-    """The folder that the result goes into; that one is replaced is said before."""
-    from poise import runs
-
-    folder = runs.prepare(out or Path("runs/tune"))
-    say_replaced(folder, result, quiet=voice.silent)
-    return folder
-
-
 def _searched(read: "Inputs", method: str, tuning: Tuning, out: Path | None, voice: Voice) -> None:
     """Measure every setting on held-out rows or by cross-validation, and say which is best."""
     from poise import runs
@@ -342,7 +322,7 @@ def _searched(read: "Inputs", method: str, tuning: Tuning, out: Path | None, voi
     from poise.selection import tune
     from poise.spec import Spec
 
-    folder = _folder(out, "records.jsonl", voice)
+    folder = folder_for(out or Path("runs/tune"), "records.jsonl", voice)
     grid, how = tuning.grid(Spec.parse(method)), tuning.how(read)
     work = work_of_search(grid, read.problem, select=how["select"], search=tuning.search, folds=tuning.folds)
     say_estimate(work, read.problem, quiet=voice.silent)
@@ -404,7 +384,7 @@ def _matched(
     from poise import runs
     from poise.selection import match_marginal
 
-    folder = _folder(out, "marginal.json", voice)
+    folder = folder_for(out or Path("runs/tune"), "marginal.json", voice)
     rows = unlabelled(file, read.columns, ignore)
     prior = class_prior(tuning.prior or "uniform", read.problem.train.names)
     matched = match_marginal(tuning.grid(spec), read.problem, rows.x, prior=prior, seed=tuning.seed)

@@ -22,43 +22,37 @@ if TYPE_CHECKING:
     from poise.estimates import Estimate, Work
     from poise.types import Features, Problem
 
-# What the library says of its arguments, in the words of the command line.
-OPTIONS = (
-    ("fit(..., held_out=(X, y))", "--held-out"),
-    ("Problem(held_out=Features(..., seen_by_backbone=False))", "--held-out"),
-    ("Problem(held_out=...)", "--held-out"),
-    ("seen_by_backbone=False", "--unseen"),
-    ("seen_by_backbone=True", "--seen"),
-    ("(label=)", "(--label, or -s data.label=NAME)"),
-    ("(image=)", "(--image, or -s data.image=NAME)"),
-    ("(text=)", "(--text, or -s data.text=NAME)"),
-    ("(group=)", "(--groups, or -s data.group=NAME)"),
-    ("(allow_changed=)", "with --allow-changed (poise train)"),
-    (
-        "replace it, or leave it out",
-        "replace it, leave it out, or skip broken ones (-s data.broken=skip; predict: --broken skip)",
-    ),
-    ("(format=)", "(-s data.format=NAME)"),
-    ("(split=)", "(--split)"),
-    ("; use --device cpu", "; use --device cpu, or -s device=cpu"),
-    ("(label_column=, or --label)", "(--label)"),
-    ("the folder of the images as root", "the folder of the images (--root, or -s data.root=FOLDER)"),
-    ("or give another root", "or the folder that it starts from (--root, or -s data.root=FOLDER)"),
-    ("(layer=)", "(--layer)"),
-    ("(class_names=)", "(--class-names)"),
-    ("(overwrite=True)", "(--overwrite)"),
-    ("with ignore", "with --ignore"),
-    ("choose one with key= (or FILE#NAME)", "choose one with FILE#NAME"),
-    ("key chooses among arrays", "#NAME chooses among arrays"),
-    ("name its label_column instead", "name its --label instead"),
-)
+# What an argument is called here, where it is not --NAME: by its name, or by the words for one of its values.
+CALLED = {
+    "label": "--label, or -s data.label=NAME",
+    "image": "--image, or -s data.image=NAME",
+    "text": "--text, or -s data.text=NAME",
+    "group": "--groups, or -s data.group=NAME",
+    "root": "--root, or -s data.root=FOLDER",
+    "format": "-s data.format=NAME",
+    "broken": "-s data.broken=skip; predict: --broken skip",
+    "device": "--device cpu, or -s device=cpu",
+    "allow_changed": "--allow-changed (poise train)",
+    "label_column": "--label",
+    "seen_by_backbone=False": "--unseen",
+    "seen_by_backbone=True": "--seen",
+    "key": "#NAME",
+    "key= (or FILE#NAME)": "FILE#NAME",
+}
 
 
-def in_options(message: str) -> str:
-    """A message of the library whose remedy is an argument, with the option that gives it."""
-    for argument, option in OPTIONS:
-        message = message.replace(argument, option)
+def in_options(said: Exception) -> str:
+    """The message of an error or a warning; arguments of Python in it are called as the command line calls them."""
+    message = str(said)
+    for words in getattr(said, "arguments", ()):
+        message = message.replace(words, f"({_option(words[1:-1])})" if words[0] == "(" else _option(words))
     return message
+
+
+def _option(words: str) -> str:
+    """The option for an argument in the words of Python, such as `layer=` or `fit(..., held_out=(X, y))`."""
+    name = words[: words.index("=")].rpartition("(")[2].rpartition(" ")[2]
+    return CALLED.get(words) or CALLED.get(name) or f"--{name.replace('_', '-')}"
 
 
 def say(sentence: str) -> None:
@@ -102,6 +96,14 @@ def say_replaced(place: Path, *results: str, quiet: bool) -> None:
     there = any((place / name).is_file() for name in results) if results else place.is_file()
     if there and not quiet and os.environ.get("RANK", "0") == "0":
         say(f"note: {place} holds an earlier result, which this one replaces (--out keeps both)")
+
+
+def folder_for(out: Path, result: str, voice: "Voice") -> Path:
+    """The folder `out`, made if there is none; that an earlier `result` in it is replaced is said."""
+    from poise import runs
+
+    say_replaced(runs.prepare(out), result, quiet=voice.silent)
+    return out
 
 
 SEEN = 15.0  # seconds of work that tell how long the rest of it takes

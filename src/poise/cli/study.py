@@ -9,14 +9,15 @@ import typer
 
 from poise.cli import completion
 from poise.cli.deploy import fit
-from poise.cli.images import inspect_counts, inspect_images, samples_in
+from poise.cli.images import samples_in
 from poise.cli.inputs import existing, load_inputs
 from poise.cli.options import Goal, HeadFile, ItemColumns, Rows, Seed, Training, Voice, out_of
-from poise.cli.shared import answer, command_line, fit_of, progress_bar, say_estimate, say_replaced, say_written, tell
+from poise.cli.shared import answer, command_line, fit_of, folder_for, progress_bar, say_estimate, say_written, tell
 
 if TYPE_CHECKING:
     from poise.audit import Audit
     from poise.cli.inputs import Inputs
+    from poise.samples import Samples
 
 GLYPHS = "demo:glyphs"
 
@@ -46,12 +47,10 @@ def demo(
     if text and images:
         raise typer.BadParameter("--text and --images exclude each other")
     if images:
-        training = Training(recipe="glyphs", changes=[f"stage1.seed={seed}"])
-        where = out or Path("runs/demo/glyphs")
-        values = {"goal": Goal(), "rows": Rows(), "columns": ItemColumns(), "training": training}
-        fit(GLYPHS, out=where, seed=seed, voice=voice, **values)
+        made = Training(recipe="glyphs", changes=[f"stage1.seed={seed}"])
+        to = out or Path("runs/demo/glyphs")
+        fit(GLYPHS, out=to, goal=Goal(), rows=Rows(), seed=seed, columns=ItemColumns(), training=made, voice=voice)
         return
-    from poise import runs
     from poise.checks import check_one_of
     from poise.data import DEMO_SETS, TEXT_SETS
 
@@ -61,7 +60,7 @@ def demo(
     if out is not None and not text:
         folders = {features: out}
     for folder in folders.values():
-        say_replaced(runs.prepare(folder), "comparison.json", quiet=voice.silent)
+        folder_for(folder, "comparison.json", voice)
     results = {name: _shown(name, title, text, seed, folders[name], voice) for name, title in titles.items()}
     if voice.as_json:
         answer(results if text else results[features], [], voice)
@@ -119,12 +118,12 @@ def inspect(
     from poise.inspection import inspect_features
 
     if Path(train).suffix == ".json" and Path(train).is_file():
-        inspect_counts(Path(train), voice)
+        _inspect_counts(Path(train), voice)
         return
     asked = columns.asked(rows)
     samples = samples_in(train, asked=asked)
     if samples is not None:
-        inspect_images(samples, train, every=every, asked=asked, voice=voice)
+        _inspect_samples(samples, train, every=every, asked=asked, voice=voice)
         return
     read = load_inputs(train, rows, head=head, quiet=voice.silent)
     problem = read.problem
@@ -139,6 +138,42 @@ def inspect(
         voice,
         remarks=read.remarks,
     )
+
+
+def _inspect_counts(path: Path, voice: Voice) -> None:
+    """The sizes of classes and groups of a JSON file that holds a list of counts."""
+    from poise.sources import read_counts
+    from poise.wording import counted
+
+    counts = read_counts(path)
+    groups = {
+        name: {"classes": int(mask.sum()), "rows": int(counts.n[mask].sum())} for name, mask in counts.shots().items()
+    }
+    rows, classes = int(counts.n.sum()), len(counts)
+    answer(
+        {"rows": rows, "classes": classes, "imbalance": counts.imbalance, "groups": groups},
+        [
+            f"{path}: {counted(rows, 'sample')}, {classes} classes, imbalance {counts.imbalance:.4g}",
+            *(
+                f"{name}: {counted(found['classes'], 'class', 'classes')}, {counted(found['rows'], 'sample')}"
+                for name, found in groups.items()
+            ),
+        ],
+        voice,
+    )
+
+
+def _inspect_samples(
+    samples: "dict[str, Samples]", path: str, *, every: bool, asked: Mapping[str, Any], voice: Voice
+) -> None:
+    """What is in a source of samples that is read as `asked`, as `poise inspect` says it."""
+    from poise.survey import survey
+
+    with progress_bar("looking at samples", quiet=voice.silent) as report:
+        found = survey(samples, read=None if every else 64, progress=report)
+    options = {"--groups" if key == "group" else f"--{key}": value for key, value in asked.items()}
+    following = ["", f"next: {fit_of(path, options)}"] if "train" in samples else []
+    answer(found.to_dict(), [path, *found.lines(), "", *found.advice, *following], voice)
 
 
 def _next(train: str, read: "Inputs", asked: Mapping[str, object]) -> str:
@@ -167,12 +202,10 @@ def audit(
     voice: Voice,
 ) -> None:
     """Judge saved logits of any repository: groups, calibration, adjustments that need no features, and a verdict."""
-    from poise import runs
     from poise.audit import audit
     from poise.readers import read_logits
 
-    folder = runs.prepare(out or Path("runs/audit"))
-    say_replaced(folder, "audit.json", quiet=voice.silent)
+    folder = folder_for(out or Path("runs/audit"), "audit.json", voice)
     read = read_logits(existing(logits))
     held_out = None
     if read.held_out_logits is not None and read.held_out_y is not None:
@@ -201,7 +234,12 @@ def _tell_audit(found: "Audit", name: str, folder: Path, seed: int, voice: Voice
     comparison, data = found.comparison, found.to_dict()
     notes = protocol_lines(comparison.records)
     page = contents_of(comparison, found.rows, title=name, more_traces=found.traces, seed=seed, command=command_line())
-    adjusted = [tables.to_terminal(comparison.table(), title="adjusted"), tables.LEGEND, "", comparison.verdict()]
+    adjusted: list[Any] = [
+        tables.to_terminal(comparison.table(), title="adjusted"),
+        tables.LEGEND,
+        "",
+        comparison.verdict(),
+    ]
     answer(
         data,
         [tables.as_given(found.scores, title=f"{name} as given"), "", *adjusted, "", *notes],
