@@ -10,14 +10,19 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from poise import data, elimination, estimates, methods, reports, selection
 from poise.cli import VERBS, completion, main, shared
+from poise.cli.options import spread
 from poise.config import recipes
 from poise.errors import InputError, MemorisedRowsError, Message, PoiseWarning
 from poise.estimates import Estimate
@@ -181,6 +186,39 @@ def test_help_names_completion_and_exit_codes(poise_):
     page = " ".join(poise_("--help")[1].split())
     assert "`poise --install-completion` makes your shell complete verbs, options and methods." in page
     assert "Exit codes: 0 done, 2 the input cannot be used, 130 interrupted, 143 terminated." in page
+
+
+# --- values of several options ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value whose first field has no default."""
+
+    street: Annotated[str, typer.Option(help="Where it is.")]
+    doors: Annotated[int, typer.Option("--doors", "-d", min=1)] = 1
+
+
+def test_a_verb_gets_a_value_for_the_options_of_its_fields():
+    got = []
+
+    def verb(name: str, *, place: Place, loud: bool = False) -> None:
+        got.append((name, place, loud))
+
+    app = typer.Typer()
+    app.command()(spread(verb))
+    assert CliRunner().invoke(app, ["house", "-d", "3", "--street", "High"]).exit_code == 0
+    assert CliRunner().invoke(app, ["--street", "Low", "hut", "--loud"]).exit_code == 0
+    assert got == [("house", Place("High", 3), False), ("hut", Place("Low"), True)]
+    assert "Missing option '--street'" in CliRunner().invoke(app, ["house"]).output
+    assert CliRunner().invoke(app, ["house", "--street", "High", "-d", "0"]).exit_code == 2
+
+
+def test_two_values_with_the_same_option_are_refused():
+    def verb(*, one: Place, other: Place) -> None: ...
+
+    with pytest.raises(ValueError, match="duplicate parameter name: 'street'"):
+        spread(verb)
 
 
 # --- arguments of Python in the words of the command line -------------------------------------------------------------

@@ -44,6 +44,8 @@ class _Mendable:
 
     `InputError(f"{path} has several splits; name one (split=)", "(split=)")`: who takes arguments under other names, as
     the command line does, says those names instead of the words.
+
+    `arguments`: these words, in any order; none where no argument helps.
     """
 
     arguments: tuple[str, ...]
