@@ -178,7 +178,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipelines": {"artefact", "errors", "estimator", "types"},
     "image_files": {"decoding", "errors"},
     "onnx_rows": {"decoding", "errors", "image_files", "readers", "wording"},
-    "onnx_predict": {"answers", "checks", "errors", "libraries", "progress", "onnx_rows", "wording"},
+    "onnx_predict": {"answers", "checks", "decoding", "errors", "libraries", "progress", "onnx_rows", "wording"},
     "predictions": {"answers", "artefact", "errors", "operating", "progress"},
     "deployment": VALUES
     | {
@@ -269,10 +269,11 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli/__init__": {"__version__", "cli", "errors"},
     "cli/completion": set(),
-    "cli/shared": {"errors", "estimates", "progress", "report", "types"},
+    "cli/options": {"cli", "deployment"},
+    "cli/shared": {"cli", "errors", "estimates", "progress", "report", "runs", "types"},
     "cli/export": {"artefact", "backbones", "cli", "errors", "export", "project", "report", "representation", "runs"}
     | {"sources"},
-    "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing"},
+    "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing", "types"},
     "cli/inputs": {"cli", "errors", "folds", "manifest", "memorised", "onnx_rows", "priors", "readers"}
     | {"types", "wording"},
     "cli/deploy": {
@@ -293,15 +294,14 @@ ALLOWED: dict[str, set[str]] = {
         "project",
     }
     | {"diagnosis", "readers", "reports", "runs", "samples", "sources", "wording"},
-    "cli/images": {"claims", "cli", "config", "deployment", "distributed", "errors", "extract", "memory", "pipeline"}
-    | {"project"}
-    | {"report", "runs", "samples", "sources", "survey", "training", "wording"},
+    "cli/images": {"claims", "cli", "config", "distributed", "errors", "extract", "memory", "pipeline", "project"}
+    | {"report", "runs", "samples", "sources", "splits", "survey", "types", "wording"},
     "cli/report": {"checks", "cli", "errors", "report", "reports"},
     "cli/search": {"advice", "checks", "cli", "comparison", "diagnosis", "distributed", "elimination", "errors"}
     | {"estimates", "grids", "headroom", "judging", "methods", "protocols", "report", "runs", "schedule", "selection"}
     | {"record", "spec", "studies", "types"},
     "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "diagnosis", "estimates", "inspection"}
-    | {"readers", "report", "runs", "schedule"},
+    | {"readers", "report", "runs", "samples", "schedule", "sources", "survey", "wording"},
 }
 
 

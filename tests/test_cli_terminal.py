@@ -1,22 +1,32 @@
 """The terminal: completion, colour, widths, estimates before long runs, and hints for what newcomers type."""
 
+import ast
 import json
 import os
+import pickle
 import pty
 import re
 import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from poise import data, elimination, estimates, judging, methods, reports
 from poise.cli import VERBS, completion, main, shared
+from poise.cli.options import spread
 from poise.config import recipes
+from poise.errors import InputError, MemorisedRowsError, Message, PoiseWarning
 from poise.estimates import Estimate
+from poise.experiment import remarks_of
 
 SIZES, NAMES = (40, 20, 8), ("zebra", "ant", "cat")
 ESCAPE = b"\x1b["
@@ -176,6 +186,95 @@ def test_help_names_completion_and_exit_codes(poise_):
     page = " ".join(poise_("--help")[1].split())
     assert "`poise --install-completion` makes your shell complete verbs, options and methods." in page
     assert "Exit codes: 0 done, 2 the input cannot be used, 130 interrupted, 143 terminated." in page
+
+
+# --- values of several options ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value whose first field has no default."""
+
+    street: Annotated[str, typer.Option(help="Where it is.")]
+    doors: Annotated[int, typer.Option("--doors", "-d", min=1)] = 1
+
+
+def test_a_verb_gets_a_value_for_the_options_of_its_fields():
+    got = []
+
+    def verb(name: str, *, place: Place, loud: bool = False) -> None:
+        got.append((name, place, loud))
+
+    app = typer.Typer()
+    app.command()(spread(verb))
+    assert CliRunner().invoke(app, ["house", "-d", "3", "--street", "High"]).exit_code == 0
+    assert CliRunner().invoke(app, ["--street", "Low", "hut", "--loud"]).exit_code == 0
+    assert got == [("house", Place("High", 3), False), ("hut", Place("Low"), True)]
+    assert "Missing option '--street'" in CliRunner().invoke(app, ["house"]).output
+    assert CliRunner().invoke(app, ["house", "--street", "High", "-d", "0"]).exit_code == 2
+
+
+def test_two_values_with_the_same_option_are_refused():
+    def verb(*, one: Place, other: Place) -> None: ...
+
+    with pytest.raises(ValueError, match="duplicate parameter name: 'street'"):
+        spread(verb)
+
+
+# --- arguments of Python in the words of the command line -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("(layer=)", "(--layer)"),
+        ("(class_names=)", "(--class-names)"),
+        ("(overwrite=True)", "(--overwrite)"),
+        ("(label=)", "(--label, or -s data.label=NAME)"),
+        ("(group=)", "(--groups, or -s data.group=NAME)"),
+        ("(root=)", "(--root, or -s data.root=FOLDER)"),
+        ("(label_column=)", "(--label)"),
+        ("fit(..., held_out=(X, y))", "--held-out"),
+        ("Problem(held_out=Features(..., seen_by_backbone=False))", "--held-out"),
+        ("seen_by_backbone=False", "--unseen"),
+        ("seen_by_backbone=True", "--seen"),
+        ("key= (or FILE#NAME)", "FILE#NAME"),
+        ("key=", "#NAME"),
+    ],
+)
+@pytest.mark.parametrize("kind", [InputError, MemorisedRowsError, PoiseWarning])
+def test_an_argument_that_a_message_names_is_said_as_its_option(kind, words, option):
+    message = f"label=a/x.csv is wrong: give {words}, or another file"
+    assert shared.in_options(kind(message, words)) == f"label=a/x.csv is wrong: give {option}, or another file"
+    assert str(kind(message, words)) == shared.in_options(kind(message)) == message
+
+
+def test_arguments_outlive_processes_and_remarks():
+    error = InputError("name one (split=)", "(split=)")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.arguments) == ("name one (split=)", ("(split=)",))
+    assert InputError(Message(error)).arguments == ("(split=)",)
+    with remarks_of() as remarks:
+        warnings.warn(PoiseWarning("say seen_by_backbone=False", "seen_by_backbone=False"), stacklevel=1)
+    with pytest.warns(PoiseWarning) as caught:
+        warnings.warn(remarks[0], PoiseWarning, stacklevel=1)
+    assert shared.in_options(caught[0].message) == "say --unseen"
+
+
+NAMED = re.compile(r"\(\w+=\)|fit\(\.{3}, held_out=\(X, y\)\)|Problem\(held_out=\.{3}\)")
+
+
+@pytest.mark.parametrize("path", sorted(Path(shared.__file__).parents[1].rglob("*.py")), ids=lambda path: path.stem)
+def test_every_argument_in_a_message_is_marked(path):
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        texts = [
+            n.value for part in body for n in ast.walk(part) if isinstance(n, ast.Constant) and type(n.value) is str
+        ]
+        found = {words for text in texts for words in NAMED.findall(text)}
+        assert found <= set(texts), function.name
 
 
 # --- estimates --------------------------------------------------------------------------------------------------------
@@ -433,6 +532,7 @@ def test_long_sentences_end_between_words_on_a_terminal(monkeypatch, capsys):
 
 
 TABLE = """
+from poise.cli.options import Voice
 from poise.cli.shared import answer, progress_bar
 from rich.table import Table
 with progress_bar("working", quiet=False) as report:
@@ -440,7 +540,7 @@ with progress_bar("working", quiet=False) as report:
 table = Table(title="scores")
 table.add_column("method")
 table.add_row("los", style="bold red")
-answer({}, [table])
+answer({}, [table], Voice())
 """
 PROGRAMS = {"help": ["-m", "poise", "demo", "--help"], "table": ["-c", TABLE]}
 

@@ -129,7 +129,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_what_is_no_image_is_described(data: bytes, reason: str) -> None:
     with pytest.raises(InputError) as caught:
         decode(data, "a.jpg")
-    assert str(caught.value) == f"a.jpg is no image: {reason}; replace it, or leave it out"
+    remedy = 'replace it, leave it out, or skip broken ones (broken="skip")'
+    assert str(caught.value) == f"a.jpg is no image: {reason}; {remedy}"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])

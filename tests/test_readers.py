@@ -195,14 +195,13 @@ def test_tables_arrays_and_logits_call_their_labels_the_same(tmp_path, name):
 def test_the_label_column_has_a_default_only_if_one_fits(tmp_path):
     path = written(tmp_path / "a.csv", "f0,y,label\n1,5,a\n2,6,b\n")
     assert refusal(read_features, path) == (
-        f"{path} could take its labels from 'y', 'label'; name the right one (label_column=, or --label); its "
+        f"{path} could take its labels from 'y', 'label'; name the right one (label_column=); its "
         f"columns are 'label', 'f0', 'y'"
     )
     assert read_features(path, label_column="label").names == ("f0", "y")
     path = written(tmp_path / "b.csv", "f0,kind\n1,a\n2,b\n")
     assert refusal(read_features, path) == (
-        f"{path} has no column that is called label; name the right one (label_column=, or --label); its columns are "
-        f"'kind', 'f0'"
+        f"{path} has no column that is called label; name the right one (label_column=); its columns are 'kind', 'f0'"
     )
     assert refusal(read_features, path, label_column="kinds") == (
         f"{path} has no column 'kinds', did you mean 'kind'? its columns are 'f0', 'kind'"
@@ -264,9 +263,9 @@ def test_byte_order_marks_line_ends_spaces_and_quotes_do_not_matter(tmp_path, te
         ("f0,label\n1,a\n2\n3,b\n", ", line 3: 1 cells, the header has 2; a cell is missing or extra"),
         ("f0,label\n1,a\n2,b,c\n", ", line 3: 3 cells, the header has 2; a cell is missing or extra"),
         ("f0,f1,label\n1,2,a\n3,oops,b\n", ", line 3, column 'f1': 'oops' is no number; fix the cell, or leave the "
-         "column out with ignore"),
+         "column out with ignore="),
         ("f0,f1,label\n1,2,a\n3,,b\n", ", line 3, column 'f1': the cell is empty; fix the cell, or leave the column "
-         "out with ignore"),
+         "out with ignore="),
         ("f0,label\n1,a\nnan,b\n", ", line 3, column 'f0': nan is no finite float32 number; fix the cell, or delete "
          "the line"),
         ("f0,label\n1,a\n1e39,b\n", ", line 3, column 'f0': 1e+39 is no finite float32 number; fix the cell, or "
@@ -630,7 +629,7 @@ def test_parquet_features_are_numbers_or_one_list(tmp_path):
     pa = pytest.importorskip("pyarrow")
     both = to_parquet(tmp_path / "a.parquet", e=[[1.0, 2.0], [3.0, 4.0]], width=[5, 6], label=["a", "b"])
     assert (
-        "features are one column of lists or numeric columns, not 'e', 'width'; leave some out with ignore"
+        "features are one column of lists or numeric columns, not 'e', 'width'; leave some out with ignore="
         in refusal(read_features, both)
     )
     assert read_features(both, ignore=["width"]).features.x.tolist() == [[[1, 2], [3, 4]]]
@@ -713,7 +712,7 @@ def test_a_path_that_is_not_there_is_named_with_its_neighbour(tmp_path):
 
 def test_options_that_do_not_fit_the_format_are_refused(tmp_path):
     table, arrays = written(tmp_path / "a.csv", GOOD), labelled(tmp_path, [0, 1])
-    assert "key chooses among arrays, and" in refusal(read_features, table, key="train")
+    assert "key= chooses among arrays, and" in refusal(read_features, table, key="train")
     assert "columns are chosen by name in tables, and" in refusal(read_features, arrays, ignore=["id"])
     assert refusal(read_features, written(tmp_path / "a.pkl", b"")) == (
         f"cannot read {tmp_path}/a.pkl: features come as a store folder or .csv, .tsv, .parquet, .npz, .npy, "

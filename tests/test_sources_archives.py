@@ -49,10 +49,12 @@ def test_the_last_word_of_a_line_is_the_class_and_paths_may_hold_spaces(tmp_path
 def test_lists_count_without_the_images_and_say_what_is_needed_to_read_them(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("a.png 0\nb.png 1\n")
-    with pytest.raises(InputError, match=r"^the folder of a\.png is not known; give the folder of the images as root$"):
+    unknown = r"^the folder of a\.png is not known; give the folder of the images \(root=\)$"
+    with pytest.raises(InputError, match=unknown):
         pixels(open_samples(path)["train"].items)
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
-    missing = f"{path}, line 2: there is no file {tmp_path / 'b.png'}; correct the path, or give another root"
+    missing = f"{path}, line 2: there is no file {tmp_path / 'b.png'}; correct the path, or the folder that it starts "
+    missing += "from (root=)"
     assert message(path, root=tmp_path) == missing
     Image.new("RGB", (2, 2)).save(tmp_path / "b.png")
     assert pixels(open_samples(path, root=tmp_path)["train"].items).shape == (2, 3, 2, 2)

@@ -75,7 +75,8 @@ def broken(folder: Path) -> Samples:
 
 
 def test_a_broken_image_is_an_error_that_names_the_first(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"1\.png is no image: the file is empty; replace it, or leave it out$"):
+    said = r"1\.png is no image: the file is empty; replace it, leave it out, or skip broken ones \(broken=\"skip\"\)$"
+    with pytest.raises(InputError, match=said):
         readable(broken(tmp_path))
     with pytest.raises(InputError, match=r"1\.png is no image"):
         pixels(broken(tmp_path).items)

@@ -423,7 +423,7 @@ def test_changed_settings_and_data_are_refused_and_listed(tmp_path: Path) -> Non
     for part in ("epochs was 1 and is now 2", "lr was 0.1 and is now 0.2", "split was 'a' and is now 'b'"):
         assert part in message
     assert "samples" not in message
-    assert "(allow_changed=)" in message
+    assert "with allow_changed=True" in message
 
 
 @pytest.mark.parametrize(

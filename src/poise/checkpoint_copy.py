@@ -53,7 +53,8 @@ def destination(checkpoint: Checkpoint, out: str | Path, *, overwrite: bool = Fa
     source, target = checkpoint.path, Path(out)
     if target.resolve() == source.resolve():
         if not overwrite:
-            raise InputError(f"{target} is the checkpoint itself; choose another place, or allow it (overwrite=True)")
+            said = f"{target} is the checkpoint itself; choose another place, or allow it (overwrite=True)"
+            raise InputError(said, "(overwrite=True)")
         return target
     if source.is_file():
         if target.suffix.lower() != ".safetensors":

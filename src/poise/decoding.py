@@ -23,6 +23,9 @@ SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", ".jfif", ".jpe"}
 )
 
+SKIP = '(broken="skip")'
+REMEDY = f"replace it, leave it out, or skip broken ones {SKIP}"
+
 MAGIC = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"GIF8", b"BM", b"II*", b"MM\x00*")
 
 
@@ -45,9 +48,9 @@ def decode(source: Stored | Path, where: str, limit: int = MAX_PIXELS) -> Image.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{where} has too many pixels ({error}); scale it down") from None
     except UnidentifiedImageError:
-        raise InputError(f"{where} is no image: {_seems(file.getvalue())}; replace it, or leave it out") from None
+        raise InputError(f"{where} is no image: {_seems(file.getvalue())}; {REMEDY}", SKIP) from None
     except Exception as error:  # a damaged file makes the library raise whatever comes up
-        raise InputError(f"{where} is truncated or damaged ({error}); replace it, or leave it out") from None
+        raise InputError(f"{where} is truncated or damaged ({error}); {REMEDY}", SKIP) from None
 
 
 def read_stored(source: Stored | Path, where: str) -> Stored:

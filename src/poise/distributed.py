@@ -220,5 +220,6 @@ def device_of(name: str) -> torch.device:
         raise InputError(f"there is no device called {name!r}; say auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise InputError(f"device {name} was asked for, and this machine has {found} such devices; use --device cpu")
+        said = f'device {name} was asked for, and this machine has {found} such devices; use device="cpu"'
+        raise InputError(said, 'device="cpu"')
     return device

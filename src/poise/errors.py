@@ -22,13 +22,41 @@ __all__ = [
 ]
 
 
+class Message(str):
+    """The text of an error or a warning that is raised anew later; it keeps the arguments that it names."""
+
+    arguments: tuple[str, ...]
+
+    def __new__(cls, said: object) -> "Message":
+        """The text of `said`."""
+        message = super().__new__(cls, said)
+        message.arguments = getattr(said, "arguments", ())
+        return message
+
+
 class PoiseError(Exception):
     """Base of every error that Poise raises on purpose; `exit_code` is what the command line ends with."""
 
     exit_code = 2
 
 
-class InputError(PoiseError, ValueError):
+class _Mendable:
+    """A message, and those words of it that name an argument which would help, as Python writes it.
+
+    `InputError(f"{path} has several splits; name one (split=)", "(split=)")`: who takes arguments under other names, as
+    the command line does, says those names instead of the words.
+
+    `arguments`: these words, in any order; none where no argument helps.
+    """
+
+    arguments: tuple[str, ...]
+
+    def __init__(self, message: object = "", *arguments: str) -> None:
+        super().__init__(message)  # type: ignore[call-arg]  # that of the exception beside it
+        self.arguments = arguments or getattr(message, "arguments", ())
+
+
+class InputError(_Mendable, PoiseError, ValueError):
     """A value, row, key or file cannot be used; the message names it, and the remedy."""
 
 
@@ -54,7 +82,7 @@ class CancelledError(PoiseError):
     """The caller asked to stop; nothing was returned and nothing was changed."""
 
 
-class PoiseWarning(UserWarning):
+class PoiseWarning(_Mendable, UserWarning):
     """A remark about work that goes on; it belongs in the record of the run."""
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from poise.distributed import ALONE, World
+from poise.errors import Message
 from poise.methods import Chain, Method, from_spec, implied_prior, settings, traits_of
 from poise.metrics import (
     Moments,
@@ -151,7 +152,7 @@ def remarks_of() -> Iterator[list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield found
-    found.extend(dict.fromkeys(str(warning.message) for warning in caught))
+    found.extend(dict.fromkeys(Message(warning.message) for warning in caught))
 
 
 def make_record(

@@ -49,7 +49,8 @@ class Fitting:
         if self.seen and self.unseen is None:
             raise MemorisedRowsError(
                 "rows that trained the representation cannot choose a method: give rows that the backbone never saw, "
-                "fit(..., held_out=(X, y)), or name a method"
+                "fit(..., held_out=(X, y)), or name a method",
+                "fit(..., held_out=(X, y))",
             )
         trials = self.trials(candidate_heads)
         if not trials:
@@ -75,7 +76,10 @@ class Fitting:
             recall = expected_recall(seen, temperature, implied, target)
             return Fitted(head, spec, implied, temperature, recall, seen)
         lost = "are not calibrated" if word else "are the plain softmax, to which no prior was applied"
-        _warn(f"no rows that neither backbone nor head saw: probabilities {lost}; fit(..., held_out=(X, y)) mends this")
+        _warn(
+            f"no rows that neither backbone nor head saw: probabilities {lost}; fit(..., held_out=(X, y)) mends this",
+            "fit(..., held_out=(X, y))",
+        )
         return Fitted(head, spec, implied, 1.0)
 
     def trials(self, fit: Fit) -> list[Trial]:
@@ -93,7 +97,8 @@ class Fitting:
             return method(Problem(rows, None, self.unseen), self.seed)
         traits = traits_of(first)[0]
         if traits.needs_held_out and self.unseen is None:
-            raise InputError(f"{first.name} needs rows that the backbone never saw: fit(..., held_out=(X, y))")
+            said = f"{first.name} needs rows that the backbone never saw: fit(..., held_out=(X, y))"
+            raise InputError(said, "fit(..., held_out=(X, y))")
         head = converged()(Problem(rows)) if traits.needs_head or len(spec.steps) > 1 else None
         return method(Problem(rows, head, self.unseen), self.seed)
 
@@ -106,12 +111,14 @@ class Fitting:
         if accuracy > MEMORISED_ACCURACY:
             _warn(
                 f"{accuracy:.1%} of the rows set aside are predicted right, as if the backbone had trained on them; if "
-                "it did, say seen_by_backbone=True and give rows that it never saw, fit(..., held_out=(X, y))"
+                "it did, say seen_by_backbone=True and give rows that it never saw, fit(..., held_out=(X, y))",
+                "seen_by_backbone=True",
+                "fit(..., held_out=(X, y))",
             )
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, PoiseWarning, stacklevel=4)
+def _warn(message: str, *arguments: str) -> None:
+    warnings.warn(PoiseWarning(message, *arguments), stacklevel=4)
 
 
 def _method(spec: Spec) -> Method:

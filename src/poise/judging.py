@@ -152,7 +152,8 @@ def fold_ids_of(problem: Problem, judging: Judging) -> Tensor:
     if train.seen_by_backbone:
         raise MemorisedRowsError(
             "kfold cannot select on rows that trained the representation: the other folds taught the backbone their "
-            "labels too; give rows that it never saw as Problem(held_out=...) and select on held_out"
+            "labels too; give rows that it never saw as Problem(held_out=...) and select on held_out",
+            "Problem(held_out=...)",
         )
     ids = fold_ids(train.y, judging.folds, groups=judging.groups, seed=judging.seed)
     if classes_in(train.y[scorable(train.y, ids)]) < 2:
@@ -167,7 +168,8 @@ def _judge_held_out(specs: Sequence[Spec], problem: Problem, judging: Judging, p
     if rows is None:
         raise InputError(
             "selection on held_out needs Problem(held_out=Features(..., seen_by_backbone=False)): rows that the "
-            "backbone never saw; for features whose training rows it never saw either, select with kfold"
+            "backbone never saw; for features whose training rows it never saw either, select with kfold",
+            "Problem(held_out=Features(..., seen_by_backbone=False))",
         )
     if classes_in(rows.y) < 2:
         raise InputError("the held-out rows are all of one class; a comparison needs rows of at least two")
@@ -188,7 +190,8 @@ def _judge_folds(specs: Sequence[Spec], problem: Problem, judging: Judging, prog
     parts = set_aside(train.y, fold_ids_of(problem, judging))
     for spec in specs:
         if problem.held_out is None and any(traits.needs_held_out for traits in traits_of(spec)):
-            raise InputError(f"{spec} reads held-out rows beside the folds; give Problem(held_out=...) or leave it out")
+            said = f"{spec} reads held-out rows beside the folds; give Problem(held_out=...) or leave it out"
+            raise InputError(said, "Problem(held_out=...)")
     sums: dict[Spec, list[Sums]] = {spec: [] for spec in specs}
     seconds = dict.fromkeys(specs, 0.0)
     with remarks_of() as remarks:
@@ -217,13 +220,14 @@ def _warn_if_memorised(train: Features, trials: dict[Spec, Trial]) -> None:
         return
     best = max(trial.measured.scores.accuracy for trial in trials.values())
     if best > MEMORISED_ACCURACY:
-        warnings.warn(
+        said = PoiseWarning(
             f"heads are right on {best:.1%} of training rows that they were not fitted on, as if the backbone had "
             "trained on them; if it did, select on rows it never saw (Problem(held_out=...)); if not, say so with "
             "seen_by_backbone=False",
-            PoiseWarning,
-            stacklevel=4,
+            "Problem(held_out=...)",
+            "seen_by_backbone=False",
         )
+        warnings.warn(said, stacklevel=4)
 
 
 def competing(specs: Iterable[Spec]) -> list[tuple[Spec, ...]]:

@@ -147,20 +147,20 @@ def find_layer(checkpoint: Checkpoint, *, classes: int, dim: int, name: str | No
     if layers:
         raise InputError(
             f"{checkpoint.path} holds {len(layers)} layers from {dim} features to {classes} classes: "
-            f"{some([layer.name for layer in layers])}; name the last one (layer=)"
+            f"{some([layer.name for layer in layers])}; name the last one (layer=)",
+            "(layer=)",
         )
-    raise InputError(
-        f"{checkpoint.path} holds no layer from {dim} features to {classes} classes; {_with_inputs(linear, dim)}"
-    )
+    raise _no_layer(f"{checkpoint.path} holds no layer from {dim} features to {classes} classes", linear, dim)
 
 
-def _with_inputs(linear: Mapping[str, Place], dim: int) -> str:
-    """The layers that read `dim` features, or the last layers that there are."""
+def _no_layer(what: str, linear: Mapping[str, Place], dim: int) -> InputError:
+    """The error that there is none, with the layers that read `dim` features, or the last layers that there are."""
     told = [f"{place.name} {place.shape}" for place in linear.values() if place.shape[1] == dim]
     if told:
-        return f"of {dim} features it has {some(told[::-1])}: name the last one (layer=), or give all its class names"
+        there = f"of {dim} features it has {some(told[::-1])}"
+        return InputError(f"{what}; {there}: name the last one (layer=), or give all its class names", "(layer=)")
     ends = some([f"{place.name} {place.shape}" for place in list(linear.values())[::-1]]) or "no linear layer"
-    return f"it has {ends}: give what its last layer reads as features"
+    return InputError(f"{what}; it has {ends}: give what its last layer reads as features")
 
 
 def _named(checkpoint: Checkpoint, linear: Mapping[str, Place], name: str, dim: int) -> Layer:

@@ -27,11 +27,12 @@ def refuse_memorised(features: Features, head: Head, *, trained_on: Features, pu
     Raises: MemorisedRowsError if the backbone did, or if they are the rows `trained_on`. Warns (PoiseWarning) if that
     is unknown and `head` is right on more than 98 % of the rows, as it is on memorised ones.
     """
-    remedy = "give rows that the backbone never saw as Problem(held_out=Features(..., seen_by_backbone=False))"
+    argument = "Problem(held_out=Features(..., seen_by_backbone=False))"
+    remedy = f"give rows that the backbone never saw as {argument}"
     if features.seen_by_backbone:
-        raise MemorisedRowsError(f"{purpose} cannot use rows that trained the representation; {remedy}")
+        raise MemorisedRowsError(f"{purpose} cannot use rows that trained the representation; {remedy}", argument)
     if features.same_rows(trained_on):
-        raise MemorisedRowsError(f"{purpose} cannot use the training rows as held-out rows; {remedy}")
+        raise MemorisedRowsError(f"{purpose} cannot use the training rows as held-out rows; {remedy}", argument)
     if features.seen_by_backbone is None and evaluate_head(head, features).accuracy > MEMORISED_ACCURACY:
         # The same words for every purpose, so that a command which has several says them once.
         warnings.warn(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from poise.answers import Answers, Tallied, write_answers
 from poise.checks import check_one_of, is_number, is_whole
+from poise.decoding import SKIP
 from poise.errors import InputError, PoiseWarning, reason_of
 from poise.libraries import needed
 from poise.onnx_rows import Pixels, Rows, pixels_of
@@ -255,9 +256,9 @@ def _whole(files: Sequence[Path], way: Pixels) -> list[Path]:
         except InputError as error:
             bad[file] = str(error)
     if len(bad) == len(files):
-        raise InputError(f"none of the {len(bad)} images can be read; the first: {bad[files[0]]}")
+        raise InputError(f"none of the {len(bad)} images can be read; the first: {bad[files[0]]}", SKIP)
     if bad:
         left_out = "1 image is" if len(bad) == 1 else f"{len(bad)} images are"
         message = f"{left_out} broken and left out of {len(files)}: {some(list(bad.values()), most=3)}"
-        warnings.warn(message, PoiseWarning, stacklevel=4)
+        warnings.warn(PoiseWarning(message, SKIP), stacklevel=4)
     return [file for file in files if file not in bad]

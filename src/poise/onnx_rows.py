@@ -55,11 +55,12 @@ def read_rows(
     if kind in ARRAYS:
         if ignore:
             raise InputError(
-                f"columns are chosen by name in tables, and {file} holds arrays; choose one with key= (or FILE#NAME)"
+                f"columns are chosen by name in tables, and {file} holds arrays; choose one with key= (or FILE#NAME)",
+                "key= (or FILE#NAME)",
             )
         return _finite(file, Rows(_array(file, key), {}, ()))
     if key is not None:
-        raise InputError(f"key chooses among arrays, and {file} is a table")
+        raise InputError(f"key= chooses among arrays, and {file} is a table", "key=")
     ask = Ask(ignore=tuple(ignore), columns=None if columns is None else tuple(columns), needs_label=False)
     source = TABLES[kind](file, ask)
     return Rows(np.asarray(source.x), source.extra, source.notes)
@@ -78,7 +79,10 @@ def _array(file: Path, key: str | None) -> npt.NDArray[Any]:
     except Exception as error:  # a damaged file makes the libraries raise whatever comes up
         raise InputError(_unreadable(file, reason_of(error))) from None
     wanted = "called x or features" if key is None else f"{key!r}{near(key, there)}"
-    raise InputError(f"{file} has no array {wanted}; it holds {listed(there)}; choose one with key= (or FILE#NAME)")
+    raise InputError(
+        f"{file} has no array {wanted}; it holds {listed(there)}; choose one with key= (or FILE#NAME)",
+        "key= (or FILE#NAME)",
+    )
 
 
 @contextmanager

@@ -228,7 +228,8 @@ def in_order(
     if names is None and not integers:
         raise InputError(
             f"{where} has labels by name, such as {known[0]!r}, and the order of the classes in the checkpoint is not "
-            "known; give the names in its order (class_names=), or label the rows 0, 1, ..."
+            "known; give the names in its order (class_names=), or label the rows 0, 1, ...",
+            "(class_names=)",
         )
     own = np.array([int(name) for name in known]) if integers else np.arange(len(known))
     target = names or tuple(str(k) for k in range(classes))

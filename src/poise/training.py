@@ -237,7 +237,8 @@ def _refuse_changes(folder: Path, known: dict[str, Any], saved: dict[str, Any]) 
         told = "; ".join(f"{key} was {before!r} and is now {now!r}" for key, (before, now) in changed.items())
         raise InputError(
             f"{folder} holds a run that was begun otherwise: {told}; state the same, choose another folder, or go on "
-            "all the same (allow_changed=)"
+            "all the same with allow_changed=True",
+            "allow_changed=True",
         )
 
 

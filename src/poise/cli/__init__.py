@@ -18,10 +18,9 @@ import typer
 
 from poise import __version__
 from poise.cli import deploy, export, images, rebalance, report, search, study
+from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.errors import PoiseError
-
-__all__ = ["app", "main"]
 
 # What typer raises for words it does not know. It has no public name there, and the package it comes from has changed;
 # it is the base of this public one.
@@ -78,7 +77,7 @@ VERBS = (
 for verb in VERBS:
     # The lines of a docstring are not those of a terminal.
     paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
-    app.command(help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(verb)
+    app.command(help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(spread(verb))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -105,7 +104,7 @@ def _run(words: list[str], *, debug: bool) -> int:
         meant = MORE_WORDS.get(verb, "") if said.startswith("Got unexpected extra argument") else ""
         return _refuse(f"{said}; {meant}see `{verb} --help`", debug) if said else 2
     except PoiseError as error:
-        return _refuse(in_options(str(error)), debug, error.exit_code)
+        return _refuse(in_options(error), debug, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
@@ -133,9 +132,9 @@ def _refuse(sentence: str, debug: bool, code: int = 2) -> int:
     return code
 
 
-def _show_warning(said: set[str], message: Warning | str, *_: object) -> None:
+def _show_warning(said: set[str], message: Warning, *_: object) -> None:
     """Say a warning that was not `said` before."""
-    text = in_options(str(message))
+    text = in_options(message)
     if text not in said and os.environ.get("RANK", "0") == "0":  # of several processes of torchrun, one speaks
         said.add(text)
         say(f"warning: {text}")

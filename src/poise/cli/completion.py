@@ -1,46 +1,50 @@
 """What a shell completes: names of methods, demo sets and recipes, and the words that options take.
 
-A shell asks at every press of a key, so nothing is imported for an answer: tables are read from the text of the module
-that holds them.
+A shell asks at every press of a key, and what knows these words imports torch, so they stand here once more; the tests
+compare them.
 """
 
-import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 
-__all__ = [
-    "demo_sets",
-    "fit_methods",
-    "method_chain",
-    "method_names",
-    "metrics",
-    "recipe_files",
-    "report_formats",
-    "searches",
-    "selections",
-    "tune_selections",
-]
+# fmt: off
+METHODS = (
+    "balanced_softmax", "ce", "class_balanced", "cosine", "crt", "focal", "gala", "gcl", "l2_norm",
+    "label_aware_smoothing", "lda", "ldam", "logit_adjustment", "los", "lws", "marc", "ncm", "rebalance", "stage1",
+    "tau_norm", "temperature", "unlearn", "vs", "weight_balancing",
+)
+# fmt: on
 
 
-def names_in(module: str, table: str) -> tuple[str, ...]:
-    """The texts in a literal tuple, or the keys of a literal mapping, that a module of Poise assigns to `table`.
+def _words(*words: str) -> Callable[[str], list[str]]:
+    """Completes one of these."""
 
-    >>> names_in("plan", "NONE")
-    ()
-    """
-    tree = ast.parse(files("poise").joinpath(f"{module}.py").read_text(encoding="utf-8"))
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == table for target in targets):
-            return tuple(_texts(node.value))  # type: ignore[attr-defined]
-    return ()
+    def complete(incomplete: str) -> list[str]:
+        return _begun(words, incomplete)
+
+    return complete
 
 
-def _texts(value: ast.expr) -> list[str]:
-    """The texts of a tuple, the keys of a mapping, also where it is the argument of a call."""
-    inner = value.args[0] if isinstance(value, ast.Call) else value
-    items = inner.keys if isinstance(inner, ast.Dict) else getattr(inner, "elts", [])
-    return [item.value for item in items if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+def _last(mark: str, complete: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
+    """Completes the last of several that are joined by a mark."""
+
+    def complete_last(incomplete: str) -> list[str]:
+        before, joint, last = incomplete.rpartition(mark)
+        return [before + joint + word for word in complete(last)]
+
+    return complete_last
+
+
+def _begun(words: Sequence[str], incomplete: str) -> list[str]:
+    return [word for word in words if word.startswith(incomplete)]
+
+
+demo_sets = _words("cifar100lt_r32_autoaugment", "cifar100lt_r32")
+searches = _words("full", "halving", "sketch")
+selections = _words("held_out", "kfold", "cross_fit", "paper")
+tune_selections = _words("held_out", "kfold")
+metrics = _words("balanced_accuracy", "accuracy", "macro_f1", "many", "medium", "few")
+report_formats = _last(",", _words("html", "md", "latex", "csv", "svg", "png", "all"))
 
 
 def method_names(incomplete: str) -> list[str]:
@@ -48,13 +52,10 @@ def method_names(incomplete: str) -> list[str]:
     from importlib.metadata import entry_points
 
     added = [point.name for point in entry_points(group="poise.methods")]
-    return _begun(sorted({*names_in("methods/__init__", "METHODS"), *added}), incomplete)
+    return _begun(sorted({*METHODS, *added}), incomplete)
 
 
-def method_chain(incomplete: str) -> list[str]:
-    """Methods where several may be joined by a plus: the last of them is completed."""
-    before, plus, last = incomplete.rpartition("+")
-    return [before + plus + name for name in method_names(last)]
+method_chain = _last("+", method_names)
 
 
 def fit_methods(incomplete: str) -> list[str]:
@@ -62,43 +63,7 @@ def fit_methods(incomplete: str) -> list[str]:
     return [*_begun(("auto",), incomplete), *method_chain(incomplete)]
 
 
-def demo_sets(incomplete: str) -> list[str]:
-    """The feature sets that come with the package."""
-    return _begun(names_in("data", "DEMO_SETS"), incomplete)
-
-
 def recipe_files(incomplete: str) -> list[str]:
     """The shipped recipes; where none fits, the shell goes on with files."""
     entries = (entry.name for entry in files("poise").joinpath("recipes").iterdir())
     return _begun(sorted(name.removesuffix(".yaml") for name in entries if name.endswith(".yaml")), incomplete)
-
-
-def report_formats(incomplete: str) -> list[str]:
-    """The formats of `report` where several may be joined by commas: the last of them is completed."""
-    before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in _begun((*names_in("reports", "FORMATS"), "all"), last)]
-
-
-def searches(incomplete: str) -> list[str]:
-    """The searches of `compare` and `tune`."""
-    return _begun(names_in("elimination", "SEARCHES"), incomplete)
-
-
-def metrics(incomplete: str) -> list[str]:
-    """What `tune` can choose by."""
-    return _begun(names_in("judging", "METRICS"), incomplete)
-
-
-def _words(*words: str) -> Callable[[str], list[str]]:
-    def complete(incomplete: str) -> list[str]:
-        return _begun(words, incomplete)
-
-    return complete
-
-
-selections = _words("held_out", "kfold", "cross_fit", "paper")
-tune_selections = _words("held_out", "kfold")
-
-
-def _begun(words: tuple[str, ...] | list[str], incomplete: str) -> list[str]:
-    return [word for word in words if word.startswith(incomplete)]

@@ -10,33 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poise.cli import completion
-from poise.cli.inputs import (
-    Groups,
-    HeadFile,
-    HeldOut,
-    Ignore,
-    Label,
-    Seen,
-    class_prior,
-    existing,
-    load_inputs,
-    per_class,
-    unlabelled,
-    without_torch,
-)
+from poise.cli.inputs import class_prior, existing, load_inputs, per_class, unlabelled, without_torch
+from poise.cli.options import Goal, HeadFile, Ignore, ItemColumns, Network, Rows, Seed, Training, Voice
 from poise.cli.shared import (
-    Device,
-    ImageColumn,
-    Json,
-    Quiet,
-    Root,
-    Seed,
-    Set,
-    TextColumn,
-    Trusted,
-    Workers,
     answer,
     command_line,
+    folder_for,
     progress_bar,
     refuse_several_processes,
     say_estimate,
@@ -53,8 +32,6 @@ if TYPE_CHECKING:
     from poise.operating import OperatingPoint
     from poise.samples import Items
 
-__all__ = ["check", "fit", "predict"]
-
 
 def fit(
     train: Annotated[
@@ -65,6 +42,7 @@ def fit(
             "split of several."
         ),
     ],
+    *,
     out: Annotated[Path, typer.Option(help="Folder of the model.")] = Path("runs/model"),
     method: Annotated[
         str,
@@ -75,50 +53,13 @@ def fit(
             autocompletion=completion.fit_methods,
         ),
     ] = "auto",
-    prior: Annotated[
-        str, typer.Option(help="Class prior of deployment: uniform, train, or a JSON file {class name: share}.")
-    ] = "uniform",
-    held_out: HeldOut = None,
+    goal: Goal,
+    rows: Rows,
     head: HeadFile = None,
-    abstain_accuracy: Annotated[
-        float | None, typer.Option(help="Abstain so that the answers given are right this often.", show_default=False)
-    ] = None,
-    coverage: Annotated[
-        float | None, typer.Option(help="Abstain so that this share of rows is answered.", show_default=False)
-    ] = None,
-    precision: Annotated[
-        float | None, typer.Option(help="A threshold per class that reaches this precision.", show_default=False)
-    ] = None,
-    alpha: Annotated[
-        float | None,
-        typer.Option(help="Conformal sets that miss the true class at most this often, per class.", show_default=False),
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Name the k best classes.", show_default=False)] = None,
-    costs: Annotated[
-        Path | None, typer.Option(help="JSON file {class name: cost of missing it}; 1 for others.", show_default=False)
-    ] = None,
     seed: Seed = 0,
-    label: Label = None,
-    groups: Groups = None,
-    ignore: Ignore = "",
-    seen: Seen = None,
-    image: ImageColumn = None,
-    text: TextColumn = None,
-    root: Root = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Network for images or texts, such as timm:resnet50 or convnet4.", show_default=False),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="Recipe or YAML file for images or texts.", show_default=False, autocompletion=completion.recipe_files
-        ),
-    ] = None,
-    changes: Set = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse images or texts that are in two parts.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    columns: ItemColumns,
+    training: Training,
+    voice: Voice,
 ) -> None:
     """Choose, fit and calibrate a head for your class prior, and write a folder that `poise predict` reads.
 
@@ -126,116 +67,93 @@ def fit(
     texts (--text COLUMN) it makes everything: it sets rows aside, trains or loads a backbone, extracts features,
     compares heads on the rows set aside, and writes backbone and head. The same command goes on where it was stopped.
     """
-    from poise import runs
     from poise.cli.images import fit_images, samples_in
-    from poise.deployment import Targets, deploy
     from poise.errors import InputError
-    from poise.estimates import work_of_fit
-    from poise.project import carry_backbone, reads_samples, refuse_mixture
 
     refuse_several_processes("fit", "share out `poise train`, then `poise fit RUN --out RUN` in one")
-    asked = {"label": label, "group": groups, "image": image, "text": text, "root": root}
+    asked = columns.asked(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what there is to warn of is said when the samples are divided
-        samples = samples_in(train, asked=asked, recipe=recipe, changes=changes)
-    if samples is not None:
-        if costs is not None or head is not None or held_out is not None:
-            raise InputError(
-                "--costs, --head and --held-out are for feature rows; name held-out images with -s data.held_out=PATH"
-            )
-        fit_images(
-            samples,
-            train,
-            out,
-            method=method,
-            prior=prior,
-            targets=Targets(
-                abstain_accuracy=abstain_accuracy, coverage=coverage, precision=precision, alpha=alpha, top_k=top_k
-            ),
-            recipe=recipe,
-            backbone=backbone,
-            asked=asked,
-            changes=changes,
-            seed=seed,
-            strict=strict,
-            as_json=as_json,
-            quiet=quiet,
-        )
+        samples = samples_in(train, asked=asked, recipe=training.recipe, changes=training.changes)
+    if samples is None:
+        if training.recipe or training.backbone or training.changes:
+            raise InputError(f"--recipe, --backbone and --set are for images or texts; {train} holds feature rows")
+        _fit_rows(train, out, method, goal, rows, head, seed, voice)
         return
-    if recipe or backbone or changes:
-        raise InputError(f"--recipe, --backbone and --set are for images or texts; {train} holds feature rows")
-    try:
-        read = load_inputs(
-            train,
-            held_out=held_out,
-            head=head,
-            label=label,
-            groups=groups,
-            ignore=ignore,
-            seen=seen,
-            seed=seed,
-            quiet=quiet or as_json,
+    if goal.costs is not None or head is not None or rows.held_out is not None:
+        raise InputError(
+            "--costs, --head and --held-out are for feature rows; name held-out images with -s data.held_out=PATH"
         )
-    except InputError as error:
-        if "no numeric column" not in str(error):
-            raise
-        raise InputError(f"{error}; for images or texts, name their column with --image or --text") from None
-    if head is not None and read.problem.held_out is None:
-        raise InputError("--head needs --held-out: rows that neither the head nor the backbone saw")
+    fit_images(samples, train, out, method=method, goal=goal, training=training, asked=asked, seed=seed, voice=voice)
+
+
+def _fit_rows(
+    train: str, out: Path, method: str, goal: Goal, rows: Rows, head: Path | None, seed: int, voice: Voice
+) -> None:
+    """From feature rows to a deployable folder."""
+    from poise.deployment import deploy
+    from poise.estimates import work_of_fit
+    from poise.project import carry_backbone, refuse_mixture
+
+    read = _rows_to_fit(train, rows, head, seed, voice)
     names = read.problem.train.names
-    targets = Targets(
-        abstain_accuracy=abstain_accuracy,
-        coverage=coverage,
-        precision=precision,
-        alpha=alpha,
-        top_k=top_k,
-        costs=None if costs is None else per_class(costs, names, default=1.0),
-    )
-    target = class_prior(prior, names)
+    targets = goal.targets(None if goal.costs is None else per_class(goal.costs, names, default=1.0))
+    prior = class_prior(goal.prior, names)
     refuse_mixture(train, out)
-    say_replaced(runs.prepare(out), "model.json", quiet=quiet or as_json)
+    folder_for(out, "model.json", voice)
     if targets.need_rows and read.problem.held_out is None:
         read = read.with_rows_aside(seed)
-    say_estimate(work_of_fit(read.problem, method), read.problem, quiet=quiet or as_json)
-    with progress_bar("fitting", quiet=quiet or as_json) as report:
+    problem = read.problem
+    say_estimate(work_of_fit(problem, method), problem, quiet=voice.silent)
+    with progress_bar("fitting", quiet=voice.silent) as report:
         made = deploy(
-            read.problem,
-            method=method,
-            prior=target,
-            targets=targets,
-            groups=read.groups,
-            seed=seed,
-            progress=report,
+            problem, method=method, prior=prior, targets=targets, groups=read.groups, seed=seed, progress=report
         )
     model = made.model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
     carry_backbone(Path(train), out)
-    written = [model.save(out)]
-    expected = _expected(model, target, chosen=method == "auto")
-    written += _report(made._replace(model=model), read, out, expected)
+    expected = _expected(model, prior, chosen=method == "auto")
+    written = [model.save(out), *_report(made._replace(model=model), read, out, expected)]
+    recall = model.provenance["unseen_recall"]
     answer(
-        {
-            "method": model.method,
-            "classes": len(model.class_names),
-            "path": str(out),
-            "unseen_recall": model.provenance["unseen_recall"],
-        },
-        _said_of(model, prior, expected, f"poise predict {quote(str(out))} {'MORE' if reads_samples(out) else 'ROWS'}"),
+        {"method": model.method, "classes": len(model.class_names), "path": str(out), "unseen_recall": recall},
+        _said_of(model, goal.prior, expected, out),
+        voice,
         written=written,
         remarks=read.assumed,
-        as_json=as_json,
-        quiet=quiet,
     )
 
 
-def _said_of(model: "Model", prior: str, expected: list[str], following: str) -> list[str]:
+def _rows_to_fit(train: str, rows: Rows, head: Path | None, seed: int, voice: Voice) -> "Inputs":
+    """The rows that a head is made of.
+
+    Raises: InputError as `load_inputs`, with a hint where no column is a number; for a head without held-out rows.
+    """
+    from poise.errors import InputError
+
+    try:
+        read = load_inputs(train, rows, head=head, seed=seed, quiet=voice.silent)
+    except InputError as error:
+        if "no numeric column" not in str(error):
+            raise
+        raise InputError(
+            f"{error}; for images or texts, name their column with --image or --text", *error.arguments
+        ) from None
+    if head is not None and read.problem.held_out is None:
+        raise InputError("--head needs --held-out: rows that neither the head nor the backbone saw")
+    return read
+
+
+def _said_of(model: "Model", prior: str, expected: list[str], out: Path) -> list[str]:
     """A fitted model in lines."""
+    from poise.project import reads_samples
+
     applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
     return [
         f"method: {model.method}",
         f"classes: {len(model.class_names)}; prior: {applied}",
         *expected,
         *([f"operating point: {', '.join(model.operating.described())}"] if model.operating else []),
-        f"next: {following}",
+        f"next: poise predict {quote(str(out))} {'MORE' if reads_samples(out) else 'ROWS'}",
     ]
 
 
@@ -275,31 +193,22 @@ def predict(
             help="What to predict: images or texts, or feature rows, whose other columns are carried along."
         ),
     ],
+    *,
     out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")] = Path("predictions.csv"),
     top: Annotated[
-        int | None,
-        typer.Option(min=1, help="Write the K best classes instead of all probabilities.", show_default=False),
+        int | None, typer.Option(min=1, help="Write the K best classes instead of all probabilities.")
     ] = None,
     ignore: Ignore = "",
-    image: ImageColumn = None,
-    text: TextColumn = None,
-    root: Root = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split of the images or texts, where there are several.", show_default=False)
-    ] = None,
+    columns: ItemColumns,
+    split: Annotated[str | None, typer.Option(help="Split of the images or texts, where there are several.")] = None,
     broken: Annotated[str, typer.Option(help="error, or skip images that cannot be read.")] = "error",
-    backbone: Trusted = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    network: Network,
+    voice: Voice,
 ) -> None:
     """Predict rows, images or texts with a fitted model: class names, confidence and probabilities, one line each."""
-    silent, notes = quiet or as_json, ()
     if model.suffix.lower() == ".onnx":
-        refused = {"--image": image, "--text": text, "--root": root, "--split": split, "--backbone": backbone}
-        _refuse_options(existing(model), refused, device)
-        _predict_exported(model, rows, out, top=top, ignore=ignore, broken=broken, as_json=as_json, quiet=quiet)
+        _refuse_options(existing(model), columns, split, network)
+        _predict_exported(model, rows, out, top=top, ignore=ignore, broken=broken, voice=voice)
         return
     from poise.artefact import load
     from poise.manifest import MANIFEST
@@ -311,37 +220,37 @@ def predict(
         from poise.distributed import device_of
         from poise.project import predict_items
 
-        known = found.provenance.get("read") or {}
-        items = _items(rows, known, split=split, image=image, text=text, root=root)
-        say_replaced(out, quiet=silent)
-        phase = partial(progress_bar, quiet=silent)
-        where = device_of(device)
+        items = _items(rows, found.provenance.get("read") or {}, columns, split)
+        say_replaced(out, quiet=voice.silent)
         done = predict_items(
             model,
             items,
             out,
             top=top,
             broken=broken,
-            device=where,
-            workers=workers,
-            trusted=backbone,
-            phase=phase,
+            device=device_of(network.device),
+            workers=network.workers,
+            trusted=network.backbone,
+            phase=partial(progress_bar, quiet=voice.silent),
         )
+        _tell(done, found, (), voice)
     else:
-        from poise.predictions import write_predictions
-
-        with progress_bar(f"reading {Path(rows).name}", quiet=silent):
-            read = unlabelled(rows, found.provenance.get("columns"), ignore)
-        notes = read.notes
-        say_replaced(out, quiet=silent)
-        with progress_bar("predicting", quiet=silent) as report:
-            done = write_predictions(found, read.x, out, carried=read.extra, top=top, progress=report)
-    _tell(done, found, notes, as_json=as_json, quiet=quiet)
+        _predict_rows(found, rows, out, top=top, ignore=ignore, voice=voice)
 
 
-def _items(
-    rows: str, known: Mapping[str, Any], *, split: str | None, image: str | None, text: str | None, root: Path | None
-) -> "Items":
+def _predict_rows(model: "Model", rows: str, out: Path, *, top: int | None, ignore: str, voice: Voice) -> None:
+    """Predict feature rows."""
+    from poise.predictions import write_predictions
+
+    with progress_bar(f"reading {Path(rows).name}", quiet=voice.silent):
+        read = unlabelled(rows, model.provenance.get("columns"), ignore)
+    say_replaced(out, quiet=voice.silent)
+    with progress_bar("predicting", quiet=voice.silent) as report:
+        done = write_predictions(model, read.x, out, carried=read.extra, top=top, progress=report)
+    _tell(done, model, read.notes, voice)
+
+
+def _items(rows: str, known: Mapping[str, Any], columns: ItemColumns, split: str | None) -> "Items":
     """The images or texts to predict; a table is read by the columns that the model was trained with.
 
     Raises: InputError as `open_items`; where a column that was not named was taken for paths, it says so.
@@ -349,46 +258,49 @@ def _items(
     from poise.errors import InputError
     from poise.sources import open_items
 
-    if Path(rows).is_file():
+    table, image, text = Path(rows).is_file(), columns.image, columns.text
+    if table:
         image, text = image or known.get("image"), text or known.get("text")
     try:
-        return open_items(rows, split=split, image=image, text=text, root=root)
+        return open_items(rows, split=split, image=image, text=text, root=columns.root)
     except InputError as error:
-        if image or root or "there is no file" not in str(error) or not Path(rows).is_file():
+        if image or columns.root or "there is no file" not in str(error) or not table:
             raise
         raise InputError(
-            f"{error}; this model reads images: give a folder of them, or a table with a column of paths (--image)"
+            f"{error}; this model reads images: give a folder of them, or a table with a column of paths (--image)",
+            *error.arguments,
         ) from None
 
 
-def _refuse_options(model: Path, given: dict[str, Any], device: str) -> None:
+def _refuse_options(model: Path, columns: ItemColumns, split: str | None, network: Network) -> None:
     """Raises: InputError for an option that means nothing to an exported model."""
     from poise.errors import InputError
 
-    for option, value in given.items():
+    given = {**vars(columns), "split": split, "backbone": network.backbone}
+    for name, value in given.items():
         if value is not None:
-            raise InputError(f"{option} is for folders of models; {model} reads files of features, or images")
-    if device not in ("auto", "cpu"):
-        raise InputError(f"{model} runs on cpu, got --device {device}; the folder of the model runs on others")
+            raise InputError(f"--{name} is for folders of models; {model} reads files of features, or images")
+    if network.device not in ("auto", "cpu"):
+        raise InputError(f"{model} runs on cpu, got --device {network.device}; the folder of the model runs on others")
 
 
 def _predict_exported(
-    model: Path, rows: str, out: Path, *, top: int | None, ignore: str, broken: str, as_json: bool, quiet: bool
+    model: Path, rows: str, out: Path, *, top: int | None, ignore: str, broken: str, voice: Voice
 ) -> None:
     """Predict with an ONNX file; nothing here imports torch."""
     from poise.onnx_predict import open_onnx, predict_images, predict_rows
     from poise.onnx_rows import image_files
 
     found, notes = open_onnx(model), ()
-    say_replaced(out, quiet=quiet or as_json)
-    with progress_bar("predicting", quiet=quiet or as_json) as report:
+    say_replaced(out, quiet=voice.silent)
+    with progress_bar("predicting", quiet=voice.silent) as report:
         if found.pixels is not None:
             done = predict_images(found, image_files(Path(rows)), out, top=top, broken=broken, progress=report)
         else:
             read = without_torch(rows, found.columns, ignore)
             notes = read.notes
             done = predict_rows(found, read, out, top=top, progress=report)
-    _tell(done, found, notes, as_json=as_json, quiet=quiet)
+    _tell(done, found, notes, voice)
 
 
 def _abstains(point: "OperatingPoint | Mapping[str, Any] | None") -> bool:
@@ -397,7 +309,7 @@ def _abstains(point: "OperatingPoint | Mapping[str, Any] | None") -> bool:
     return any(parts.get(name) is not None for name in ("abstain", "thresholds"))
 
 
-def _tell(done: "Tallied", model: "Model | Exported", notes: Sequence[str], *, as_json: bool, quiet: bool) -> None:
+def _tell(done: "Tallied", model: "Model | Exported", notes: Sequence[str], voice: Voice) -> None:
     """Say what was predicted."""
     given = sorted(((name, n) for name, n in done.answers.items() if n), key=lambda item: -item[1])
     rest = [f"  and {len(given) - 10} classes more"] if len(given) > 10 else []
@@ -419,17 +331,16 @@ def _tell(done: "Tallied", model: "Model | Exported", notes: Sequence[str], *, a
             *rest,
             f"probabilities are for {prior}",
         ],
+        voice,
         written=[done.path],
         remarks=notes,
-        as_json=as_json,
-        quiet=quiet,
     )
 
 
 def check(
     paths: Annotated[list[Path], typer.Argument(help="Folders of models, stores or runs, or head files.")],
-    as_json: Json = False,
-    quiet: Quiet = False,
+    *,
+    voice: Voice,
 ) -> None:
     """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
     from poise.checkup import check_path
@@ -442,11 +353,11 @@ def check(
     stores = {path: sorted(store.parent for store in path.glob(f"*/{MANIFEST}")) for path in paths}
     whole = {path for path in paths if is_described(path) or (path / MANIFEST).exists() or not stores[path]}
     each = [inner for path in paths for inner in ([path] if path in whole else stores[path])]
-    with progress_bar("reading every byte", quiet=quiet or as_json):
+    with progress_bar("reading every byte", quiet=voice.silent):
         found = {str(path): ("run", check_run(path)) if is_described(path) else check_path(path) for path in each}
     said = [f"{path}: {kind}, {_how_many(bad)}" for path, (kind, bad) in found.items()]
     data = {path: {"kind": kind, "problems": bad} for path, (kind, bad) in found.items()}
-    answer(data, said, as_json=as_json, quiet=quiet)
+    answer(data, said, voice)
     problems = [problem for _, bad in found.values() for problem in bad]
     if problems:
         raise InputError("; ".join(problems))

@@ -1,50 +1,67 @@
 """The verb that makes files for deployment of a fitted model."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from poise.cli.inputs import Ignore, existing, unlabelled
-from poise.cli.shared import ImageColumn, Json, Quiet, Root, Trusted, answer, progress_bar
+from poise.cli.inputs import existing, unlabelled
+from poise.cli.options import Ignore, Image, Root, Trusted, Voice
+from poise.cli.shared import answer, progress_bar
 
 if TYPE_CHECKING:
     from poise.artefact import Model
     from poise.backbones import Backbone
     from poise.representation import Representation
 
-__all__ = ["export"]
 
-FORMATS = ("--safetensors", "--onnx", "--torch-export", "--hub")
+@dataclass(frozen=True)
+class Formats:
+    """Which files are written, and of what."""
+
+    onnx: Annotated[bool, typer.Option("--onnx", help="One ONNX file, model.onnx.")] = False
+    torch_export: Annotated[bool, typer.Option("--torch-export", help="A program of torch.export, model.pt2.")] = False
+    safetensors: Annotated[
+        bool, typer.Option("--safetensors", help="The head alone: weight and bias, and JSON. (default)")
+    ] = False
+    hub: Annotated[bool, typer.Option("--hub", help="A folder for the hub, which timm loads if it can: hub/.")] = False
+    head_only: Annotated[bool, typer.Option("--head-only", help="Leave the backbone out.")] = False
+    float32: Annotated[
+        bool, typer.Option("--float32", help="Round the tensors of --safetensors to float32, as the others are.")
+    ] = False
+
+    @property
+    def graphs(self) -> bool:
+        """Is a graph of the whole model wanted, beside or in place of tensors?"""
+        return self.onnx or self.torch_export or self.hub
+
+
+@dataclass(frozen=True)
+class Probe:
+    """On what the files are compared with the model, beside random inputs."""
+
+    check: Annotated[
+        str | None,
+        typer.Option(
+            help="Images, or feature rows, on which the files are compared with the model, beside random ones."
+        ),
+    ] = None
+    ignore: Ignore = ""
+    image: Image = None
+    root: Root = None
 
 
 def export(
     model: Annotated[Path, typer.Argument(help="The folder that `poise fit` wrote.")],
+    *,
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/export"),
-    onnx: Annotated[bool, typer.Option("--onnx", help="One ONNX file, model.onnx.")] = False,
-    torch_export: Annotated[bool, typer.Option("--torch-export", help="A program of torch.export, model.pt2.")] = False,
-    safetensors: Annotated[
-        bool, typer.Option("--safetensors", help="The head alone: weight and bias, and JSON. (default)")
-    ] = False,
-    hub: Annotated[bool, typer.Option("--hub", help="A folder for the hub, which timm loads if it can: hub/.")] = False,
-    head_only: Annotated[bool, typer.Option("--head-only", help="Leave the backbone out.")] = False,
-    float32: Annotated[
-        bool, typer.Option("--float32", help="Round the tensors of --safetensors to float32, as the others are.")
-    ] = False,
-    check: Annotated[
-        str | None,
-        typer.Option(
-            help="Images, or feature rows, on which the files are compared with the model, beside random ones.",
-            show_default=False,
-        ),
-    ] = None,
-    ignore: Ignore = "",
-    image: ImageColumn = None,
-    root: Root = None,
+    formats: Formats,
+    probe: Probe,
     backbone: Trusted = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    voice: Voice,
 ) -> None:
     """Write a fitted model as files that run elsewhere: tensors, ONNX, a program of torch, a folder for the hub.
 
@@ -55,59 +72,58 @@ def export(
     from poise import runs
     from poise.artefact import MODEL_FILE, load
     from poise.errors import InputError
-    from poise.export import final
     from poise.project import reads_samples, refuse_unfitted
 
     refuse_unfitted(existing(model), str(model / MODEL_FILE))
     found = load(model)
     if out.resolve() == model.resolve():
         raise InputError(f"{out} is the model itself; choose another folder with --out")
-    whole = reads_samples(model) and not head_only
-    graphs = onnx or torch_export or hub
-    representation = _representation(model, backbone) if whole and graphs else None
+    whole = reads_samples(model) and not formats.head_only
+    representation = _representation(model, backbone) if whole and formats.graphs else None
     network = None if representation is None else _images(representation)
     runs.prepare(out)
-    rows = None if check is None or not graphs else _rows(found, network, check, ignore, image, root)
-    job = _Job(found, representation, network, rows, model, out, float32)
-    wanted = {
-        "safetensors": (safetensors or not graphs, _safetensors),
-        "onnx": (onnx, _onnx),
-        "torch_export": (torch_export, _program),
-        "hub": (hub, _hub),
-    }
+    rows = _rows(found, network, probe) if formats.graphs else None
+    job = _Job(found, representation, network, rows, model, out, formats.float32)
     done = {}
-    for name, (asked, write) in wanted.items():
-        if asked:
-            with progress_bar(f"exporting {name}", quiet=quiet or as_json):
-                done[name] = write(job)
-    made, point = final(found), found.operating
+    for name, write in _writers(formats).items():
+        with progress_bar(f"exporting {name}", quiet=voice.silent):
+            done[name] = write(job)
+    _tell(job, done, formats, voice)
+
+
+def _tell(job: "_Job", done: "dict[str, _Done]", formats: Formats, voice: Voice) -> None:
+    """Say what was written, and what it is made of."""
+    from poise.export import final
+
+    made, point = final(job.model), job.model.operating
     beside = [] if point is None or made.added is not None else point.described()
-    others = [] if safetensors or graphs else [f"other formats: {', '.join(FORMATS[1:])}"]
+    checked = {name: part.checked for name, part in done.items() if part.checked is not None}
+    others = [] if formats.safetensors or formats.graphs else [f"other formats: {', '.join(OTHERS)}"]
     answer(
         {
-            "path": str(out),
+            "path": str(job.out),
             "files": [str(path) for part in done.values() for path in part.written],
             "folded": made.folded,
             "steps": made.steps,
             "beside": beside,
-            "checked": {name: part.checked.to_dict() for name, part in done.items() if part.checked is not None},
+            "checked": {name: agreement.to_dict() for name, agreement in checked.items()},
         },
         [
-            f"{len(found.class_names)} classes; {_input(found, network)}",
+            f"{len(job.model.class_names)} classes; {_input(job.model, job.backbone)}",
             f"folded into weight and bias: {', '.join(made.folded)}",
             *([f"steps before them: {', '.join(_STEPS[step] for step in made.steps)}"] if made.steps else []),
             *([f"beside the logits, as numbers: {', '.join(beside)}"] if beside else []),
-            *(f"checked: {part.checked}" for part in done.values() if part.checked is not None),
+            *(f"checked: {agreement}" for agreement in checked.values()),
             *others,
             f"next: {(done.get('onnx') or list(done.values())[-1]).next}",
         ],
+        voice,
         written=[path for part in done.values() for path in part.written],
         remarks=[part.remark for part in done.values() if part.remark],
-        as_json=as_json,
-        quiet=quiet,
     )
 
 
+OTHERS = ("--onnx", "--torch-export", "--hub")
 _STEPS = {"centre": "the centre is taken away", "unit": "rows are divided by their norm"}
 
 
@@ -178,6 +194,17 @@ def _hub(job: _Job) -> _Done:
     return _Done([folder], done.agreement, next_step, remark)
 
 
+def _writers(formats: Formats) -> dict[str, Callable[[_Job], _Done]]:
+    """What writes each of the files that are wanted; the tensors where no other is."""
+    every = {
+        "safetensors": (formats.safetensors or not formats.graphs, _safetensors),
+        "onnx": (formats.onnx, _onnx),
+        "torch_export": (formats.torch_export, _program),
+        "hub": (formats.hub, _hub),
+    }
+    return {name: write for name, (wanted, write) in every.items() if wanted}
+
+
 def _representation(folder: Path, trusted: str | None) -> "Representation":
     from poise.representation import load_representation
 
@@ -190,18 +217,19 @@ def _images(representation: "Representation") -> "Backbone":
     return image_backbone(representation.backbone)
 
 
-def _rows(
-    model: "Model", backbone: "Backbone | None", place: str, ignore: str, image: str | None, root: Path | None
-) -> Any:
-    """The rows to check with, as the exported files read them."""
+def _rows(model: "Model", backbone: "Backbone | None", probe: Probe) -> Any:
+    """The rows to check with, as the exported files read them; None for random ones alone."""
+    place = probe.check
+    if place is None:
+        return None
     if backbone is None:
-        return unlabelled(place, model.provenance.get("columns"), ignore).x
+        return unlabelled(place, model.provenance.get("columns"), probe.ignore).x
     from poise.export import pixels_of
     from poise.sources import open_items
 
     known = model.provenance.get("read") or {}
-    column = image or (known.get("image") if Path(place).is_file() else None)
-    return pixels_of(backbone, open_items(place, image=column, root=root))
+    column = probe.image or (known.get("image") if Path(place).is_file() else None)
+    return pixels_of(backbone, open_items(place, image=column, root=probe.root))
 
 
 def _input(model: "Model", backbone: "Backbone | None") -> str:

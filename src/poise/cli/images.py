@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -12,35 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poise.cli import completion
-from poise.cli.inputs import Label
-from poise.cli.shared import (
-    Device,
-    ImageColumn,
-    Json,
-    Quiet,
-    Root,
-    Seed,
-    Set,
-    TextColumn,
-    Trusted,
-    Workers,
-    answer,
-    command_line,
-    fit_of,
-    progress_bar,
-    say_replaced,
-)
+from poise.cli.options import Changes, Goal, ItemColumns, Label, Network, Seed, Training, Voice
+from poise.cli.shared import answer, command_line, folder_for, progress_bar, tell
 
 if TYPE_CHECKING:
     from poise.config import Config
-    from poise.deployment import Targets
     from poise.project import Fitted
     from poise.samples import Samples
-
-__all__ = ["extract", "fit_images", "inspect_counts", "inspect_images", "samples_in", "train"]
-
-DataPath = Annotated[str | None, typer.Option(help="Training samples, as data.train.", show_default=False)]
-TestPath = Annotated[str | None, typer.Option(help="Test samples, as data.test.", show_default=False)]
+    from poise.splits import Splits
+    from poise.types import Scores
 
 
 def train(
@@ -51,9 +32,10 @@ def train(
             autocompletion=completion.recipe_files,
         ),
     ] = None,
-    data: DataPath = None,
-    test: TestPath = None,
-    changes: Set = None,
+    *,
+    data: Annotated[str | None, typer.Option(help="Training samples, as data.train.")] = None,
+    test: Annotated[str | None, typer.Option(help="Test samples, as data.test.")] = None,
+    changes: Changes = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/train"),
     strict: Annotated[bool, typer.Option("--strict", help="Refuse samples that are in two parts.")] = False,
     allow_changed: Annotated[
@@ -62,33 +44,38 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved settings and the split, and stop.")
     ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    voice: Voice,
 ) -> None:
     """Train a backbone and its classifier (stage 1), and extract the features of every part.
 
     The same command goes on where a run was stopped: by a signal (exit code 130 or 143), a crash, or a kill. Several
     processes share the work when started by torchrun: `torchrun --nproc-per-node 2 -m poise train ...`.
     """
-    from poise.config import dump_config, load_config, recipes
-    from poise.pipeline import prepare
+    from poise.config import load_config, recipes
     from poise.report import tables
 
     if recipe is None:
         names = dict(recipes())
-        answer(names, [tables.listing(names)], as_json=as_json, quiet=quiet)
+        answer(names, [tables.listing(names)], voice)
         return
     config = load_config(recipe, [*_changes({"data.train": data, "data.test": test}), *(changes or ())])
     if dry_run:
-        # The settings alone go to the output, unfolded, so that they can be kept as a file.
-        splits = None if config.missing() else prepare(config, strict=strict)
-        notes = config.missing() if splits is None else (*splits.notes, f"split hash: {splits.hash}")
-        resolved = {"config": config.model_dump(mode="json"), "split": None if splits is None else splits.hash}
-        for note in () if quiet else notes:
-            typer.echo(f"note: {note}", err=True)
-        typer.echo(json.dumps(resolved) if as_json else dump_config(config).rstrip("\n"))
-        return
-    _run(config, out, strict=strict, allow_changed=allow_changed, as_json=as_json, quiet=quiet)
+        _resolve(config, strict, voice)
+    else:
+        _run(config, out, strict=strict, allow_changed=allow_changed, voice=voice)
+
+
+def _resolve(config: "Config", strict: bool, voice: Voice) -> None:
+    """The settings alone on the output, unfolded, so that they can be kept as a file; the rest is notes."""
+    from poise.config import dump_config
+    from poise.pipeline import prepare
+
+    splits = None if config.missing() else prepare(config, strict=strict)
+    notes = config.missing() if splits is None else (*splits.notes, f"split hash: {splits.hash}")
+    resolved = {"config": config.model_dump(mode="json"), "split": None if splits is None else splits.hash}
+    for note in () if voice.quiet else notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(json.dumps(resolved) if voice.as_json else dump_config(config).rstrip("\n"))
 
 
 def _changes(given: Mapping[str, Any]) -> list[str]:
@@ -97,50 +84,42 @@ def _changes(given: Mapping[str, Any]) -> list[str]:
     return [f"{key}={texts.get(key, value)}" for key, value in given.items() if value is not None]
 
 
-def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, as_json: bool, quiet: bool) -> None:
-    from poise import runs
+def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, voice: Voice) -> None:
+    from poise import pipeline, runs
     from poise.claims import claimed
     from poise.distributed import started
     from poise.memory import keep_freed_memory
-    from poise.pipeline import (
-        is_described,
-        load_problem,
-        prepare,
-        represent,
-        stage1_scores,
-        store_features,
-        write_description,
-    )
-    from poise.report import tables
 
     keep_freed_memory()
     with started() as world:
-        silent = quiet or as_json or not world.first
         runs.prepare(out)
         with claimed(out) if world.first else nullcontext():
-            splits = prepare(config, strict=strict)
-            if world.first and not is_described(out):
-                write_description(config, splits, out)
-            phase = partial(progress_bar, quiet=silent)
-            representation = represent(config, splits, out, world=world, allow_changed=allow_changed, phase=phase)
-            stores = store_features(config, representation, splits, out, world=world, phase=phase)
-            written = write_description(config, splits, out) if world.first else []
+            splits = pipeline.prepare(config, strict=strict)
+            if world.first and not pipeline.is_described(out):
+                pipeline.write_description(config, splits, out)
+            phase = partial(progress_bar, quiet=voice.silent or not world.first)
+            network = pipeline.represent(config, splits, out, world=world, allow_changed=allow_changed, phase=phase)
+            stores = pipeline.store_features(config, network, splits, out, world=world, phase=phase)
+            written = pipeline.write_description(config, splits, out) if world.first else []
         if not world.first:
             return
-    scores = stage1_scores(load_problem(representation, stores))
+    scores = pipeline.stage1_scores(pipeline.load_problem(network, stores))
+    data = {part: found.to_dict() for part, found in scores.items()}
+    answer(
+        {"out": str(out), "split": splits.hash, "stage1": data},
+        _trained(config, splits, scores, out),
+        voice,
+        written=[*written, *stores.values(), runs.write_json(out / "stage1.json", data)],
+    )
+
+
+def _trained(config: "Config", splits: "Splits", scores: "dict[str, Scores]", out: Path) -> list[Any]:
+    """A trained stage 1 in lines."""
+    from poise.report import tables
+
     lines = [*(f"  {note}" for note in splits.notes), *_said_of(config)]
     table = tables.scores_by_part(scores, title="stage 1, top-1 in per cent") if scores else "no stage-1 classifier"
-    answer(
-        {"out": str(out), "split": splits.hash, "stage1": {part: found.to_dict() for part, found in scores.items()}},
-        [f"split {splits.hash}", *lines, "", table, "", f"next: poise compare {quote(str(out))}"],
-        written=[
-            *written,
-            *stores.values(),
-            runs.write_json(out / "stage1.json", {p: f.to_dict() for p, f in scores.items()}),
-        ],
-        as_json=as_json,
-        quiet=quiet,
-    )
+    return [f"split {splits.hash}", *lines, "", table, "", f"next: poise compare {quote(str(out))}"]
 
 
 def _said_of(config: "Config") -> list[str]:
@@ -148,28 +127,38 @@ def _said_of(config: "Config") -> list[str]:
     return [] if config.stage1 is None else list(config.stage1.remarks)
 
 
+@dataclass(frozen=True)
+class Start:
+    """The weights of a backbone that is named, not trained here."""
+
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Load the published weights of a backbone.")] = False
+    weights: Annotated[Path | None, typer.Option(help="Weight file of a backbone.")] = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """How images are seen when their features are computed."""
+
+    views: Annotated[int, typer.Option(min=0, help="Augmented views beside the test-time view.")] = 0
+    flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored view.")] = False
+    dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16"
+    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 256
+    seed: Seed = 0
+
+
 def extract(
     model: Annotated[
         str, typer.Argument(help="A run or its representation folder, or a backbone such as timm:resnet50.")
     ],
-    data: Annotated[str | None, typer.Option(help="Samples. (default: those of the run)", show_default=False)] = None,
+    *,
+    data: Annotated[str | None, typer.Option(help="Samples. (default: those of the run)")] = None,
     out: Annotated[Path, typer.Option(help="Folder; every split becomes a store in it.")] = Path("runs/features"),
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Load the published weights of a backbone.")] = False,
-    weights: Annotated[Path | None, typer.Option(help="Weight file of a backbone.", show_default=False)] = None,
+    start: Start,
     label: Label = None,
-    image: ImageColumn = None,
-    text: TextColumn = None,
-    root: Root = None,
-    backbone: Trusted = None,
-    views: Annotated[int, typer.Option(min=0, help="Augmented views beside the test-time view.")] = 0,
-    flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored view.")] = False,
-    dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 256,
-    workers: Workers = 0,
-    device: Device = "auto",
-    seed: Seed = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    columns: ItemColumns,
+    network: Network,
+    look: Look,
+    voice: Voice,
 ) -> None:
     """Turn images or texts into feature stores; what an interrupted extraction finished is kept.
 
@@ -177,45 +166,50 @@ def extract(
     """
     from poise import runs
     from poise.claims import claimed
-    from poise.config import Backbone
     from poise.distributed import started
-    from poise.errors import PoiseWarning
     from poise.extract import Views
     from poise.memory import keep_freed_memory
-    from poise.pipeline import extract_splits, opened_backbone, run_data
+    from poise.pipeline import extract_splits, run_data
 
     keep_freed_memory()
-
-    how = Views(random=views, flip=flip, dtype=dtype, batch_size=batch_size, seed=seed)  # type: ignore[arg-type]
+    how = Views(random=look.views, flip=look.flip, dtype=look.dtype, batch_size=look.batch_size, seed=look.seed)  # type: ignore[arg-type]
     source = data or run_data(Path(model))
     with started() as world:
         runs.prepare(out)
         with claimed(out) if world.first else nullcontext():
-            network = opened_backbone(model, pretrained=pretrained, weights=weights, trusted=backbone)
-            if not (pretrained or weights or Path(model).is_dir()) and Backbone(name=model).untrained:
-                give = "--pretrained, or --weights FILE" if ":" in model else "--weights FILE"
-                said = f"{model} is not trained: its features are those of random weights; give {give}"
-                warnings.warn(said, PoiseWarning, stacklevel=1)
             stores = extract_splits(
-                network,
+                _opened(model, start, network.backbone),
                 source,
                 out,
                 otherwise=how,
-                asked={"label": label, "image": image, "text": text, "root": root},
+                asked={"label": label, **vars(columns)},
                 world=world,
-                device=device,
-                workers=workers,
-                phase=partial(progress_bar, quiet=quiet or as_json or not world.first),
+                device=network.device,
+                workers=network.workers,
+                phase=partial(progress_bar, quiet=voice.silent or not world.first),
             )
         if not world.first:
             return
     answer(
         {part: str(path) for part, path in stores.items()},
         [f"{', '.join(stores)} of {source if isinstance(source, str) else model}"],
+        voice,
         written=list(stores.values()),
-        as_json=as_json,
-        quiet=quiet,
     )
+
+
+def _opened(model: str, start: Start, trusted: str | None) -> Any:
+    """The backbone of a run, or one that is named. Warns (PoiseWarning) if its weights are random."""
+    from poise.config import Backbone
+    from poise.errors import PoiseWarning
+    from poise.pipeline import opened_backbone
+
+    network = opened_backbone(model, pretrained=start.pretrained, weights=start.weights, trusted=trusted)
+    if not (start.pretrained or start.weights or Path(model).is_dir()) and Backbone(name=model).untrained:
+        give = "--pretrained, or --weights FILE" if ":" in model else "--weights FILE"
+        said = f"{model} is not trained: its features are those of random weights; give {give}"
+        warnings.warn(said, PoiseWarning, stacklevel=1)
+    return network
 
 
 # --- fit and predict with images or texts -----------------------------------------------------------------------------
@@ -272,77 +266,87 @@ def fit_images(
     out: Path,
     *,
     method: str,
-    prior: str,
-    targets: "Targets",
-    recipe: str | None,
-    backbone: str | None,
+    goal: Goal,
+    training: Training,
     asked: Mapping[str, Any],
-    changes: list[str] | None,
     seed: int,
-    strict: bool,
-    as_json: bool,
-    quiet: bool,
+    voice: Voice,
 ) -> None:
     """From samples to a deployable folder, as `poise fit` does it."""
-    from poise import runs
     from poise.claims import claimed
     from poise.cli.inputs import class_prior
     from poise.config import load_config
     from poise.memory import keep_freed_memory
     from poise.pipeline import prepare
     from poise.project import fit_samples, recipe_for
-    from poise.report import tables
-    from poise.survey import scarce
-    from poise.wording import some
 
-    given = {"data.train": path, "backbone.name": backbone, "data.seed": seed or None}
+    targets = goal.targets()
+    given = {"data.train": path, "backbone.name": training.backbone, "data.seed": seed or None}
     given |= {f"data.{key}": value for key, value in asked.items()}
-    named = recipe or recipe_for(samples["train"].items, backbone)
-    config = load_config(named, [*_changes(given), *(changes or ())])
+    named = training.recipe or recipe_for(samples["train"].items, training.backbone)
+    config = load_config(named, [*_changes(given), *(training.changes or ())])
     keep_freed_memory()
-    say_replaced(runs.prepare(out), "model.json", quiet=quiet or as_json)  # a stopped run has none, and goes on
+    folder_for(out, "model.json", voice)  # a stopped run has none, and goes on
     with claimed(out):
-        splits = prepare(config, strict=strict)
-        lines = [f"{path}: {len(splits.train.class_names)} classes", *(f"  {note}" for note in splits.notes)]
-        few = scarce(splits.train.counts, splits.train.class_names)
-        lines += [f"  hardly to be judged, with so few samples: {some(few)}"] if few else []
-        lines += [f"recipe: {config.recipe or named}; backbone: {config.backbone.name}", *_said_of(config)]
-        answer(None, lines, quiet=quiet or as_json)
+        splits = prepare(config, strict=training.strict)
+        tell(_begun(path, splits, config, named), voice)
         found = fit_samples(
             config,
             splits,
             out,
             method=method,
-            prior=class_prior(prior, splits.train.class_names),
+            prior=class_prior(goal.prior, splits.train.class_names),
             targets=targets,
             seed=seed,
             name="" if path.startswith("demo:") else Path(path).name,
             command=command_line(),
-            phase=partial(progress_bar, quiet=quiet or as_json),
+            phase=partial(progress_bar, quiet=voice.silent),
         )
-    said: list[Any] = []
-    remark = None if found.comparison is None else found.comparison.remark_on_size()
-    if config.stage1 is None and splits.held_out is not None:
+    fresh = config.stage1 is None and splits.held_out is not None
+    _tell_fitted(found, path, out, method, fresh, voice)
+
+
+def _begun(path: str, splits: "Splits", config: "Config", recipe: str) -> list[str]:
+    """What is about to be trained, in lines."""
+    from poise.survey import scarce
+    from poise.wording import some
+
+    few = scarce(splits.train.counts, splits.train.class_names)
+    return [
+        f"{path}: {len(splits.train.class_names)} classes",
+        *(f"  {note}" for note in splits.notes),
+        *([f"  hardly to be judged, with so few samples: {some(few)}"] if few else []),
+        f"recipe: {config.recipe or recipe}; backbone: {config.backbone.name}",
+        *_said_of(config),
+    ]
+
+
+def _tell_fitted(found: "Fitted", path: str, out: Path, method: str, fresh: bool, voice: Voice) -> None:
+    """Say what was fitted; `fresh`: the head that others were compared with had to be fitted too."""
+    from poise.report import tables
+
+    compared, said = found.comparison, list[Any]()
+    if fresh:
         said += ["stage1: no classifier came with the backbone, so plain cross-entropy was fitted and tuned", ""]
-    if found.comparison is not None:
-        said += [tables.to_terminal(found.comparison.rows, title=Path(path).name), tables.LEGEND, ""]
-        said += [found.comparison.verdict(), ""]
+    if compared is not None:
+        said += [tables.to_terminal(compared.rows, title=Path(path).name), tables.LEGEND, ""]
+        said += [compared.verdict(), ""]
     said += [f"written: {found.model.method}{_for_prior(found)}{_whose(found, method)}", *_not_compared(found, method)]
     if found.scores is not None:
         said += [tables.scores_by_part({"test": found.scores}, title="the model on the test split, in per cent")]
+    remark = None if compared is None else compared.remark_on_size()
     answer(
         {
             "method": found.model.method,
             "classes": len(found.model.class_names),
             "path": str(out),
             "test": None if found.scores is None else found.scores.to_dict(),
-            "comparison": None if found.comparison is None else found.comparison.to_dict(),
+            "comparison": None if compared is None else compared.to_dict(),
         },
         [*said, f"next: poise predict {quote(str(out))} MORE"],
+        voice,
         written=found.written,
         remarks=[remark] if remark else [],
-        as_json=as_json,
-        quiet=quiet,
     )
 
 
@@ -370,40 +374,3 @@ def _not_compared(found: "Fitted", method: str) -> list[str]:
     if method != "auto" or recommended is None or recommended.method == found.model.method:
         return []
     return ["(chosen by cross-validation among converged heads, as for any feature rows; not by the table above)"]
-
-
-def inspect_counts(path: Path, *, as_json: bool, quiet: bool) -> None:
-    """The sizes of classes and groups of a JSON file that holds a list of counts."""
-    from poise.sources import read_counts
-    from poise.wording import counted
-
-    counts = read_counts(path)
-    groups = {
-        name: {"classes": int(mask.sum()), "rows": int(counts.n[mask].sum())} for name, mask in counts.shots().items()
-    }
-    rows, classes = int(counts.n.sum()), len(counts)
-    answer(
-        {"rows": rows, "classes": classes, "imbalance": counts.imbalance, "groups": groups},
-        [
-            f"{path}: {counted(rows, 'sample')}, {classes} classes, imbalance {counts.imbalance:.4g}",
-            *(
-                f"{name}: {counted(found['classes'], 'class', 'classes')}, {counted(found['rows'], 'sample')}"
-                for name, found in groups.items()
-            ),
-        ],
-        as_json=as_json,
-        quiet=quiet,
-    )
-
-
-def inspect_images(
-    samples: "dict[str, Samples]", path: str, *, every: bool, asked: Mapping[str, Any], as_json: bool, quiet: bool
-) -> None:
-    """What is in a source of samples that is read as `asked`, as `poise inspect` says it."""
-    from poise.survey import survey
-
-    with progress_bar("looking at samples", quiet=quiet or as_json) as report:
-        found = survey(samples, read=None if every else 64, progress=report)
-    options = {"--groups" if key == "group" else f"--{key}": value for key, value in asked.items()}
-    following = ["", f"next: {fit_of(path, options)}"] if "train" in samples else []
-    answer(found.to_dict(), [path, *found.lines(), "", *found.advice, *following], as_json=as_json, quiet=quiet)

@@ -5,68 +5,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-
-import typer
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poise.cli.shared import progress_bar
 
 if TYPE_CHECKING:
+    from poise.cli.options import Rows
     from poise.types import Features, Head, Problem
-
-__all__ = [
-    "Groups",
-    "HeadFile",
-    "HeldOut",
-    "Ignore",
-    "Inputs",
-    "Label",
-    "Seen",
-    "Test",
-    "Train",
-    "class_prior",
-    "existing",
-    "load_inputs",
-    "per_class",
-    "refuse_swapped",
-    "unlabelled",
-    "without_torch",
-]
-
-Train = Annotated[
-    str,
-    typer.Argument(
-        help="Training rows: a run of `poise train`, a store folder, .csv, .tsv, .parquet, .npz, .npy or .safetensors; "
-        "FILE#NAME for one split of a file that holds several."
-    ),
-]
-Test = Annotated[
-    str | None,
-    typer.Option(help="Test rows, read once at the end. (default: a fifth of the rows)", show_default=False),
-]
-HeldOut = Annotated[
-    str | None,
-    typer.Option(help="Rows that the backbone never saw, to choose settings on.", show_default=False),
-]
-HeadFile = Annotated[
-    Path | None,
-    typer.Option("--head", help="Stage-1 classifier: .safetensors or .npz with weight and bias.", show_default=False),
-]
-Label = Annotated[str | None, typer.Option(help="Column or array of the labels.", show_default=False)]
-Groups = Annotated[
-    str | None,
-    typer.Option("--groups", help="Column of groups that stay together (site, patient).", show_default=False),
-]
-Ignore = Annotated[str, typer.Option(help="Columns that are no features, separated by commas.")]
-Seen = Annotated[
-    bool | None,
-    typer.Option(
-        "--seen/--unseen",
-        help="Did the training rows train the model that made the features? --unseen for a pretrained one (CLIP, DINO, "
-        "a sentence encoder), --seen if it was trained or fine-tuned on them. (default: not known)",
-        show_default=False,
-    ),
-]
 
 
 class Inputs(NamedTuple):
@@ -112,14 +57,10 @@ class Inputs(NamedTuple):
 
 def load_inputs(
     train: str,
+    rows: "Rows",
     *,
     test: str | None = None,
-    held_out: str | None = None,
     head: Path | None = None,
-    label: str | None = None,
-    groups: str | None = None,
-    ignore: str = "",
-    seen: bool | None = None,
     carve_test: bool = False,
     seed: int = 0,
     quiet: bool = True,
@@ -131,37 +72,40 @@ def load_inputs(
     training rows. Raises: InputError for what cannot be read or does not fit together; MemorisedRowsError if the fifth
     would be rows that trained the backbone or the head.
     """
-    from poise.errors import MemorisedRowsError
     from poise.readers.heads import read_head
     from poise.types import Problem
 
-    name = _file_and_key(train)[0].absolute().name
+    name, held_out = _file_and_key(train)[0].absolute().name, rows.held_out
     if (run := Path(train) / "features").is_dir():
         train, test, held_out, head = _of_run(run, test, held_out, head)
     if head is not None:
         existing(head)
     with progress_bar(f"reading {Path(train).name}", quiet=quiet):
-        table = _read(train, label=label, group_column=groups, ignore=ignore, seen_by_backbone=seen)
-    rows, ids, remarks = table.features, table.groups, list(table.notes)
-    evaluated = None
+        table = _read(train, label=rows.label, ignore=rows.ignore, group_column=rows.groups, seen_by_backbone=rows.seen)
+    found, ids, remarks, tested = table.features, table.groups, list(table.notes), None
     if test is not None:
         with progress_bar(f"reading {Path(test).name}", quiet=quiet):
-            evaluated = _like(rows, table.names, test, label, ignore)
+            tested = _like(found, table.names, test, rows)
     elif carve_test:
-        if rows.seen_by_backbone or head is not None:
-            who = "the backbone" if rows.seen_by_backbone else "the given head"
-            raise MemorisedRowsError(f"a test split cut from rows that trained {who} says nothing; give --test")
-        rows, evaluated, ids = _carved(rows, ids, seed)
-        remarks.append(
-            f"no --test was given: {len(evaluated)} rows, about a fifth of every class, were set aside as it"
-        )
+        found, tested, ids = _tested(found, ids, head, seed)
+        remarks.append(f"no --test was given: {len(tested)} rows, about a fifth of every class, were set aside as it")
     first = None
     if head is not None:
-        first = read_head(head, classes=len(rows.counts), dim=rows.dim, names=rows.class_names)
-        remarks += _misfit(first, rows)
-    unseen = None if held_out is None else _like(rows, table.names, held_out, label, ignore)
-    remarks += _alike(rows.class_names or ())
-    return Inputs(Problem(rows, first, unseen), evaluated, ids, table.names, tuple(remarks), name, table.numbered)
+        first = read_head(head, classes=len(found.counts), dim=found.dim, names=found.class_names)
+        remarks += _misfit(first, found)
+    unseen = None if held_out is None else _like(found, table.names, held_out, rows)
+    remarks += _alike(found.class_names or ())
+    return Inputs(Problem(found, first, unseen), tested, ids, table.names, tuple(remarks), name, table.numbered)
+
+
+def _tested(rows: "Features", groups: Any, head: Path | None, seed: int) -> "tuple[Features, Features, Any]":
+    """Rows, and a fifth of them as the test split. Raises: MemorisedRowsError if something was trained on them."""
+    from poise.errors import MemorisedRowsError
+
+    if rows.seen_by_backbone or head is not None:
+        who = "the backbone" if rows.seen_by_backbone else "the given head"
+        raise MemorisedRowsError(f"a test split cut from rows that trained {who} says nothing; give --test")
+    return _carved(rows, groups, seed)
 
 
 def _of_run(
@@ -346,14 +290,14 @@ def _said_once(read: Callable[[], Any]) -> Any:
     return found._replace(notes=tuple(note for note in found.notes if note not in said))
 
 
-def _like(rows: "Features", columns: tuple[str, ...] | None, path: str, label: str | None, ignore: str) -> "Features":
+def _like(rows: "Features", columns: tuple[str, ...] | None, path: str, how: "Rows") -> "Features":
     """Rows of another file with the classes, training counts and columns of `rows`; the backbone never saw them."""
     from poise.errors import InputError
     from poise.readers.source import listed
 
     names = rows.class_names
     more: dict[str, Any] = {"counts": rows.counts} if names is None else {"counts": rows.counts, "class_names": names}
-    table = _read(path, label=label, ignore=ignore, seen_by_backbone=False, **more)
+    table = _read(path, label=how.label, ignore=how.ignore, seen_by_backbone=False, **more)
     found: Features = replace(table.features, class_names=names)
     if columns is None or table.names is None:
         return found

@@ -1,15 +1,34 @@
 """The verb that gives a checkpoint of another library a re-balanced last layer."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from poise.cli import completion
-from poise.cli.inputs import Groups, HeldOut, Ignore, Inputs, Label, Seen, class_prior, load_inputs
-from poise.cli.shared import Json, Quiet, Seed, answer, progress_bar, refuse_several_processes
+from poise.cli.inputs import Inputs, class_prior, load_inputs
+from poise.cli.options import Prior, Rows, Seed, Voice
+from poise.cli.shared import answer, progress_bar, refuse_several_processes
 
-__all__ = ["rebalance"]
+if TYPE_CHECKING:
+    from poise.rebalancing import Rebalanced
+    from poise.types import Features, Problem
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """Which layer of a checkpoint is the last, and what its rows stand for."""
+
+    layer: Annotated[str | None, typer.Option(help="The last layer, where several could be it, such as fc.")] = None
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="The classes in the order of the checkpoint: one per line, or JSON. (default: those of config.json)"
+        ),
+    ] = None
 
 
 def rebalance(
@@ -28,21 +47,12 @@ def rebalance(
             ".safetensors; FILE#NAME for one split of several.",
         ),
     ],
-    held_out: HeldOut = None,
+    *,
+    rows: Rows,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The result. (default: NAME.rebalanced beside the checkpoint)", show_default=False),
+        Path | None, typer.Option(help="The result. (default: NAME.rebalanced beside the checkpoint)")
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="The last layer, where several could be it, such as fc.", show_default=False)
-    ] = None,
-    class_names: Annotated[
-        Path | None,
-        typer.Option(
-            help="The classes in the order of the checkpoint: one per line, or JSON. (default: those of config.json)",
-            show_default=False,
-        ),
-    ] = None,
+    last: LastLayer,
     method: Annotated[
         str,
         typer.Option(
@@ -52,26 +62,16 @@ def rebalance(
             autocompletion=completion.fit_methods,
         ),
     ] = "auto",
-    prior: Annotated[
-        str, typer.Option(help="Class prior of deployment: uniform, train, or a JSON file {class name: share}.")
-    ] = "uniform",
+    prior: Prior = "uniform",
     seed: Seed = 0,
-    label: Label = None,
-    groups: Groups = None,
-    ignore: Ignore = "",
-    seen: Seen = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --out be the checkpoint itself.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    voice: Voice,
 ) -> None:
     """Re-balance the last layer of a trained checkpoint; everything else in it stays as it is, byte for byte.
 
     The result has the same names, types and metadata, and loads where the checkpoint does. The settings are chosen on
     held-out rows; the layer itself is the classifier that they start from.
     """
-    from dataclasses import replace
-    from functools import partial
-
     from poise.checkpoint_copy import default_out, destination
     from poise.last_layer import find_layer, open_checkpoint
     from poise.rebalancing import class_names_of, in_order
@@ -80,54 +80,66 @@ def rebalance(
     refuse_several_processes("rebalance", "run it in one")
     checkpoint = open_checkpoint(model)
     target = destination(checkpoint, default_out(model) if out is None else out, overwrite=overwrite)
-    names = class_names_of(checkpoint, class_names)
-    read = load_inputs(features, held_out=held_out, label=label, groups=groups, ignore=ignore, seen=seen, seed=seed)
-    rows = read.problem.train
-    found = find_layer(checkpoint, classes=len(names or rows.names), dim=rows.dim, name=layer)
+    names = class_names_of(checkpoint, last.class_names)
+    read = load_inputs(features, rows, seed=seed)
+    given = read.problem.train
+    found = find_layer(checkpoint, classes=len(names or given.names), dim=given.dim, name=last.layer)
     read = _with_held_out(read, seed)
-    train, unseen = read.problem.train, read.problem.held_out
-    assert unseen is not None
     order = partial(in_order, names=names, classes=found.classes, numbered=read.numbered)
-    train = order(train, where=features)
-    unseen = replace(order(unseen, where=held_out or features), counts=train.counts)
-    problem = replace(read.problem, train=train, held_out=unseen)
-    with progress_bar("fitting", quiet=quiet or as_json) as report:
+    problem = _in_order(read.problem, order, features, rows.held_out or features)
+    with progress_bar("fitting", quiet=voice.silent) as report:
         done = rebalanced(
             checkpoint,
             found,
             problem,
             target,
             method=method,
-            prior=class_prior(prior, train.names),
+            prior=class_prior(prior, problem.train.names),
             seed=seed,
             overwrite=overwrite,
             progress=report,
         )
-    before, after = done.before.balanced_accuracy, done.after.balanced_accuracy
     answer(
-        {
-            "layer": done.layer.name,
-            "method": done.model.method,
-            "held_out_rows": done.after.rows,
-            "balanced_accuracy": {"before": before, "after": after},
-            "recall_for_prior": {"before": done.before_recall, "after": done.after_recall},
-            "answers_changed_by_rounding": done.rounding.changed,
-            "path": str(target),
-        },
-        [
-            f"layer: {done.layer.name}, {done.layer.classes} classes of {train.dim} features",
-            f"method: {done.model.method}; prior: {prior}",
-            f"balanced accuracy on {done.after.rows} held-out rows: {100 * before:.1f} % -> {100 * after:.1f} %"
-            + (" (they chose it: expect a little less)" if method == "auto" else ""),
-            *_for_prior(prior, done.before_recall, done.after_recall),
-            f"stored as {done.rounding.kind}: logits move by at most {done.rounding.moved:.2g}, "
-            f"{done.rounding.changed} of {done.after.rows} answers change",
-        ],
+        _data(done, target),
+        _said(done, problem.train.dim, method, prior),
+        voice,
         written=done.written,
         remarks=(*read.remarks, *done.remarks),
-        as_json=as_json,
-        quiet=quiet,
     )
+
+
+def _in_order(problem: "Problem", order: Callable[..., "Features"], train: str, held_out: str) -> "Problem":
+    """Both parts with the classes in the order of the layer; `train` and `held_out` name them in messages."""
+    assert problem.held_out is not None
+    first = order(problem.train, where=train)
+    return replace(problem, train=first, held_out=replace(order(problem.held_out, where=held_out), counts=first.counts))
+
+
+def _data(done: "Rebalanced", target: Path) -> dict[str, Any]:
+    """What was done, for programs."""
+    return {
+        "layer": done.layer.name,
+        "method": done.model.method,
+        "held_out_rows": done.after.rows,
+        "balanced_accuracy": {"before": done.before.balanced_accuracy, "after": done.after.balanced_accuracy},
+        "recall_for_prior": {"before": done.before_recall, "after": done.after_recall},
+        "answers_changed_by_rounding": done.rounding.changed,
+        "path": str(target),
+    }
+
+
+def _said(done: "Rebalanced", dim: int, method: str, prior: str) -> list[str]:
+    """What was done, for people."""
+    before, after, rows = done.before.balanced_accuracy, done.after.balanced_accuracy, done.after.rows
+    return [
+        f"layer: {done.layer.name}, {done.layer.classes} classes of {dim} features",
+        f"method: {done.model.method}; prior: {prior}",
+        f"balanced accuracy on {rows} held-out rows: {100 * before:.1f} % -> {100 * after:.1f} %"
+        + (" (they chose it: expect a little less)" if method == "auto" else ""),
+        *_for_prior(prior, done.before_recall, done.after_recall),
+        f"stored as {done.rounding.kind}: logits move by at most {done.rounding.moved:.2g}, "
+        f"{done.rounding.changed} of {rows} answers change",
+    ]
 
 
 def _for_prior(prior: str, before: float, after: float) -> list[str]:

@@ -7,16 +7,16 @@ import typer
 
 from poise.cli import completion
 from poise.cli.inputs import existing
-from poise.cli.shared import Json, Out, Quiet, answer
+from poise.cli.options import Out, Voice
+from poise.cli.shared import answer
 
 if TYPE_CHECKING:
     from poise.report.contents import Contents
 
-__all__ = ["report"]
-
 
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, or its report.json.")],
+    *,
     formats: Annotated[
         str,
         typer.Option(
@@ -36,8 +36,7 @@ def report(
     ] = False,
     out: Out = None,
     browse: Annotated[bool, typer.Option("--open", help="Show report.html in the browser.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    voice: Voice,
 ) -> None:
     """Write the report of a run anew, as a page, as Markdown, as a LaTeX table, as CSV, or as figures for a paper.
 
@@ -69,10 +68,9 @@ def report(
             "written": [str(path) for path in written],
         },
         [],
+        voice,
         written=written,
         remarks=_remarks(contents, wanted, spreadsheet),
-        as_json=as_json,
-        quiet=quiet,
     )
     if browse:
         typer.launch((folder / "report.html").absolute().as_uri())

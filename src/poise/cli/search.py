@@ -1,66 +1,39 @@
 """Verbs that search: compare, tune."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from poise.cli import completion
-from poise.cli.inputs import (
-    Groups,
-    HeadFile,
-    HeldOut,
-    Ignore,
-    Label,
-    Seen,
-    Test,
-    Train,
-    class_prior,
-    load_inputs,
-    refuse_swapped,
-    unlabelled,
-)
+from poise.cli.inputs import class_prior, load_inputs, refuse_swapped, unlabelled
+from poise.cli.options import Folds, HeadFile, Rows, Search, Seed, Train, Voice, out_of
 from poise.cli.shared import (
-    Json,
-    Quiet,
-    Seed,
     answer,
     command_line,
+    folder_for,
     progress_bar,
     refuse_several_processes,
     say_estimate,
     say_plan,
-    say_replaced,
 )
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
     from poise.comparison import Comparison
     from poise.record import Record
-    from poise.selection import Matched
+    from poise.schedule import Schedule
     from poise.spec import Spec
     from poise.studies import Tried
     from poise.types import Features, Problem, Scores
 
-Search = Annotated[
-    str,
-    typer.Option(
-        autocompletion=completion.searches,
-        help="full: every setting is trained in full. halving: only the best sixth after 0.3 of the epochs, half the "
-        "work. sketch: for large rows, looks at the settings on 128 principal axes first.",
-    ),
-]
 
-__all__ = ["compare", "tune"]
+@dataclass(frozen=True)
+class Contest:
+    """What `compare` tries, and how it is judged."""
 
-
-def compare(
-    train: Train,
-    test: Test = None,
-    held_out: HeldOut = None,
-    head: HeadFile = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,18 +42,72 @@ def compare(
             help="A method such as 'crt' or 'los(delta=0.95)'; repeat. (default: all)",
             autocompletion=completion.method_chain,
         ),
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Only methods without training: seconds at any size.")] = False,
+    ] = None
+    quick: Annotated[bool, typer.Option("--quick", help="Only methods without training: seconds at any size.")] = False
     select: Annotated[
         str | None,
         typer.Option(
             help="held_out, kfold, cross_fit or paper. (default: held_out if given, else kfold)",
             autocompletion=completion.selections,
         ),
-    ] = None,
+    ] = None
     oracle: Annotated[
         bool, typer.Option("--oracle/--no-oracle", help="Estimate what any head could gain, with test labels.")
-    ] = True,
+    ] = True
+    budget: Annotated[int, typer.Option(min=1, help="Settings tried per method.")] = 16
+    search: Search = "full"
+    recipes: Annotated[
+        bool, typer.Option("--recipes/--no-recipes", help="Run each method also as its source states it.")
+    ] = True
+    folds: Folds = 5
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the final heads.")] = 1
+    seed: Seed = 0
+
+    def check(self) -> None:
+        """Raises: InputError for a rule or a search that there is not."""
+        from poise.checks import check_one_of
+        from poise.elimination import SEARCHES
+
+        check_one_of("--select", self.select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
+        check_one_of("--search", self.search, SEARCHES)
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that were named, or all; with `quick` those that need no training."""
+        from poise import methods
+
+        return self.method or [name for name in methods.available() if not (self.quick and methods.is_trained(name))]
+
+    def scheduled(self, problem: "Problem") -> "Schedule":
+        """What the comparison will run."""
+        from poise.schedule import scheduled
+
+        return scheduled(
+            self.methods,
+            problem,
+            selection=_rule(self.select, problem),  # type: ignore[arg-type]
+            budget=self.budget,
+            search=self.search,
+            recipes=self.recipes,
+            folds=self.folds,
+            seeds=range(self.seed, self.seed + self.seeds),
+        )
+
+
+def _rule(select: str | None, problem: "Problem") -> str:
+    """What chooses settings: what was asked for, else held-out rows where there are any."""
+    return select or ("kfold" if problem.held_out is None else "held_out")
+
+
+def compare(
+    train: Train,
+    test: Annotated[
+        str | None, typer.Option(help="Test rows, read once at the end. (default: a fifth of the rows)")
+    ] = None,
+    *,
+    rows: Rows,
+    head: HeadFile = None,
+    contest: Contest,
     headroom: Annotated[
         bool, typer.Option("--headroom", help="Say what more labelled rows would give, and for which classes.")
     ] = False,
@@ -90,23 +117,8 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be tried and how long it may take, and stop.")
     ] = False,
-    budget: Annotated[int, typer.Option(min=1, help="Settings tried per method.")] = 16,
-    search: Search = "full",
-    recipes: Annotated[
-        bool, typer.Option("--recipes/--no-recipes", help="Run each method also as its source states it.")
-    ] = True,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of cross-validation.")] = 5,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the final heads.")] = 1,
-    seed: Seed = 0,
-    label: Label = None,
-    groups: Groups = None,
-    ignore: Ignore = "",
-    seen: Seen = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write into. (default: runs/compare)", show_default=False)
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    out: Annotated[Path | None, out_of("runs/compare")] = None,
+    voice: Voice,
 ) -> None:
     """Tune methods with equal budgets, read the test split once, and say which head to use, if any.
 
@@ -117,81 +129,60 @@ def compare(
 
     Processes share the training rows when started by torchrun: `torchrun --nproc-per-node 2 -m poise compare ...`.
     """
-    from poise import methods, runs
-    from poise.checks import check_one_of
-    from poise.diagnosis import contents_of
     from poise.distributed import started
-    from poise.elimination import SEARCHES
     from poise.estimates import foreseen, work_of_comparison
     from poise.headroom import oracle_accuracy
     from poise.protocols import run
-    from poise.report import tables
-    from poise.report.headroom import headroom_lines
-    from poise.report.protocol import protocol_lines
-    from poise.schedule import scheduled
 
-    check_one_of("--select", select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
-    check_one_of("--search", search, SEARCHES)
-    read = load_inputs(
-        train,
-        test=test,
-        held_out=held_out,
-        head=head,
-        label=label,
-        groups=groups,
-        ignore=ignore,
-        seen=seen,
-        carve_test=True,
-        seed=seed,
-        quiet=quiet or as_json,
-    )
+    contest.check()
+    read = load_inputs(train, rows, test=test, head=head, carve_test=True, seed=contest.seed, quiet=voice.silent)
     assert read.test is not None
-    rule = select or ("kfold" if read.problem.held_out is None else "held_out")
-    chosen = method or [name for name in methods.available() if not (quick and methods.is_trained(name))]
-    schedule = scheduled(
-        chosen,
-        read.problem,
-        selection=rule,  # type: ignore[arg-type]
-        budget=budget,
-        search=search,
-        recipes=recipes,
-        folds=folds,
-        seeds=range(seed, seed + seeds),
-    )
-    work = work_of_comparison(schedule, read.problem, len(read.test), oracle=oracle)
+    schedule = contest.scheduled(read.problem)
+    work = work_of_comparison(schedule, read.problem, len(read.test), oracle=contest.oracle)
     if dry_run:
-        say_plan(work, foreseen(work, read.problem, read.test), remarks=read.assumed, as_json=as_json, quiet=quiet)
+        say_plan(work, foreseen(work, read.problem, read.test), voice, remarks=read.assumed)
         return
-    folder = runs.prepare(out or Path("runs/compare"))
-    say_replaced(folder, "comparison.json", quiet=quiet or as_json)
-    say_estimate(work, read.problem, read.test, quiet=quiet or as_json)
-    with started() as world, progress_bar("training heads", quiet=quiet or as_json or not world.first) as report:
+    folder = folder_for(out or Path("runs/compare"), "comparison.json", voice)
+    say_estimate(work, read.problem, read.test, quiet=voice.silent)
+    with started() as world, progress_bar("training heads", quiet=voice.silent or not world.first) as report:
         problem = replace(read.problem, world=world)
         found = run(
             schedule,
             problem,
             read.test,
             groups=read.groups,
-            oracle=oracle_accuracy if oracle else None,
+            oracle=oracle_accuracy if contest.oracle else None,
             strict=strict,
             data=read.name,
             progress=report,
         )
-        more = _headroom(problem, read.test, found, seed) if headroom else {}
-    if not world.first:
-        return
-    advised = ["", *headroom_lines(more["learning_curve"], more["advice"])] if headroom else []
+        more = _headroom(problem, read.test, found, contest.seed) if headroom else {}
+    if world.first:
+        _tell_comparison(read, found, more, folder, contest.seed, voice)
+
+
+def _tell_comparison(
+    read: "Inputs", found: "Comparison", more: dict[str, Any], folder: Path, seed: int, voice: Voice
+) -> None:
+    """Write a comparison and its report, and say it; `more` is what more labelled rows would give."""
+    from poise import runs
+    from poise.diagnosis import contents_of
+    from poise.report import tables
+    from poise.report.headroom import headroom_lines
+    from poise.report.protocol import protocol_lines
+
+    assert read.test is not None
+    advised = ["", *headroom_lines(more["learning_curve"], more["advice"])] if more else []
     notes = protocol_lines(found.records)
-    with progress_bar("writing the report", quiet=quiet or as_json):
+    with progress_bar("writing the report", quiet=voice.silent):
         page = contents_of(found, read.test, title=read.name, problem=read.problem, seed=seed, command=command_line())
         written = runs.write(folder, found, contents=page.model_copy(update=more), notes=notes)
     answer(
-        {**found.to_dict(), **({"headroom": advised} if headroom else {})},
+        {**found.to_dict(), **({"headroom": advised} if more else {})},
         [tables.to_terminal(found.rows, title=read.name), tables.LEGEND, "", found.verdict(), *advised, "", *notes],
+        voice,
         written=written,
         remarks=(*read.assumed, *filter(None, (found.remark_on_size(),))),
-        as_json=as_json,
-        quiet=quiet,
     )
 
 
@@ -208,6 +199,86 @@ def _headroom(problem: "Problem", test: "Features", found: "Comparison", seed: i
     }
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What decides among the settings of one method, and which of them are tried."""
+
+    select: Annotated[
+        str | None,
+        typer.Option(
+            help="held_out or kfold. (default: held_out if given, else kfold)",
+            autocompletion=completion.tune_selections,
+        ),
+    ] = None
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What decides: balanced_accuracy, accuracy, macro_f1, many, medium, few.",
+            autocompletion=completion.metrics,
+        ),
+    ] = "balanced_accuracy"
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Settings tried; with --study by all processes together. (default: 16, with --study 64)"
+        ),
+    ] = None
+    search: Search = "full"
+    random: Annotated[bool, typer.Option("--random", help="Draw the settings at random instead of a grid.")] = False
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            help="Search in a folder that any number of processes share: run the same command in each (needs the extra "
+            "`search`). Settings that a killed process had in hand are tried again."
+        ),
+    ] = None
+    together: Annotated[int, typer.Option(min=1, help="With --study: settings trained in one pass.")] = 16
+    unlabelled: Annotated[
+        str | None, typer.Option(help="Choose without labels: rows whose predicted classes should match --prior.")
+    ] = None
+    prior: Annotated[
+        str | None,
+        typer.Option(help="With --unlabelled: uniform (default), train, or a JSON file {class name: share}."),
+    ] = None
+    folds: Folds = 5
+    seed: Seed = 0
+
+    def check(self, out: Path | None) -> None:
+        """Raises: InputError for a word that there is not, and for options that exclude each other."""
+        from poise.checks import check_one_of
+        from poise.elimination import SEARCHES
+        from poise.errors import InputError
+        from poise.judging import METRICS
+
+        check_one_of("--select", self.select or "kfold", ("held_out", "kfold"))
+        check_one_of("--search", self.search, SEARCHES)
+        check_one_of("--metric", self.metric, METRICS)
+        if self.prior is not None and self.unlabelled is None:
+            raise InputError("--prior chooses together with --unlabelled ROWS; without them, labelled rows choose")
+        beside = {"random": self.random, "unlabelled": self.unlabelled, "out": out, "search": self.search != "full"}
+        others = ", ".join(f"--{name}" for name, value in beside.items() if value not in (None, False))
+        if self.study is not None and others:
+            raise InputError(
+                f"--study draws its own settings, reads labels and writes into its folder; leave out {others}"
+            )
+
+    def grid(self, spec: "Spec") -> "tuple[Spec, ...]":
+        """The settings to try."""
+        from poise import grids
+
+        return (grids.sample if self.random else grids.default_grid)(spec, self.budget or grids.BUDGET, seed=self.seed)
+
+    def how(self, read: "Inputs") -> dict[str, Any]:
+        """What a search of a grid and a study are both told."""
+        return {
+            "select": _rule(self.select, read.problem),
+            "metric": self.metric,
+            "seed": self.seed,
+            "folds": self.folds,
+            "groups": read.groups,
+        }
+
+
 def tune(
     train: Train,
     method: Annotated[
@@ -216,64 +287,12 @@ def tune(
             help="The method to tune, such as 'crt' or 'los(delta=0.95)'.", autocompletion=completion.method_chain
         ),
     ],
-    held_out: HeldOut = None,
+    *,
+    rows: Rows,
     head: HeadFile = None,
-    select: Annotated[
-        str | None,
-        typer.Option(
-            help="held_out or kfold. (default: held_out if given, else kfold)",
-            autocompletion=completion.tune_selections,
-        ),
-    ] = None,
-    metric: Annotated[
-        str,
-        typer.Option(
-            help="What decides: balanced_accuracy, accuracy, macro_f1, many, medium, few.",
-            autocompletion=completion.metrics,
-        ),
-    ] = "balanced_accuracy",
-    budget: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Settings tried; with --study by all processes together. (default: 16, with --study 64)",
-            show_default=False,
-        ),
-    ] = None,
-    search: Search = "full",
-    random: Annotated[bool, typer.Option("--random", help="Draw the settings at random instead of a grid.")] = False,
-    study: Annotated[
-        Path | None,
-        typer.Option(
-            help="Search in a folder that any number of processes share: run the same command in each (needs the extra "
-            "`search`). Settings that a killed process had in hand are tried again.",
-            show_default=False,
-        ),
-    ] = None,
-    together: Annotated[int, typer.Option(min=1, help="With --study: settings trained in one pass.")] = 16,
-    unlabelled: Annotated[
-        str | None,
-        typer.Option(
-            help="Choose without labels: rows whose predicted classes should match --prior.", show_default=False
-        ),
-    ] = None,
-    prior: Annotated[
-        str | None,
-        typer.Option(
-            help="With --unlabelled: uniform (default), train, or a JSON file {class name: share}.", show_default=False
-        ),
-    ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of cross-validation.")] = 5,
-    seed: Seed = 0,
-    label: Label = None,
-    groups: Groups = None,
-    ignore: Ignore = "",
-    seen: Seen = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write into. (default: runs/tune)", show_default=False)
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    tuning: Tuning,
+    out: Annotated[Path | None, out_of("runs/tune")] = None,
+    voice: Voice,
 ) -> None:
     """Choose the settings of one method on held-out rows or by cross-validation; no test split is read.
 
@@ -282,93 +301,48 @@ def tune(
 
     Without it, processes started by torchrun share the training rows: `torchrun --nproc-per-node 2 -m poise tune ...`.
     """
-    from poise import grids, runs
-    from poise.checks import check_one_of
-    from poise.distributed import started
-    from poise.elimination import SEARCHES
-    from poise.errors import InputError
-    from poise.estimates import work_of_search
-    from poise.judging import METRICS
     from poise.methods import from_spec
+    from poise.spec import Spec
+
+    tuning.check(out)
+    refuse_swapped(train, method)
+    spec = Spec.parse(method)
+    from_spec(spec)
+    read = load_inputs(train, rows, head=head, seed=tuning.seed, quiet=voice.silent)
+    if tuning.study is not None:
+        refuse_several_processes("a study", "start the command itself as often as you like")
+        _studied(read, spec, tuning, tuning.study, voice)
+    elif tuning.unlabelled is not None:
+        _matched(read, spec, tuning, tuning.unlabelled, out, rows.ignore, voice)
+    else:
+        _searched(read, method, tuning, out, voice)
+
+
+def _searched(read: "Inputs", method: str, tuning: Tuning, out: Path | None, voice: Voice) -> None:
+    """Measure every setting on held-out rows or by cross-validation, and say which is best."""
+    from poise import runs
+    from poise.distributed import started
+    from poise.estimates import work_of_search
     from poise.report import tables
     from poise.selection import tune
     from poise.spec import Spec
 
-    check_one_of("--select", select or "kfold", ("held_out", "kfold"))
-    check_one_of("--search", search, SEARCHES)
-    check_one_of("--metric", metric, METRICS)
-    if prior is not None and unlabelled is None:
-        raise InputError("--prior chooses together with --unlabelled ROWS; without them, labelled rows choose")
-    if study is not None and (
-        other := _beside_a_study(random=random, unlabelled=unlabelled, out=out, search=search != "full")
-    ):
-        raise InputError(f"--study draws its own settings, reads labels and writes into its folder; leave out {other}")
-    refuse_swapped(train, method)
-    spec = Spec.parse(method)
-    from_spec(spec)
-    read = load_inputs(
-        train,
-        held_out=held_out,
-        head=head,
-        label=label,
-        groups=groups,
-        ignore=ignore,
-        seen=seen,
-        seed=seed,
-        quiet=quiet or as_json,
-    )
-    rule = select or ("kfold" if read.problem.held_out is None else "held_out")
-    if study is not None:
-        refuse_several_processes("a study", "start the command itself as often as you like")
-        how = {"select": rule, "metric": metric, "seed": seed, "folds": folds, "groups": read.groups}
-        _studied(read, spec, study, budget or 64, together, how, as_json=as_json, quiet=quiet)
-        return
-    folder = runs.prepare(out or Path("runs/tune"))
-    say_replaced(folder, "records.jsonl" if unlabelled is None else "marginal.json", quiet=quiet or as_json)
-    grid = (grids.sample if random else grids.default_grid)(spec, budget or grids.BUDGET, seed=seed)
-    if unlabelled is not None:
-        matched = _matched(read, grid, unlabelled, prior or "uniform", ignore, seed)
-        nats = {str(setting): value for setting, value in matched.divergences.items()}
-        said = [f"  {setting}: {value:.5f}" for setting, value in nats.items()]
-        lines = ["divergence of the predicted marginal from the prior, in nats:", *said, f"best: {matched.best}"]
-        data = {"best": str(matched.best), "divergences": nats}
-        answer(
-            data,
-            lines,
-            written=[runs.write_json(folder / "marginal.json", data)],
-            remarks=read.remarks,
-            as_json=as_json,
-            quiet=quiet,
-        )
-        return
-    say_estimate(
-        work_of_search(grid, read.problem, select=rule, search=search, folds=folds),
-        read.problem,
-        quiet=quiet or as_json,
-    )
-    with started() as world, progress_bar("training heads", quiet=quiet or as_json or not world.first) as report:
-        best, records = tune(
-            grid,
-            replace(read.problem, world=world),
-            select=rule,  # type: ignore[arg-type]
-            metric=metric,
-            seed=seed,
-            groups=read.groups,
-            folds=folds,
-            search=search,
-            data=read.name,
-            progress=report,
-        )
+    folder = folder_for(out or Path("runs/tune"), "records.jsonl", voice)
+    grid, how = tuning.grid(Spec.parse(method)), tuning.how(read)
+    work = work_of_search(grid, read.problem, select=how["select"], search=tuning.search, folds=tuning.folds)
+    say_estimate(work, read.problem, quiet=voice.silent)
+    with started() as world, progress_bar("training heads", quiet=voice.silent or not world.first) as report:
+        problem = replace(read.problem, world=world)
+        best, records = tune(grid, problem, search=tuning.search, data=read.name, progress=report, **how)
     if not world.first:
         return
-    ordered = sorted(records, key=lambda record: -(getattr(record.scores, metric) or 0.0))
+    ordered = sorted(records, key=lambda record: -(getattr(record.scores, tuning.metric) or 0.0))
     answer(
         {"best": str(best), "records": [record.to_dict() for record in ordered]},
         [tables.trials(_by_name(ordered), title=f"{method} on {read.name}"), "", f"best: {best}"],
+        voice,
         written=[runs.write_records(folder, ordered)],
         remarks=read.assumed,
-        as_json=as_json,
-        quiet=quiet,
     )
 
 
@@ -379,32 +353,17 @@ def _by_name(tried: "Sequence[Record] | Sequence[Tried]") -> list[tuple[str, "Sc
     return list(zip(told_apart([each.method for each in tried]), (each.scores for each in tried), strict=True))
 
 
-def _beside_a_study(**given: object) -> str:
-    """The options among these that were given, as words."""
-    return ", ".join(f"--{name}" for name, value in given.items() if value not in (None, False))
-
-
 SHOWN = 16  # trials of a study in the table; all are in its file
 
 
-def _studied(
-    read: "Inputs",
-    spec: "Spec",
-    folder: Path,
-    budget: int,
-    together: int,
-    how: dict[str, Any],
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def _studied(read: "Inputs", spec: "Spec", tuning: Tuning, folder: Path, voice: Voice) -> None:
     """Work at a study and say where it stands."""
     from poise.judging import Judging
     from poise.report import tables
     from poise.studies import study
 
-    judging = Judging(**how)
-    with progress_bar("settings of the study", quiet=quiet or as_json) as report:
+    budget, together, judging = tuning.budget or 64, tuning.together, Judging(**tuning.how(read))
+    with progress_bar("settings of the study", quiet=voice.silent) as report:
         found = study(spec, read.problem, folder, judging, trials=budget, together=together, progress=report)
     ordered = found.ranked
     others = len(ordered) - found.own
@@ -425,16 +384,25 @@ def _studied(
             "repeated": found.repeated,
         },
         [*table, *lines],
+        voice,
         written=[found.written],
         remarks=read.assumed,
-        as_json=as_json,
-        quiet=quiet,
     )
 
 
-def _matched(read: "Inputs", grid: "tuple[Spec, ...]", file: str, prior: str, ignore: str, seed: int) -> "Matched":
-    """The strength whose predicted marginal on the rows of a file is nearest to the prior."""
+def _matched(
+    read: "Inputs", spec: "Spec", tuning: Tuning, file: str, out: Path | None, ignore: str, voice: Voice
+) -> None:
+    """Say which strength has the predicted marginal on the rows of a file that is nearest to the prior."""
+    from poise import runs
     from poise.selection import match_marginal
 
+    folder = folder_for(out or Path("runs/tune"), "marginal.json", voice)
     rows = unlabelled(file, read.columns, ignore)
-    return match_marginal(grid, read.problem, rows.x, prior=class_prior(prior, read.problem.train.names), seed=seed)
+    prior = class_prior(tuning.prior or "uniform", read.problem.train.names)
+    matched = match_marginal(tuning.grid(spec), read.problem, rows.x, prior=prior, seed=tuning.seed)
+    nats = {str(setting): value for setting, value in matched.divergences.items()}
+    said = [f"  {setting}: {value:.5f}" for setting, value in nats.items()]
+    lines = ["divergence of the predicted marginal from the prior, in nats:", *said, f"best: {matched.best}"]
+    data = {"best": str(matched.best), "divergences": nats}
+    answer(data, lines, voice, written=[runs.write_json(folder / "marginal.json", data)], remarks=read.remarks)

@@ -1,4 +1,4 @@
-"""What the verbs have in common: options, a progress bar, and how a result is said."""
+"""What the verbs have in common: a progress bar, and how notes and a result are said."""
 
 import json
 import os
@@ -11,105 +11,49 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from poise.cli.options import Voice
     from poise.estimates import Estimate, Work
     from poise.progress import Progress
     from poise.types import Features, Problem
 
-__all__ = [
-    "Device",
-    "ImageColumn",
-    "Json",
-    "Out",
-    "Quiet",
-    "Root",
-    "Seed",
-    "Set",
-    "TextColumn",
-    "Trusted",
-    "Workers",
-    "answer",
-    "command_line",
-    "fit_of",
-    "in_options",
-    "progress_bar",
-    "refuse_several_processes",
-    "remember_words",
-    "say",
-    "say_estimate",
-    "say_plan",
-    "say_replaced",
-]
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings, errors and the paths written.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of row orders, fresh starts and folds.")]
-Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default=False)]
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", "-s", help="Change one key of the recipe, such as 'stage1.lr=0.05'; repeat.", show_default=False
-    ),
-]
-ImageColumn = Annotated[
-    str | None, typer.Option("--image", help="Column of images or their paths.", show_default=False)
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read images.")]
-Trusted = Annotated[
-    str | None,
-    typer.Option("--backbone", help="The network of your own that the folder may run.", show_default=False),
-]
-Root = Annotated[
-    Path | None,
-    typer.Option(help="Folder that the paths of a table or list of images start from.", show_default=False),
-]
-TextColumn = Annotated[str | None, typer.Option("--text", help="Column of texts.", show_default=False)]
-
-# What the library says of its arguments, in the words of the command line.
-OPTIONS = (
-    ("fit(..., held_out=(X, y))", "--held-out"),
-    ("Problem(held_out=Features(..., seen_by_backbone=False))", "--held-out"),
-    ("Problem(held_out=...)", "--held-out"),
-    ("seen_by_backbone=False", "--unseen"),
-    ("seen_by_backbone=True", "--seen"),
-    ("(label=)", "(--label, or -s data.label=NAME)"),
-    ("(image=)", "(--image, or -s data.image=NAME)"),
-    ("(text=)", "(--text, or -s data.text=NAME)"),
-    ("(group=)", "(--groups, or -s data.group=NAME)"),
-    ("(allow_changed=)", "with --allow-changed (poise train)"),
-    (
-        "replace it, or leave it out",
-        "replace it, leave it out, or skip broken ones (-s data.broken=skip; predict: --broken skip)",
-    ),
-    ("(format=)", "(-s data.format=NAME)"),
-    ("(split=)", "(--split)"),
-    ("; use --device cpu", "; use --device cpu, or -s device=cpu"),
-    ("(label_column=, or --label)", "(--label)"),
-    ("the folder of the images as root", "the folder of the images (--root, or -s data.root=FOLDER)"),
-    ("or give another root", "or the folder that it starts from (--root, or -s data.root=FOLDER)"),
-    ("(layer=)", "(--layer)"),
-    ("(class_names=)", "(--class-names)"),
-    ("(overwrite=True)", "(--overwrite)"),
-    ("with ignore", "with --ignore"),
-    ("choose one with key= (or FILE#NAME)", "choose one with FILE#NAME"),
-    ("key chooses among arrays", "#NAME chooses among arrays"),
-    ("name its label_column instead", "name its --label instead"),
-)
+# What an argument is called here, where it is not --NAME: by its name, or by the words for one of its values.
+CALLED = {
+    "label": "--label, or -s data.label=NAME",
+    "image": "--image, or -s data.image=NAME",
+    "text": "--text, or -s data.text=NAME",
+    "group": "--groups, or -s data.group=NAME",
+    "root": "--root, or -s data.root=FOLDER",
+    "format": "-s data.format=NAME",
+    "broken": "-s data.broken=skip; predict: --broken skip",
+    "device": "--device cpu, or -s device=cpu",
+    "allow_changed": "--allow-changed (poise train)",
+    "label_column": "--label",
+    "seen_by_backbone=False": "--unseen",
+    "seen_by_backbone=True": "--seen",
+    "key": "#NAME",
+    "key= (or FILE#NAME)": "FILE#NAME",
+}
 
 
-def in_options(message: str) -> str:
-    """A message of the library whose remedy is an argument, with the option that gives it."""
-    for argument, option in OPTIONS:
-        message = message.replace(argument, option)
+def in_options(said: Exception) -> str:
+    """The message of an error or a warning; arguments of Python in it are called as the command line calls them."""
+    message = str(said)
+    for words in getattr(said, "arguments", ()):
+        message = message.replace(words, f"({_option(words[1:-1])})" if words[0] == "(" else _option(words))
     return message
+
+
+def _option(words: str) -> str:
+    """The option for an argument in the words of Python, such as `layer=` or `fit(..., held_out=(X, y))`."""
+    name = words[: words.index("=")].rpartition("(")[2].rpartition(" ")[2]
+    return CALLED.get(words) or CALLED.get(name) or f"--{name.replace('_', '-')}"
 
 
 def say(sentence: str) -> None:
@@ -155,6 +99,14 @@ def say_replaced(place: Path, *results: str, quiet: bool) -> None:
         say(f"note: {place} holds an earlier result, which this one replaces (--out keeps both)")
 
 
+def folder_for(out: Path, result: str, voice: "Voice") -> Path:
+    """The folder `out`, made if there is none; that an earlier `result` in it is replaced is said."""
+    from poise import runs
+
+    say_replaced(runs.prepare(out), result, quiet=voice.silent)
+    return out
+
+
 SEEN = 15.0  # seconds of work that tell how long the rest of it takes
 LONG = 5.0  # seconds from which on it is said before how long a run will take
 
@@ -175,14 +127,14 @@ def say_estimate(work: "Work", problem: "Problem", *more: "Features | None", qui
         say(f"warning: {shortage}")
 
 
-def say_plan(work: "Work", found: "Estimate", *, remarks: Sequence[str], as_json: bool, quiet: bool) -> None:
+def say_plan(work: "Work", found: "Estimate", voice: "Voice", *, remarks: Sequence[str]) -> None:
     """What a run would do, a line for each method, and how long that may take."""
     from poise.report import tables
 
     settings = {str(family): len(grid) for family, grid in work.grids}
     heads = {name: f"{number} {'setting' if number == 1 else 'settings'}" for name, number in settings.items()}
     data = {"settings": settings, "heads": work.heads, "folds": work.folds, **found._asdict()}
-    answer(data, [tables.listing(heads), "", f"{work}, {found}"], remarks=remarks, as_json=as_json, quiet=quiet)
+    answer(data, [tables.listing(heads), "", f"{work}, {found}"], voice, remarks=remarks)
 
 
 def _shortage(found: "Estimate", available: int | None) -> str:
@@ -243,28 +195,35 @@ def _teller(what: str) -> "Progress":
 def answer(
     data: Any,
     said: "Sequence[RenderableType]",
+    voice: "Voice",
     *,
     written: Sequence[Path] = (),
     remarks: Sequence[str] = (),
-    as_json: bool = False,
-    quiet: bool = False,
-    quiet_paths: bool = False,
 ) -> None:
     """Say a result once: as JSON, or as text for people, or not at all; then the paths written. Notes come first.
 
     With JSON, everything else goes to standard error, so that the output stays one JSON value.
     """
-    for remark in remarks if not quiet else ():
+    for remark in remarks if not voice.quiet else ():
         say(f"note: {remark}")
-    if as_json:
+    if voice.as_json:
         typer.echo(json.dumps(data))
-    elif not quiet:
-        from rich.console import Console
+    tell(said, voice)
+    say_written(written, voice)
 
-        console = Console()
-        for part in said:
-            # A command is to be copied, so it is not broken into lines.
-            whole = isinstance(part, str) and part.startswith("next: ")
-            console.print(part, highlight=False, markup=False, emoji=False, soft_wrap=whole)
-    for path in written:
-        typer.echo(f"wrote {path}", err=as_json or quiet_paths)
+
+def tell(said: "Sequence[RenderableType]", voice: "Voice") -> None:
+    """Text for people, where they are spoken to."""
+    from rich.console import Console
+
+    console = Console()
+    for part in said if not voice.silent else ():
+        # A command is to be copied, so it is not broken into lines.
+        whole = isinstance(part, str) and part.startswith("next: ")
+        console.print(part, highlight=False, markup=False, emoji=False, soft_wrap=whole)
+
+
+def say_written(paths: Sequence[Path], voice: "Voice") -> None:
+    """The paths written, one a line."""
+    for path in paths:
+        typer.echo(f"wrote {path}", err=voice.as_json)

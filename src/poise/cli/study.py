@@ -9,47 +9,21 @@ import typer
 
 from poise.cli import completion
 from poise.cli.deploy import fit
-from poise.cli.images import inspect_counts, inspect_images, samples_in
-from poise.cli.inputs import (
-    Groups,
-    HeadFile,
-    HeldOut,
-    Ignore,
-    Label,
-    Seen,
-    existing,
-    load_inputs,
-)
-from poise.cli.shared import (
-    ImageColumn,
-    Json,
-    Quiet,
-    Root,
-    Seed,
-    TextColumn,
-    answer,
-    command_line,
-    fit_of,
-    progress_bar,
-    say_estimate,
-    say_replaced,
-)
+from poise.cli.images import samples_in
+from poise.cli.inputs import existing, load_inputs
+from poise.cli.options import Goal, HeadFile, ItemColumns, Rows, Seed, Training, Voice, out_of
+from poise.cli.shared import answer, command_line, fit_of, folder_for, progress_bar, say_estimate, say_written, tell
 
 if TYPE_CHECKING:
+    from poise.audit import Audit
     from poise.cli.inputs import Inputs
+    from poise.samples import Samples
 
 GLYPHS = "demo:glyphs"
-Inspected = Annotated[
-    str,
-    typer.Argument(
-        help="Feature rows, a run, a folder of images, a table, a list file, an archive, or a JSON file of counts."
-    ),
-]
-
-__all__ = ["audit", "demo", "inspect", "methods"]
 
 
 def demo(
+    *,
     features: Annotated[
         str,
         typer.Option(
@@ -66,24 +40,19 @@ def demo(
         ),
     ] = False,
     seed: Seed = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write into. (default: runs/demo/NAME)", show_default=False)
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    out: Annotated[Path | None, out_of("runs/demo/NAME")] = None,
+    voice: Voice,
 ) -> None:
     """Tune every method on real long-tailed features, read the test split once, and judge."""
     if text and images:
         raise typer.BadParameter("--text and --images exclude each other")
     if images:
-        folder = out or Path("runs/demo/glyphs")
-        fit(GLYPHS, folder, recipe="glyphs", changes=[f"stage1.seed={seed}"], seed=seed, as_json=as_json, quiet=quiet)
+        made = Training(recipe="glyphs", changes=[f"stage1.seed={seed}"])
+        to = out or Path("runs/demo/glyphs")
+        fit(GLYPHS, out=to, goal=Goal(), rows=Rows(), seed=seed, columns=ItemColumns(), training=made, voice=voice)
         return
-    from poise import runs
     from poise.checks import check_one_of
     from poise.data import DEMO_SETS, TEXT_SETS
-    from poise.demo import contents, recommended_model, run_demo, run_text_demo
-    from poise.report import tables
 
     check_one_of("--set", features, DEMO_SETS)
     titles = TEXT_SETS if text else {features: DEMO_SETS[features]}
@@ -91,28 +60,34 @@ def demo(
     if out is not None and not text:
         folders = {features: out}
     for folder in folders.values():
-        say_replaced(runs.prepare(folder), "comparison.json", quiet=quiet or as_json)
-    results = {}
-    for name, title in titles.items():
-        if not (text or quiet or as_json):
-            _say_demo(name)
-        begun = time.perf_counter()
-        with progress_bar("training heads", quiet=quiet or as_json) as report:
-            shown = (run_text_demo if text else run_demo)(name, seed=seed, progress=report)
-        found = shown.comparison
-        results[name] = found.to_dict()
-        took = f"{len(found.standings)} rows in {time.perf_counter() - begun:.0f} s"
-        table = tables.to_terminal(found.rows, title=title)
-        said: list[Any] = [table, tables.LEGEND, *shown.notes, "", found.verdict(), "", took]
-        answer(None, said, quiet=quiet or as_json)
-        with progress_bar("writing the report", quiet=quiet or as_json):
-            page = contents(shown, title=title, seed=seed, command=command_line())
-            written = runs.write(folders[name], found, contents=page, notes=shown.notes)
-            model = recommended_model(shown, seed)
-            written += [] if model is None else [model.save(folders[name] / "model")]
-        answer(None, [], written=written, quiet=True, quiet_paths=as_json)
-    if as_json:
-        answer(results if text else results[features], [], as_json=True)
+        folder_for(folder, "comparison.json", voice)
+    results = {name: _shown(name, title, text, seed, folders[name], voice) for name, title in titles.items()}
+    if voice.as_json:
+        answer(results if text else results[features], [], voice)
+
+
+def _shown(name: str, title: str, text: bool, seed: int, folder: Path, voice: Voice) -> dict[str, Any]:
+    """Run one set, say and write what came of it; the comparison as plain data."""
+    from poise import runs
+    from poise.demo import contents, recommended_model, run_demo, run_text_demo
+    from poise.report import tables
+
+    if not (text or voice.silent):
+        _say_demo(name)
+    begun = time.perf_counter()
+    with progress_bar("training heads", quiet=voice.silent) as report:
+        shown = (run_text_demo if text else run_demo)(name, seed=seed, progress=report)
+    found = shown.comparison
+    took = f"{len(found.standings)} rows in {time.perf_counter() - begun:.0f} s"
+    table = tables.to_terminal(found.rows, title=title)
+    tell([table, tables.LEGEND, *shown.notes, "", found.verdict(), "", took], voice)
+    with progress_bar("writing the report", quiet=voice.silent):
+        page = contents(shown, title=title, seed=seed, command=command_line())
+        written = runs.write(folder, found, contents=page, notes=shown.notes)
+        model = recommended_model(shown, seed)
+        written += [] if model is None else [model.save(folder / "model")]
+    say_written(written, voice)
+    return found.to_dict()
 
 
 def _say_demo(name: str) -> None:
@@ -127,61 +102,79 @@ def _say_demo(name: str) -> None:
 
 
 def inspect(
-    train: Inspected,
-    held_out: HeldOut = None,
+    train: Annotated[
+        str,
+        typer.Argument(
+            help="Feature rows, a run, a folder of images, a table, a list file, an archive, or a JSON file of counts."
+        ),
+    ],
+    *,
+    rows: Rows,
     head: HeadFile = None,
-    label: Label = None,
-    groups: Groups = None,
-    ignore: Ignore = "",
-    seen: Seen = None,
-    image: ImageColumn = None,
-    text: TextColumn = None,
-    root: Root = None,
+    columns: ItemColumns,
     every: Annotated[bool, typer.Option("--all", help="Read every image, to count those that are broken.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    voice: Voice,
 ) -> None:
     """Profile training rows, images or texts before anything is trained: sizes, groups, memorisation, what follows."""
     from poise.inspection import inspect_features
 
     if Path(train).suffix == ".json" and Path(train).is_file():
-        inspect_counts(Path(train), as_json=as_json, quiet=quiet)
+        _inspect_counts(Path(train), voice)
         return
-    asked = {"label": label, "group": groups, "image": image, "text": text, "root": root}
+    asked = columns.asked(rows)
     samples = samples_in(train, asked=asked)
     if samples is not None:
-        inspect_images(samples, train, every=every, asked=asked, as_json=as_json, quiet=quiet)
+        _inspect_samples(samples, train, every=every, asked=asked, voice=voice)
         return
-    read = load_inputs(
-        train,
-        held_out=held_out,
-        head=head,
-        label=label,
-        groups=groups,
-        ignore=ignore,
-        seen=seen,
-        quiet=quiet or as_json,
-    )
+    read = load_inputs(train, rows, head=head, quiet=voice.silent)
     problem = read.problem
-    given: dict[str, object] = {"--label": label, "--groups": groups, "--ignore": ignore, "--head": head}
-    given |= {"--seen": seen, "--unseen": seen is False, "--held-out": held_out}
-    with progress_bar("looking at rows", quiet=quiet or as_json):
+    given: dict[str, object] = {"--label": rows.label, "--groups": rows.groups, "--ignore": rows.ignore}
+    given |= {"--head": head, "--seen": rows.seen, "--unseen": rows.seen is False, "--held-out": rows.held_out}
+    with progress_bar("looking at rows", quiet=voice.silent):
         found = inspect_features(problem.train, head=problem.head, held_out=problem.held_out, groups=read.groups)
+    columns_said = _named(read.columns, rows.ignore)
     answer(
         found.to_dict(),
-        [
-            read.name,
-            *found.lines(),
-            *_named(read.columns, ignore),
-            "",
-            *found.advice,
-            "",
-            _next(train, read, given),
-        ],
+        [read.name, *found.lines(), *columns_said, "", *found.advice, "", _next(train, read, given)],
+        voice,
         remarks=read.remarks,
-        as_json=as_json,
-        quiet=quiet,
     )
+
+
+def _inspect_counts(path: Path, voice: Voice) -> None:
+    """The sizes of classes and groups of a JSON file that holds a list of counts."""
+    from poise.sources import read_counts
+    from poise.wording import counted
+
+    counts = read_counts(path)
+    groups = {
+        name: {"classes": int(mask.sum()), "rows": int(counts.n[mask].sum())} for name, mask in counts.shots().items()
+    }
+    rows, classes = int(counts.n.sum()), len(counts)
+    answer(
+        {"rows": rows, "classes": classes, "imbalance": counts.imbalance, "groups": groups},
+        [
+            f"{path}: {counted(rows, 'sample')}, {classes} classes, imbalance {counts.imbalance:.4g}",
+            *(
+                f"{name}: {counted(found['classes'], 'class', 'classes')}, {counted(found['rows'], 'sample')}"
+                for name, found in groups.items()
+            ),
+        ],
+        voice,
+    )
+
+
+def _inspect_samples(
+    samples: "dict[str, Samples]", path: str, *, every: bool, asked: Mapping[str, Any], voice: Voice
+) -> None:
+    """What is in a source of samples that is read as `asked`, as `poise inspect` says it."""
+    from poise.survey import survey
+
+    with progress_bar("looking at samples", quiet=voice.silent) as report:
+        found = survey(samples, read=None if every else 64, progress=report)
+    options = {"--groups" if key == "group" else f"--{key}": value for key, value in asked.items()}
+    following = ["", f"next: {fit_of(path, options)}"] if "train" in samples else []
+    answer(found.to_dict(), [path, *found.lines(), "", *found.advice, *following], voice)
 
 
 def _next(train: str, read: "Inputs", asked: Mapping[str, object]) -> str:
@@ -203,29 +196,22 @@ def audit(
     logits: Annotated[
         Path, typer.Argument(help="A .npz or .safetensors file with logits, labels and counts of the training split.")
     ],
+    *,
     budget: Annotated[int, typer.Option(min=1, help="Settings tried per adjustment.")] = 16,
     seed: Seed = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write into. (default: runs/audit)", show_default=False)
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    out: Annotated[Path | None, out_of("runs/audit")] = None,
+    voice: Voice,
 ) -> None:
     """Judge saved logits of any repository: groups, calibration, adjustments that need no features, and a verdict."""
-    from poise import runs
     from poise.audit import audit
-    from poise.diagnosis import contents_of
     from poise.readers import read_logits
-    from poise.report import tables
-    from poise.report.protocol import protocol_lines
 
-    folder = runs.prepare(out or Path("runs/audit"))
-    say_replaced(folder, "audit.json", quiet=quiet or as_json)
+    folder = folder_for(out or Path("runs/audit"), "audit.json", voice)
     read = read_logits(existing(logits))
     held_out = None
     if read.held_out_logits is not None and read.held_out_y is not None:
         held_out = (read.held_out_logits, read.held_out_y)
-    with progress_bar("judging logits", quiet=quiet or as_json):
+    with progress_bar("judging logits", quiet=voice.silent):
         found = audit(
             read.logits,
             read.y,
@@ -236,31 +222,36 @@ def audit(
             seed=seed,
             data=logits.name,
         )
-    comparison = found.comparison
+    _tell_audit(found, logits.name, folder, seed, voice)
+
+
+def _tell_audit(found: "Audit", name: str, folder: Path, seed: int, voice: Voice) -> None:
+    """Write what saved logits are worth, and say it."""
+    from poise import runs
+    from poise.diagnosis import contents_of
+    from poise.report import tables
+    from poise.report.protocol import protocol_lines
+
+    comparison, data = found.comparison, found.to_dict()
     notes = protocol_lines(comparison.records)
-    data = found.to_dict()
     page = contents_of(
-        comparison, found.rows, title=logits.name, more_paths=[found.shown_path()], seed=seed, command=command_line()
+        comparison, found.rows, title=name, more_paths=[found.shown_path()], seed=seed, command=command_line()
     )
+    adjusted: list[Any] = [
+        tables.to_terminal(comparison.rows, title="adjusted"),
+        tables.LEGEND,
+        "",
+        comparison.verdict(),
+    ]
     answer(
         data,
-        [
-            tables.as_given(found.scores, title=f"{logits.name} as given"),
-            "",
-            tables.to_terminal(comparison.rows, title="adjusted"),
-            tables.LEGEND,
-            "",
-            comparison.verdict(),
-            "",
-            *notes,
-        ],
+        [tables.as_given(found.scores, title=f"{name} as given"), "", *adjusted, "", *notes],
+        voice,
         # The paths of every strength and the sweep of priors are for plotting, not for a terminal.
         written=[
             *runs.write(folder, comparison, contents=page, notes=notes),
             runs.write_json(folder / "audit.json", data),
         ],
-        as_json=as_json,
-        quiet=quiet,
     )
 
 
@@ -271,11 +262,11 @@ def methods(
             help="A method to explain; without one, all are listed.", autocompletion=completion.method_names
         ),
     ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    *,
+    voice: Voice,
 ) -> None:
     """List the methods, or explain one: formula, parameters, published recipes."""
     from poise import catalogue
 
     listing = catalogue.describe_all() if name is None else catalogue.describe(name)
-    answer(listing.data, [listing.text], as_json=as_json, quiet=quiet)
+    answer(listing.data, [listing.text], voice)

@@ -210,7 +210,8 @@ def _temperature(problem: Problem, seed: int = 0) -> Head:
 
 def _held_out(problem: Problem, head: Head, purpose: str) -> Features:
     if problem.held_out is None:
-        raise InputError(f"{purpose} needs rows that the backbone never saw: give Problem(held_out=...)")
+        said = f"{purpose} needs rows that the backbone never saw: give Problem(held_out=...)"
+        raise InputError(said, "Problem(held_out=...)")
     refuse_memorised(problem.held_out, head, trained_on=problem.train, purpose=purpose)
     return problem.held_out
 

@@ -90,7 +90,8 @@ def read_arrays(path: Path, ask: Ask) -> Source:
             _refuse_checkpoint(arrays)
             wanted = "called x or features" if ask.key is None else f"{ask.key!r}{near(ask.key, arrays.names)}"
             raise InputError(
-                f"{path} has no array {wanted}; it holds {listed(arrays.names)}; choose one with key= (or FILE#NAME)"
+                f"{path} has no array {wanted}; it holds {listed(arrays.names)}; choose one with key= (or FILE#NAME)",
+                "key= (or FILE#NAME)",
             )
         labels = _labels(arrays, ask)
         counts = arrays.first(COUNTS)

@@ -75,7 +75,9 @@ def _label(path: Path, names: Mapping[str, bool], ask: Ask) -> str | None:
         return found[0] if found else None
     told = sorted(names, key=lambda name: names[name])  # text before numbers: the labels are probably text
     state = f"could take its labels from {listed(found)}" if found else "has no column that is called label"
-    raise InputError(f"{path} {state}; name the right one (label_column=, or --label); its columns are {listed(told)}")
+    raise InputError(
+        f"{path} {state}; name the right one (label_column=); its columns are {listed(told)}", "(label_column=)"
+    )
 
 
 def _numbers_rows(name: str) -> bool:

@@ -130,7 +130,7 @@ def _collected(path: Path, records: Iterator[Record], names: Sequence[str], use:
         try:
             values.extend(map(float, pick(cells)))
         except ValueError:
-            raise InputError(_bad_cell(path, line, use.features, pick(cells))) from None
+            raise InputError(_bad_cell(path, line, use.features, pick(cells)), "ignore=") from None
         lines.append(line)
         for text, i in places:
             text.append(cells[i].strip())
@@ -150,7 +150,7 @@ def _collected(path: Path, records: Iterator[Record], names: Sequence[str], use:
 def _bad_cell(path: Path, line: int, names: Sequence[str], cells: Sequence[str]) -> str:
     name, cell = next((n, c) for n, c in zip(names, cells, strict=True) if not _is_float(c))
     state = f"{cell!r:.60} is no number" if cell.strip() else "the cell is empty"
-    return f"{path}, line {line}, column {name!r}: {state}; fix the cell, or leave the column out with ignore"
+    return f"{path}, line {line}, column {name!r}: {state}; fix the cell, or leave the column out with ignore="
 
 
 def _is_float(cell: str) -> bool:

@@ -32,7 +32,8 @@ def read_parquet(path: Path, ask: Ask) -> Source:
     if chosen and len(use.features) > 1:
         raise InputError(
             f"{path}: features are one column of lists or numeric columns, not {listed(use.features)}; leave some out "
-            f"with ignore"
+            "with ignore=",
+            "ignore=",
         )
     names = None if chosen else use.features
     x = _lists(path, table, chosen[0]) if chosen else _numbers(path, table, use)

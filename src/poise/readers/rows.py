@@ -156,13 +156,15 @@ def _source(path: Path, ask: Ask) -> Source:
     kind = path.suffix.lower()
     if kind in TABLES:
         if ask.key is not None:
-            raise InputError(f"key chooses among arrays, and {path} is a table; name its label_column instead")
+            said = f"key= chooses among arrays, and {path} is a table; name its label_column= instead"
+            raise InputError(said, "key=", "label_column=")
         return TABLES[kind](path, ask)
     if kind not in ARRAYS:
         raise InputError(f"cannot read {path}: features come as a store folder or {', '.join((*TABLES, *ARRAYS))}")
     if ask.ignore or ask.columns:
         raise InputError(
-            f"columns are chosen by name in tables, and {path} holds arrays; choose one with key= (or FILE#NAME)"
+            f"columns are chosen by name in tables, and {path} holds arrays; choose one with key= (or FILE#NAME)",
+            "key= (or FILE#NAME)",
         )
     return ARRAYS[kind](path, ask)
 

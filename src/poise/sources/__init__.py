@@ -133,7 +133,7 @@ def open_items(
     request = Request(image=image, text=text, root=root, limit=limit, labelled=False)
     parts = _ordered(_format(source, format).read(source, request))
     if split is None and len(parts) > 1:
-        raise InputError(f"{source} has the splits {listed(parts)}; name one (split=)")
+        raise InputError(f"{source} has the splits {listed(parts)}; name one (split=)", "(split=)")
     wanted = next(iter(parts)) if split is None else SPLITS.get(split.lower(), split)
     if wanted not in parts:
         raise InputError(f"{source} has no split {split!r}; it has {listed(parts)}")
@@ -151,7 +151,7 @@ def _format(path: Path, name: str | None) -> Format:
         if known.name == name or (name is None and known.fits(path)):
             return known
     formats = "; ".join(f"{known.name}: {known.what}" for known in FORMATS)
-    raise InputError(f"cannot tell the format of {path}; name it (format=), one of: {formats}")
+    raise InputError(f"cannot tell the format of {path}; name it (format=), one of: {formats}", "(format=)")
 
 
 def _near_file(path: Path) -> str:

@@ -36,7 +36,9 @@ def read_npz(path: Path, request: Request) -> dict[str, Part]:
         images = _by_split(arrays, IMAGES, request.image)
         labels = _by_split(arrays, LABEL_NAMES, request.label)
         if not images:
-            raise InputError(f"{path} has no array called images; it holds {listed(arrays.names)}; name it (image=)")
+            raise InputError(
+                f"{path} has no array called images; it holds {listed(arrays.names)}; name it (image=)", "(image=)"
+            )
         return {split: _part(arrays, name, labels.get(split), request) for split, name in images.items()}
 
 
@@ -63,7 +65,9 @@ def _part(arrays: Arrays, name: str, label: str | None, request: Request) -> Par
     if not request.labelled:
         return Part(images, np.array([]), images.describe)
     if label is None:
-        raise InputError(f"{path} has no labels for {name!r}; it holds {listed(arrays.names)}; name them (label=)")
+        raise InputError(
+            f"{path} has no labels for {name!r}; it holds {listed(arrays.names)}; name them (label=)", "(label=)"
+        )
     labels: npt.NDArray[Any] = np.asarray(arrays.get(label))
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

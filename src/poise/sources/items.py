@@ -37,7 +37,8 @@ class Files:
     def path(self, index: int) -> Path:
         """The file. Raises: InputError if its folder is not known."""
         if self.root is None:
-            raise InputError(f"the folder of {self.paths[index]} is not known; give the folder of the images as root")
+            said = f"the folder of {self.paths[index]} is not known; give the folder of the images (root=)"
+            raise InputError(said, "(root=)")
         return self.root / self.paths[index]
 
     def read(self, index: int) -> Image.Image:

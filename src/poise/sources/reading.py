@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from poise.checks import check_one_of
-from poise.errors import InputError, PoiseWarning
+from poise.decoding import SKIP
+from poise.errors import InputError, Message, PoiseWarning
 from poise.image_files import middle_square
 from poise.progress import Progress
 from poise.samples import Items, Samples
@@ -81,7 +82,7 @@ def whole_rows(
     if items.kind == "text":
         return every, ()
 
-    def failures(rows: range) -> list[tuple[int, str]]:
+    def failures(rows: range) -> list[tuple[int, Message]]:
         found = [(row, _failure(items, row)) for row in rows]
         bad = [(row, reason) for row, reason in found if reason is not None]
         if bad and broken == "error":
@@ -92,13 +93,10 @@ def whole_rows(
     if not bad:
         return every, ()
     if len(bad) == len(items):
-        raise InputError(f"none of the {len(bad)} images can be read; the first: {bad[0]}")
+        raise InputError(f"none of the {len(bad)} images can be read; the first: {bad[0]}", SKIP)
     left_out = "1 image is" if len(bad) == 1 else f"{len(bad)} images are"
-    warnings.warn(
-        f"{left_out} broken and left out of {len(items)}: {some(list(bad.values()), most=3)}",
-        PoiseWarning,
-        stacklevel=3,
-    )
+    said = f"{left_out} broken and left out of {len(items)}: {some(list(bad.values()), most=3)}"
+    warnings.warn(PoiseWarning(said, SKIP), stacklevel=3)
     return torch.tensor([row for row in every.tolist() if row not in bad], dtype=torch.int64), tuple(bad.values())
 
 
@@ -141,11 +139,11 @@ def _refuse_texts(items: Items) -> None:
         raise InputError("texts have no pixels; embed them with a text encoder")
 
 
-def _failure(items: Items, row: int) -> str | None:
+def _failure(items: Items, row: int) -> Message | None:
     try:
         items.read(row)
     except InputError as error:
-        return str(error)
+        return Message(error)
     return None
 
 

@@ -62,7 +62,10 @@ def refuse_missing(files: Files, place: Callable[[int], str]) -> None:
     for row in range(len(files)):
         path = files.path(row)
         if not os.path.isfile(path):
-            raise InputError(f"{place(row)}: there is no file {path}; correct the path, or give another root")
+            raise InputError(
+                f"{place(row)}: there is no file {path}; correct the path, or the folder that it starts from (root=)",
+                "(root=)",
+            )
 
 
 def _whole(table: Table, request: Request) -> Part:
@@ -101,12 +104,16 @@ def _items(table: Table, request: Request) -> Items:
     if request.image in table.images or (request.image is None and len(table.images) == 1):
         return table.images[request.image or next(iter(table.images))]()
     if request.image is None and table.images:
-        raise InputError(f"{table.path}: the images could be in {listed(table.images)}; name the column (image=)")
+        raise InputError(
+            f"{table.path}: the images could be in {listed(table.images)}; name the column (image=)", "(image=)"
+        )
     column = _column(table, request.image, PATHS, "image")
     if column is None:
         raise InputError(
             f"{table.path} has no column that is called image or path; name the column of the images (image=) or "
-            f"of the texts (text=); its columns are {listed(table.names)}"
+            f"of the texts (text=); its columns are {listed(table.names)}",
+            "(image=)",
+            "(text=)",
         )
     paths = tuple(path.strip() for path in _texts(table, column))
     files = Files(paths, request.root or table.path.parent, request.limit)
@@ -124,7 +131,8 @@ def _label(table: Table, request: Request) -> str:
     if name is None:
         raise InputError(
             f"{table.path} has no column that is called label or class; name the right one (label=); its columns are "
-            f"{listed(table.names)}"
+            f"{listed(table.names)}",
+            "(label=)",
         )
     return name
 
@@ -139,7 +147,9 @@ def _column(table: Table, wanted: str | None, known: frozenset[str], purpose: st
         raise InputError(f"{table.path} has no column {wanted!r}{hint} its columns are {listed(table.names)}")
     found = [wanted] if wanted is not None else [name for name in table.names if name.lower() in known]
     if len(found) > 1:
-        raise InputError(f"{table.path}: the {purpose} could be in {listed(found)}; name the column ({purpose}=)")
+        raise InputError(
+            f"{table.path}: the {purpose} could be in {listed(found)}; name the column ({purpose}=)", f"({purpose}=)"
+        )
     return found[0] if found else None
 
 
