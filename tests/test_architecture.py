@@ -246,18 +246,7 @@ ALLOWED: dict[str, set[str]] = {
     }
     | {"report"},
     "estimates": VALUES
-    | {
-        "automatic",
-        "deployment",
-        "elimination",
-        "grids",
-        "judging",
-        "methods",
-        "metrics",
-        "plan",
-        "schedule",
-        "solver",
-    },
+    | {"automatic", "deployment", "elimination", "judging", "methods", "metrics", "plan", "schedule", "solver"},
     "testing": VALUES | {"methods", "plan", "solver"},
     "export/__init__": {"export"},
     "export/final": VALUES | {"artefact", "backbones", "extract", "operating", "record"},

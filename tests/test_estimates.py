@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from poise import estimates, experiment, solver
+from poise.deployment import deploy
 from poise.elimination import Rung
 from poise.errors import InputError
 from poise.estimates import Estimate, Work, estimate, in_words, work_of_comparison, work_of_fit, work_of_search
@@ -130,6 +131,14 @@ def test_methods_that_read_held_out_rows_are_left_out_where_there_are_none():
 def test_a_method_that_does_not_exist_is_refused():
     with pytest.raises(InputError, match="no method is called 'crtt', did you mean 'crt'"):
         scheduled(["crtt"], problem())
+
+
+@pytest.mark.parametrize("method", ["auto", "los(epochs=2)"])
+def test_the_visits_of_fit_with_a_head_are_those_that_the_solver_makes(method, counted):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        deploy(problem(), method=method)
+    assert work_of_fit(problem(), method).visits == counted["visits"]
 
 
 def test_fit_on_rows_counts_its_candidates_and_folds():

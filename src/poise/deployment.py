@@ -29,7 +29,7 @@ from poise.spec import Spec
 from poise.types import ClassCounts, Features, Problem
 from poise.unseen import Evidence, calibrate, deployed, expected_recall, final
 
-__all__ = ["Deployed", "Targets", "deploy", "expectation"]
+__all__ = ["Deployed", "Targets", "deploy", "expectation", "offered"]
 
 # What a given head is offered: the two nulls, and one method of each kind that trains.
 FAMILIES = (Spec("stage1"), *NULLS, Spec("balanced_softmax"), Spec("class_balanced"), Spec("crt"), Spec("los"))
@@ -193,6 +193,13 @@ def _of_classes(rows: Features, names: Sequence[str], classes: Sequence[str]) ->
 # --- a given head -----------------------------------------------------------------------------------------------------
 
 
+def offered(method: str) -> dict[Spec, tuple[Spec, ...]]:
+    """The settings that are tried for a given head, by family: those of "auto", or a named method as it stands."""
+    if method == "auto":
+        return {family: default_grid(family, BUDGET) for family in FAMILIES}
+    return {Spec.parse(method): (Spec.parse(method),)}
+
+
 def _from_head(
     problem: Problem, method: str, prior: Any, seed: int, selected: bool, progress: Progress | None
 ) -> Deployed:
@@ -202,13 +209,12 @@ def _from_head(
             "to choose and calibrate for a given head, held-out rows are needed that neither it nor the backbone saw"
         )
     target = as_prior(prior, problem.train.counts)
-    families = FAMILIES if method == "auto" else (Spec.parse(method),)
-    grids = {family: default_grid(family, BUDGET) if method == "auto" else (family,) for family in families}
+    grids = offered(method)
     judgement = judge_grids(grids.values(), problem, Judging(seed=seed), progress=progress)
     for remark in judgement.remarks:
         warnings.warn(remark, PoiseWarning, stacklevel=3)
     chosen = {family: pick(judgement, grid)[0] for family, grid in grids.items()}
-    family = recommend(judgement, NULLS, chosen)[1] if method == "auto" else families[0]
+    family = recommend(judgement, NULLS, chosen)[1] if method == "auto" else Spec.parse(method)
     spec = chosen[family]
     head = judgement.trials[spec].head
     assert head is not None  # one head was fitted on all training rows

@@ -14,9 +14,8 @@ from typing import NamedTuple
 import torch
 
 from poise.automatic import CANDIDATES
-from poise.deployment import FAMILIES
+from poise.deployment import offered
 from poise.elimination import Rung, as_search
-from poise.grids import BUDGET, default_grid
 from poise.judging import FOLDS, competing
 from poise.methods import from_spec
 from poise.methods.method import Chain
@@ -169,9 +168,7 @@ def work_of_fit(problem: Problem, method: str = "auto") -> Work:
         folds = 1 if problem.held_out is not None else 5
         visits = each * rows / (1 if folds > 1 else 3)
         return Work(len(grid), visits, len(grid) * rows, rows // folds, 1, folds, ((grid[0], grid),), Plan())
-    families = FAMILIES if method == "auto" else (Spec.parse(method),)
-    grids = [default_grid(family, BUDGET) if method == "auto" else (family,) for family in families]
-    return work_of_search([spec for grid in grids for spec in grid], problem)
+    return work_of_search([spec for grid in offered(method).values() for spec in grid], problem)
 
 
 def _work(grids: tuple[tuple[Spec, tuple[Spec, ...]], ...], passes: Sequence[Pass], judged: int, folds: int) -> Work:
