@@ -100,7 +100,7 @@ AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
         "focal": (Axis("gamma", 0.5, 32.0, log=True), _rates(0.0316, 31.6)),
         # Memorised rows give little gradient to what starts fresh, so the rates are high.
         "gala": (Axis("lambda_pos", 0.5, 3.5), _rates(1.0, 1000.0)),
-        "gcl": (Axis("noise", 0.25, 1.0), LR),
+        "gcl": (Axis("noise", 0.0, 0.75), LR),
         "label_aware_smoothing": (Axis("smooth_head", 0.1, 0.7), _rates(0.001, 1.0)),
         "lda": (Axis("shrinkage", 1e-3, 1.0, log=True, limits=(0.0, 1.0)),),
         # Rows that are normalised grow with every step, and the rate acts divided by their square: it may be huge.
@@ -110,7 +110,7 @@ AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
         "los": (LR,),
         # Decay pulls one factor per class towards 0; a useful one is stronger than that of a whole head.
         "lws": (_rates(0.0316, 31.6), Axis("weight_decay", 2e-3, 0.2, log=True, with_zero=True)),
-        "marc": (Axis("rho", 0.5, 2.75), _rates(0.01, 10.0)),
+        "marc": (Axis("rho", 0.5, 4.25), _rates(0.01, 10.0)),
         "ncm": (Axis("transform", choices=("cl2n", "l2n", "raw")), Axis("distance", choices=("l2", "dot", "cos"))),
         "rebalance": (Axis("power", 0.0, 1.875),),
         "tau_norm": (STRENGTH,),
