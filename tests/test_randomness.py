@@ -29,6 +29,7 @@ RECORDED = {
     "DROPOUT": 14,
     "NETWORK": 15,
     "VIEWS": 16,
+    "LOSS": 17,
 }
 
 
