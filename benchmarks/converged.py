@@ -29,18 +29,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import sklearn
 import torch
-from heads import machine
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from torch import Tensor
 
+from heads import machine
 from poise import ClassCounts, Features
-from poise.converged import fit_path
-from poise.data import load_demo
-from poise.files import write_atomically
+from poise.data.bundled import load_demo
+from poise.heads.converged import fit_path
+from poise.heads.scaling import Space, space_of
 from poise.losses import cross_entropy
+from poise.machine.atomic import write_atomically
 from poise.metrics import evaluate_head
-from poise.space import Space, space_of
 
 CS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 PATH = np.logspace(-3, 1, 20)

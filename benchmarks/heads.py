@@ -32,9 +32,9 @@ from measuring import machine, ratio, timed
 from torch import Tensor
 
 from poise import Problem, Retrain, Spec, fit_heads
-from poise.crew import crew
-from poise.data import DEMO_SETS, load_demo
-from poise.files import write_atomically
+from poise.data.bundled import DEMO_SETS, load_demo
+from poise.machine.atomic import write_atomically
+from poise.machine.threads import crew
 from poise.methods import defaults, from_spec
 
 # 32 heads: every trained method, with its own parameters and weight decays varied. By what must agree in a block:

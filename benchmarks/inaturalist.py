@@ -55,8 +55,8 @@ from measuring import (
 from synthetic import DIM, TEST, default_folder, features, published, store
 
 from poise import Head, Problem, Retrain, fit_heads
+from poise.data.store.feature_store import load_features
 from poise.methods import build
-from poise.store import load_features
 
 BATCH = 128
 STEPS = 60  # of the products, before the fit and again after it

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from heads import momentum
 from measuring import (
     PRECISIONS,
     beside,
@@ -43,6 +42,7 @@ from measuring import (
 from synthetic import DIM, problem, published
 from torch import Tensor
 
+from heads import momentum
 from poise import Features, Head, Problem, Retrain, fit_heads
 from poise.methods import build
 

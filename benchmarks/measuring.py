@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from poise import Features, Head
-from poise.files import write_atomically
+from poise.machine.atomic import write_atomically
 from poise.metrics import evaluate_head
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,14 +26,14 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from heads import recipes
 from measuring import described, load, machine, median, parser, ratio, timed, write
 from synthetic import DIM, HELD_OUT, features, published
 
+from heads import recipes
 from poise import ClassCounts, Features, Head, Problem, Retrain, fit_heads
-from poise.data import load_demo
-from poise.distributed import started
-from poise.files import write_atomically
+from poise.data.bundled import load_demo
+from poise.machine.atomic import write_atomically
+from poise.machine.processes import started
 from poise.methods import build
 
 

@@ -12,7 +12,7 @@ import time
 import torch
 
 from poise.sampling import ClassAware, Sampler, class_balanced_iid, instance, progressive, square_root
-from poise.types import ClassCounts
+from poise.values.counts import ClassCounts
 
 SAMPLERS: dict[str, Sampler] = {
     "instance": instance,

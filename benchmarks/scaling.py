@@ -23,11 +23,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from heads import MIX, recipes
 from measuring import described, load, machine, median, parser, ratio, timed, write
 
+from heads import MIX, recipes
 from poise import ClassCounts, Features, Head, Problem, Retrain, fit_heads
-from poise.data import load_demo
+from poise.data.bundled import load_demo
 from poise.methods import build
 
 ROWS, DIM, CLASSES, BATCH = 10_847, 64, 100, 128

@@ -2,10 +2,11 @@
 
     python benchmarks/stage1.py [--images 2560] [--pictures 400] [--repeats 5] [--threads N] [--out FILE] [--quick]
 
-Training: `poise.training.train` on pixels in memory against a Dataset that makes every image a Pillow image for
-torchvision's transforms, a DataLoader, and a plain loop in float32. Both begin with the same weights. Extraction:
-`poise.extract.extract` against timm's own dataset and loader, on one folder of drawn JPEG pictures. All of a call is
-timed: what Poise hashes and stores too, and the start of a DataLoader's processes.
+Training: `poise.representation.training.train` on pixels in memory against a Dataset that makes every image a Pillow
+image for torchvision's transforms, a DataLoader, and a plain loop in float32. Both begin with the same weights.
+Extraction:
+`poise.representation.extract.extract` against timm's own dataset and loader, on one folder of drawn JPEG pictures. All
+of a call is timed: what Poise hashes and stores too, and the start of a DataLoader's processes.
 
 Every way runs once on a few images before anything is measured. In a repeat all ways follow one another, in every
 second repeat backwards; a ratio is the median over repeats of the ratio within a repeat. After each repeat the results
@@ -30,22 +31,22 @@ import PIL
 import timm
 import torch
 import torchvision
-from heads import machine, timed
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from poise.augment import normalised, parse
-from poise.backbones import Backbone, build
-from poise.extract import Views, extract, feature_rows, feed_of
-from poise.feeds import InMemory, Step
-from poise.files import write_atomically
-from poise.sources import open_samples
-from poise.stage1 import Stage1
-from poise.training import train, uses_bf16
-from poise.types import ClassCounts
+from heads import machine, timed
+from poise.data.samples.formats import open_samples
+from poise.machine.atomic import write_atomically
+from poise.representation.augment import normalised, parse
+from poise.representation.backbones import Backbone, build
+from poise.representation.extract import Views, extract, feature_rows, feed_of
+from poise.representation.feeds import InMemory, Step
+from poise.representation.settings import Stage1
+from poise.representation.training import train, uses_bf16
+from poise.values.counts import ClassCounts
 
 Way = Callable[[], object]
 CLASSES = 100

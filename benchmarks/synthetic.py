@@ -25,8 +25,8 @@ from measuring import parser, timed
 from torch import Tensor
 
 from poise import ClassCounts, Features, Problem
+from poise.data.store.growing_store import begin, finish, is_finished, missing, write_shard
 from poise.errors import InputError
-from poise.growing import begin, finish, is_finished, missing, write_shard
 
 DIM = 2048
 RANK = 48  # of the subspace: the fewer dimensions, the more the classes overlap

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from poise.files import write_atomically
+from poise.machine.atomic import write_atomically
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"

@@ -7,7 +7,7 @@ is the processor time of the steps after the first two, so that other work on th
 repeat all ways follow one another; a ratio is the median over repeats of the ratio within a repeat.
 
     usual       float32, channels last, memory as the C library handles it
-    kept        the same, freed memory kept (`poise.memory`), as `poise train` does
+    kept        the same, freed memory kept (`poise.machine.memory`), as `poise train` does
     bfloat16    kept, autocast
     compiled    kept, `torch.compile`, with --compile: needs a C++ compiler, and a minute before the first step
 """
@@ -24,11 +24,11 @@ import torch
 from measuring import machine, ratio
 from torch.nn import functional
 
-from poise.backbones import build
-from poise.files import write_atomically
-from poise.memory import keep_freed_memory
-from poise.network import Network
-from poise.stage1 import Stage1
+from poise.machine.atomic import write_atomically
+from poise.machine.memory import keep_freed_memory
+from poise.representation.backbones import build
+from poise.representation.network import Network
+from poise.representation.settings import Stage1
 
 WAYS = ("usual", "kept", "bfloat16", "compiled")
 BATCH = 64

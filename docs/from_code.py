@@ -16,11 +16,12 @@ import typer
 from pydantic import BaseModel
 
 import poise
-from poise import catalogue, methods
+from poise import methods
 from poise.cli import app
-from poise.converged import converged
+from poise.heads.converged import converged
+from poise.methods import catalogue
 from poise.methods.published import published
-from poise.report import contents
+from poise.results import contents
 
 TRAIT_WORDS = {
     "needs_head": "reads the stage-1 head; without one, plain cross-entropy is fitted first",
@@ -299,7 +300,8 @@ def report_tables() -> str:
     blocks = [f"### Columns of summary.csv\n\n{columns}.", "### Fields of report.json"]
     blocks += [
         "Fractions are in [0, 1]; lists are per class in the order of `classes.names`; null stands where there is "
-        "nothing to measure. The JSON schema of the whole file is `poise.report.contents.Contents.model_json_schema()`."
+        "nothing to measure. The JSON schema of the whole file is "
+        "`poise.results.contents.Contents.model_json_schema()`."
     ]
     blocks += [_model_section(model) for model in models(contents.Contents)]
     return "\n\n".join(blocks) + "\n"

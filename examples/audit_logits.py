@@ -8,8 +8,8 @@ and the class counts of its training split.
 
 import matplotlib.pyplot as plt
 
-from poise.audit import audit
-from poise.data import load_demo
+from poise.data.bundled import load_demo
+from poise.selection.audit import audit
 
 # %%
 # As an example, the logits of the network whose features come with the package. Rows that the

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from poise import LongTailClassifier
-from poise.operating import coverage_curve, threshold_for
-from poise.types import ClassCounts
+from poise.decisions.targets import coverage_curve, threshold_for
+from poise.values.counts import ClassCounts
 
 # %%
 # Training rows are long-tailed. The deployment is not: rare classes are half of it.

@@ -10,7 +10,7 @@ its best epoch and goes on.
 import matplotlib.pyplot as plt
 
 import poise
-from poise.data import load_demo
+from poise.data.bundled import load_demo
 
 # %%
 # With `snapshots` a head comes with its whole path: entry 0 is the stage-1 head, entry e what it

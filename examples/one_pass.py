@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import poise
-from poise.data import load_demo
+from poise.data.bundled import load_demo
 
 # %%
 # Features of a ResNet-32 trained on CIFAR-100-LT come with the package. A recipe is a value;

@@ -11,7 +11,7 @@ import warnings
 import matplotlib.pyplot as plt
 
 import poise
-from poise.data import load_demo
+from poise.data.bundled import load_demo
 
 # %%
 # Six methods with eight settings each, on the features that come with the package.

@@ -11,12 +11,11 @@ import argparse
 import warnings
 from pathlib import Path
 
-from poise.data import TEXT_SETS
-from poise.demo import run_text_demo
+from poise.commands.demo import TEXT_SETS, run_text_demo
 from poise.errors import PoiseWarning
-from poise.files import write_atomically
-from poise.report.protocol import protocol_lines
-from poise.report.tables import LEGEND, to_markdown
+from poise.machine.atomic import write_atomically
+from poise.report.text.terminal import LEGEND, to_markdown
+from poise.results.protocol import protocol_lines
 
 
 def main() -> None:

@@ -31,14 +31,15 @@ from hand_made import AUGMENTED, PLAIN, add_rows, load, suffix
 from torch import Tensor
 
 from poise import Retrain, fit_heads, metrics
-from poise.data import DemoSet
-from poise.files import write_atomically
+from poise.data.bundled import DemoSet
+from poise.machine.atomic import write_atomically
 from poise.methods import from_spec
 from poise.methods.posthoc import log_mean_softmax
 from poise.methods.published import published
-from poise.record import versions
-from poise.spec import Spec
-from poise.types import Features, Head
+from poise.results.record import versions
+from poise.values.features import Features
+from poise.values.head import Head
+from poise.values.spec import Spec
 
 TEST_TIME = f"{PLAIN}, test-time view"
 LOS = dict(published("los")[0].spec.params)

@@ -22,11 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from poise import LongTailClassifier
-from poise.converged import converged
-from poise.data import DemoSet, load_demo, load_text_demo
+from poise.commands.demo import load_text_demo
+from poise.data.bundled import DemoSet, load_demo
 from poise.errors import PoiseWarning
-from poise.files import write_atomically
-from poise.record import versions
+from poise.heads.converged import converged
+from poise.machine.atomic import write_atomically
+from poise.results.record import versions
 
 SEED, ROWS, BINS = 0, 2000, 15
 Floats = NDArray[np.float64]

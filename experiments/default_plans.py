@@ -15,11 +15,12 @@ from pathlib import Path
 from hand_made import add_rows, load, suffix
 
 from poise import fit_heads, methods, metrics
-from poise.data import DEMO_SETS
+from poise.data.bundled import DEMO_SETS
 from poise.errors import PoiseWarning
-from poise.files import write_atomically
-from poise.record import versions
-from poise.types import Features, Head
+from poise.machine.atomic import write_atomically
+from poise.results.record import versions
+from poise.values.features import Features
+from poise.values.head import Head
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 DECAYS = (0.0, 2e-5, 1e-4, 5e-4)

@@ -19,18 +19,18 @@ from typing import NamedTuple
 import torch
 
 from poise import Spec
-from poise.data import DEMO_SETS, load_demo
-from poise.demo import demo_specs
-from poise.elimination import Rung, shortened
+from poise.commands.demo import demo_specs
+from poise.data.bundled import DEMO_SETS, load_demo
 from poise.errors import PoiseWarning
-from poise.experiment import measure_all
-from poise.files import write_atomically
-from poise.grids import default_grid
-from poise.judging import Judgement, Trial, judge
+from poise.machine.atomic import write_atomically
 from poise.methods import is_trained
-from poise.record import versions
-from poise.selection import pick
-from poise.types import Problem
+from poise.results.record import versions
+from poise.selection.elimination import Rung, shortened
+from poise.selection.fit_and_measure import measure_all
+from poise.selection.grids import default_grid
+from poise.selection.judging import Judgement, Trial, judge
+from poise.selection.tune import pick
+from poise.values.problem import Problem
 
 KEPT = (1, 3, 5, 8)
 

@@ -24,12 +24,14 @@ from hand_made import AUGMENTED, PLAIN, add_rows, load, suffix
 from torch import Tensor
 
 from poise import fit_heads, methods, metrics
-from poise.data import DemoSet
-from poise.files import write_atomically
+from poise.data.bundled import DemoSet
+from poise.machine.atomic import write_atomically
 from poise.methods.published import published
-from poise.record import versions
-from poise.spec import Spec
-from poise.types import Features, Head, Problem
+from poise.results.record import versions
+from poise.values.features import Features
+from poise.values.head import Head
+from poise.values.problem import Problem
+from poise.values.spec import Spec
 
 NOISE = 0.3
 SEED = 0

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from poise.data import DemoSet, load_demo, read_demo
+from poise.data.bundled import DemoSet, load_demo, read_demo
 
 PLAIN, AUGMENTED = "cifar100lt_r32", "cifar100lt_r32_autoaugment"
 

@@ -31,9 +31,9 @@ from pathlib import Path
 
 import torch
 
-from poise.distributed import World, started
-from poise.files import write_atomically
-from poise.record import versions
+from poise.machine.atomic import write_atomically
+from poise.machine.processes import World, started
+from poise.results.record import versions
 
 CASES = [(work, ranks) for work in ("train", "extract") for ranks in (1, 2)]
 TOTAL = {"train": 96, "extract": 24}  # steps, shards
@@ -44,8 +44,8 @@ TOTAL = {"train": 96, "extract": 24}  # steps, shards
 
 def work(name: str, folder: Path) -> None:
     """Train or extract; the first step or batch leaves the process id in `folder`."""
-    from poise.claims import stoppable
     from poise.errors import PoiseError
+    from poise.machine.locks import stoppable
 
     torch.set_num_threads(1)
     try:
@@ -65,12 +65,12 @@ def work(name: str, folder: Path) -> None:
 
 def train_images(world: World, folder: Path, progress: Callable[[int, int], None]) -> None:
     """96 steps; the first process leaves the digest of the weights beside `folder`."""
-    from poise.augment import parse
-    from poise.backbones import build
-    from poise.feeds import InMemory
-    from poise.stage1 import Stage1
-    from poise.training import train
-    from poise.types import ClassCounts
+    from poise.representation.augment import parse
+    from poise.representation.backbones import build
+    from poise.representation.feeds import InMemory
+    from poise.representation.settings import Stage1
+    from poise.representation.training import train
+    from poise.values.counts import ClassCounts
 
     settings = Stage1(
         epochs=12, batch_size=36, mixup=0.2, ema=0.9, loss="gala(lambda_pos=0.7)", warmup_epochs=1, precision="float32"
@@ -88,10 +88,10 @@ def train_images(world: World, folder: Path, progress: Callable[[int, int], None
 
 def extract_images(world: World, folder: Path, progress: Callable[[int, int], None]) -> None:
     """24 shards; the first process leaves the digest of the store beside `folder`."""
-    from poise.backbones import build
-    from poise.extract import Views, extract
-    from poise.samples import Samples
-    from poise.sources.items import Pixels
+    from poise.data.samples.items import Pixels
+    from poise.data.samples.sample_set import Samples
+    from poise.representation.backbones import build
+    from poise.representation.extract import Views, extract
 
     pixels, y = images(2390)
     samples = Samples(Pixels(pixels.permute(0, 2, 3, 1).contiguous().numpy()), y, tuple("abcdefg"))
@@ -139,8 +139,8 @@ def done_so_far(name: str, folder: Path) -> int:
     """Steps in the checkpoint, or finished shards."""
     if name == "extract":
         return len(list((folder / "out").glob("*.safetensors")))
-    from poise.checkpoints import load_checkpoint
     from poise.errors import InputError
+    from poise.representation.checkpoints import load_checkpoint
 
     try:
         saved = load_checkpoint(folder / "out")

@@ -3,11 +3,11 @@
 Run: python experiments/ranges.py [--out experiments/results]   (needs the extra `text`)
 
 Every method is tuned twice, over the settings of its former range (ranges_former.json) and over those of
-`poise.grids.default_grid`, at most 16 each, on the same rows and with the same losses: held-out rows for the two sets
-of images, 5 folds of the training rows for the questions. The ranges were chosen by the held-out columns alone, on
-these three sets. The test split is read once, for the last two columns: the tuned setting of the present range, and
-what the method reaches as stated (its first published recipe, else its defaults). `^` marks a best value at the end of
-its range; an end that the definition of a parameter sets has none.
+`poise.selection.grids.default_grid`, at most 16 each, on the same rows and with the same losses: held-out rows for the
+two sets of images, 5 folds of the training rows for the questions. The ranges were chosen by the held-out columns
+alone, on these three sets. The test split is read once, for the last two columns: the tuned setting of the present
+range, and what the method reaches as stated (its first published recipe, else its defaults). `^` marks a best value at
+the end of its range; an end that the definition of a parameter sets has none.
 
 `--choose` leaves the test split unread and writes nothing: for work on the ranges. `--keep` makes the present ranges
 the former ones.
@@ -24,19 +24,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from poise.data import DEMO_SETS, DemoSet, load_demo, load_text_demo
-from poise.demo import TEXT_SPECS, demo_specs
+from poise.commands.demo import TEXT_SPECS, demo_specs, load_text_demo
+from poise.data.bundled import DEMO_SETS, DemoSet, load_demo
 from poise.errors import PoiseWarning
-from poise.experiment import fit_specs, measure_all
-from poise.files import write_atomically
-from poise.grids import default_grid
-from poise.judging import Judging, Rule, judge_grids
+from poise.machine.atomic import write_atomically
 from poise.methods import from_spec
 from poise.methods.published import stated
-from poise.record import Selection, versions
-from poise.selection import pick
-from poise.spec import Spec
-from poise.types import Problem
+from poise.results.record import Selection, versions
+from poise.selection.fit_and_measure import fit_specs, measure_all
+from poise.selection.grids import default_grid
+from poise.selection.judging import Judging, Rule, judge_grids
+from poise.selection.tune import pick
+from poise.values.problem import Problem
+from poise.values.spec import Spec
 
 SEED = 0
 FORMER = "ranges_former.json"

@@ -30,8 +30,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from poise.files import write_atomically
-from poise.record import versions
+from poise.machine.atomic import write_atomically
+from poise.results.record import versions
 from poise.statistics import recalls, simultaneous_intervals
 
 SEED = 0

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from poise.cli import main as poise
-from poise.config import config_hash, dump_config, load_config
-from poise.files import write_atomically
-from poise.representation import load_representation
-from poise.store import load_features
-from poise.types import Head
+from poise.commands.config import config_hash, dump_config, load_config
+from poise.data.store.feature_store import load_features
+from poise.machine.atomic import write_atomically
+from poise.representation.trained_network import load_representation
+from poise.values.head import Head
 
 PUBLISHED = {"ce_cifar100_lt": "38.3 to 39.1", "ce_autoaugment_cifar100_lt": "none; 42.5 by hand"}
 AIMS = {"ce_cifar100_lt": 38.0, "ce_autoaugment_cifar100_lt": 41.5}
@@ -103,7 +103,7 @@ def _percent(value: float | None) -> str:
 
 
 def write_shipped(run: Path, path: Path) -> None:
-    """Write the rows of a run in the form of `poise/demo_features`."""
+    """Write the rows of a run in the form of `poise/demo_data/features`."""
     parts = {part: load_features(run / "features" / part) for part in ("train", "held_out", "test")}
     head = load_representation(run / "representation").head
     assert isinstance(head, Head)

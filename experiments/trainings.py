@@ -9,7 +9,7 @@ killed at any moment, it goes on where it was with the same bits, also on anothe
 kept. Run it from a clone of its own, so that the code of a training does not change under it, and name the checkout
 whose results are committed with --results. All choices are stated here before the first epoch; the last epoch is what
 counts, and the test split is read once. A finished training leaves NAME/ in the results: README.md with its scores,
-log.csv, config.yaml, and features.npz (float16), from which `poise.data.read_demo` makes a problem.
+log.csv, config.yaml, and features.npz (float16), from which `poise.data.bundled.read_demo` makes a problem.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from typing import NamedTuple
 import torch
 from stage1 import standard_error, write_shipped
 
-from poise.checkpoints import NEWEST, load_checkpoint
-from poise.config import Config, config_hash, dump_config, load_config
-from poise.files import write_atomically
-from poise.logs import rows_of
-from poise.store import load_features
+from poise.commands.config import Config, config_hash, dump_config, load_config
+from poise.data.store.feature_store import load_features
+from poise.machine.atomic import write_atomically
+from poise.representation.checkpoints import NEWEST, load_checkpoint
+from poise.representation.training_log import rows_of
 
 RESULTS = Path(__file__).parent / "results"
 RESUMED = (NEWEST, "log.jsonl")  # what a run needs to go on

@@ -27,14 +27,14 @@ import torch
 from torch import Tensor
 
 from poise import ClassCounts, Features, Head, Problem, Spec, compare, profiles
-from poise.comparison import Comparison, Standing
 from poise.errors import PoiseWarning
-from poise.experiment import Measured, measure
-from poise.files import write_atomically
-from poise.judging import Judgement, Trial
-from poise.record import versions
-from poise.schedule import NULLS
-from poise.selection import recommend
+from poise.machine.atomic import write_atomically
+from poise.results.record import versions
+from poise.selection.comparison import Comparison, Standing
+from poise.selection.fit_and_measure import Measured, measure
+from poise.selection.judging import Judgement, Trial
+from poise.selection.schedule import NULLS
+from poise.selection.tune import recommend
 
 CLASSES, DIM, HELD_OUT = 50, 16, 20
 SPECS = tuple(Spec(name) for name in ("logit_adjustment", "tau_norm", "rebalance", "temperature"))

@@ -2,10 +2,11 @@
 
 import torch
 
-from poise.artefact import Model
-from poise.backbones import Backbone, build
-from poise.operating import OperatingPoint
-from poise.types import ClassCounts, Head, Prep
+from poise.decisions.point import OperatingPoint
+from poise.deployment.model import Model
+from poise.representation.backbones import Backbone, build
+from poise.values.counts import ClassCounts
+from poise.values.head import Head, Prep
 
 HOSTILE = (
     '<img src=x onerror="alert(1)">',

@@ -3,7 +3,7 @@
 from typing import Any
 
 from poise.methods import short_name
-from poise.report.contents import (
+from poise.results.contents import (
     SCORES,
     Advised,
     Bins,

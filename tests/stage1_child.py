@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.augment import parse
-from poise.backbones import Backbone
-from poise.distributed import World, started
+from poise.data.samples.items import Pixels
+from poise.data.samples.sample_set import Samples
 from poise.errors import PoiseError
-from poise.extract import Views, extract
-from poise.feeds import InMemory
-from poise.samples import Samples
-from poise.sources.items import Pixels
-from poise.stage1 import Stage1
-from poise.training import Trained, train
-from poise.types import ClassCounts
+from poise.machine.processes import World, started
+from poise.representation.augment import parse
+from poise.representation.backbones import Backbone
+from poise.representation.extract import Views, extract
+from poise.representation.feeds import InMemory
+from poise.representation.settings import Stage1
+from poise.representation.training import Trained, train
+from poise.values.counts import ClassCounts
 
 HALVES = (0.5, 0.5, 0.5)
 
@@ -142,7 +142,9 @@ def launched(
     Errors of Poise end a process with 2, and their message is in `folder.parent / "error0"` and so on.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "poise.training", "poise.extract"])  # the slow imports, once
+    context.set_forkserver_preload(
+        ["torch._dynamo", "poise.representation.training", "poise.representation.extract"]
+    )  # the slow imports, once
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     processes = [context.Process(target=_begin, args=(task, folder, arguments, r, ranks, port)) for r in range(ranks)]

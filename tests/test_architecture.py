@@ -1,9 +1,12 @@
 """The shape of the package, held as data and compared with the source."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -11,287 +14,47 @@ import poise
 
 ROOT = Path(poise.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
+PURE = ("constraints", "folds", "metrics", "priors", "profiles", "sampling", "statistics")
 
-VALUES = {"checks", "errors", "fields", "files", "libraries", "progress", "randomness", "types", "spec", "wording"}
-ADAPTERS = (
-    "arrays",
-    "cifar",
-    "delimited",
-    "folder",
-    "hub",
-    "idx",
-    "items",
-    "lists",
-    "parquet",
-    "parts",
-    "reading",
-    "tables",
-)
-FAMILIES = ("bce", "focal", "gala", "gcl", "softmax")
-PURE = {
-    "augment",
-    "losses",
-    "sampling",
-    "constraints",
-    "folds",
-    "operating",
-    "params",
-    "plan",
-    "metrics",
-    "priors",
-    "profiles",
-    "statistics",
+# What the modules of a wing may import of Poise beside their own wing. `pure` stands for the public modules above,
+# which are strangers to each other; `face` is the `__init__.py` of the package.
+MAY_IMPORT: dict[str, str] = {
+    "errors": "",
+    "machine": "errors",
+    "values": "errors machine",
+    "results": "errors machine values",
+    "pure": "errors results values",
+    "losses": "errors results values",
+    "heads": "errors losses machine pure results values",
+    "methods": "errors heads losses machine pure results values",
+    "decisions": "errors machine values",
+    "data": "errors folds machine profiles values",
+    "representation": "data errors heads losses machine sampling values",
+    "selection": "errors heads losses machine methods pure results values",
+    "deployment": "data decisions errors heads losses machine methods pure results selection values",
+    "export": "data decisions deployment errors machine representation results values",
+    "diagnosis": "decisions deployment errors methods metrics results selection statistics values",
+    "report": "errors machine results values",
+    "commands": "data decisions deployment diagnosis errors export heads losses machine methods pure report"
+    " representation results selection values",
+    "cli": "commands data decisions deployment diagnosis errors export face heads losses machine methods pure report"
+    " representation results selection values",
+    "testing": "errors heads losses machine methods pure results values",
+    "__main__": "cli",
+    "face": "data deployment errors heads losses machine methods pure results selection testing values",
 }
+WITHOUT_TORCH = ("cli", "data/tables", "report", "results")
 
-# What each module may import of Poise. Layers: values; pure functions of values, strangers to each other; algorithms;
-# shells; the command line and the public checks.
-ALLOWED: dict[str, set[str]] = {
-    "__init__": {"constraints", "losses", "methods", "metrics", "profiles", "sampling", "statistics", "testing"}
-    | {
-        "comparison",
-        "errors",
-        "estimator",
-        "plan",
-        "protocols",
-        "readers",
-        "selection",
-        "solver",
-        "spec",
-        "store",
-        "types",
-    },
-    "errors": set(),
-    "wording": set(),
-    "randomness": set(),
-    "checks": {"errors"},
-    "fields": {"checks", "errors"},
-    "files": {"errors"},
-    "libraries": {"errors"},
-    "spec": {"errors"},
-    "types": {"distributed", "errors", "files"},
-    "crew": set(),
-    "memory": set(),
-    "progress": set(),
-    "shards": set(),
-    "record": {"types"},
-    **{name: {"checks", "errors", "fields", "randomness", "types"} for name in PURE - {"augment", "losses"}},
-    **{
-        f"losses/{name}": {"checks", "errors", "losses", "randomness", "types"}
-        for name in ("__init__", "loss", "weights", *FAMILIES)
-    },
-    **{
-        f"augment/{name}": {"augment", "checks", "errors", "randomness", "spec", "wording"}
-        for name in ("__init__", "augmentation", "batches", "operations", "policies", "texts")
-    },
-    "transforms": VALUES | {"augment"},
-    "space": {"distributed", "types"},
-    "memorised": {"errors", "metrics", "types"},
-    "unseen": VALUES | {"folds", "priors"},
-    "automatic": VALUES | {"converged", "losses", "methods", "priors", "unseen"},
-    "fitting": VALUES | {"automatic", "converged", "memorised", "methods", "unseen"},
-    "estimator": VALUES | {"__version__", "artefact", "fitting", "folds", "methods", "plan", "priors", "unseen"},
-    "artefact": VALUES | {"operating", "priors"},
-    "minimise": set(),
-    "converged": VALUES | {"crew", "distributed", "losses", "methods", "minimise", "space"},
-    "choose": VALUES | {"memorised", "operating"},
-    "headroom": VALUES | {"folds", "memorised", "methods", "metrics", "plan", "report", "solver"},
-    "advice": VALUES | {"headroom", "report", "statistics"},
-    "solver": VALUES | PURE | {"crew", "distributed", "shards", "space", "step"},
-    "step": PURE | {"crew", "distributed"},
-    "methods/__init__": VALUES | PURE | {"methods", "solver"},
-    "methods/method": {"types"},
-    "methods/closed_form": VALUES | {"methods"},
-    "methods/posthoc": VALUES | {"memorised", "methods", "metrics", "solver"},
-    "methods/retrain": VALUES | PURE | {"solver"},
-    "methods/published": {"spec"},
-    "experiment": VALUES | {"distributed", "methods", "metrics", "record", "solver"},
-    "elimination": VALUES | {"methods"},
-    "grids": {"checks", "errors", "methods", "randomness", "spec"},
-    "judging": VALUES | {"elimination", "experiment", "folds", "memorised", "methods", "solver"},
-    "selection": VALUES | {"elimination", "experiment", "grids", "judging", "priors", "record", "statistics"},
-    "schedule": VALUES | {"elimination", "grids", "judging", "methods", "selection", "solver"},
-    "apart": VALUES,
-    "journals": {"errors", "grids", "libraries", "randomness"},
-    "studies": VALUES | {"experiment", "grids", "journals", "judging", "methods", "progress", "selection", "solver"},
-    "comparison": {"experiment", "headroom", "methods", "record", "report", "spec", "statistics", "types", "wording"},
-    "closer": {"comparison", "metrics", "operating", "report", "statistics", "types"},
-    "paths": {"comparison", "experiment", "methods", "report", "solver", "spec", "types"},
-    "diagnosis": {"artefact", "closer", "comparison", "deployment", "experiment", "methods", "metrics", "paths"}
-    | {"report", "spec", "types"},
-    "thumbnails": {"errors", "samples"},
-    "reports": {"errors", "files", "report"},
-    "protocols": VALUES
-    | {"apart", "comparison", "elimination", "experiment", "folds", "grids", "judging", "methods", "record", "schedule"}
-    | {"selection", "solver", "statistics"},
-    "samples": VALUES,
-    "decoding": {"errors"},
-    "sources/__init__": VALUES | {"decoding", "readers", "samples", "sources"},
-    **{f"sources/{name}": VALUES | {"decoding", "image_files", "readers", "samples", "sources"} for name in ADAPTERS},
-    "text": VALUES,
-    "config/__init__": VALUES | {"config"},
-    "config/models": VALUES | {"config", "methods", "profiles", "stage1", "tails"},
-    "config/refusals": VALUES,
-    "config/stage1_keys": VALUES | {"augment", "config", "stage1", "transforms"},
-    "config/text": {"errors"},
-    "sources/demo": VALUES | {"glyphs", "sources"},
-    "stage1": VALUES | {"losses", "plan", "sampling"},
-    "network": VALUES | {"backbones", "stage1"},
-    "distributed": {"errors"},
-    "checkpoints": {"errors", "files"},
-    "claims": {"errors"},
-    "logs": {"checks", "errors", "files"},
-    "feeds": VALUES | {"augment", "samples", "transforms"},
-    "training": VALUES | {"augment", "backbones", "checkpoints", "distributed", "feeds", "losses", "network", "stage1"},
-    "representation": VALUES | {"backbones", "samples"},
-    "growing": {"errors", "files", "manifest", "shards", "types"},
-    "extract": VALUES | {"augment", "backbones", "distributed", "feeds", "growing", "samples", "sources", "transforms"},
-    "pipeline": VALUES
-    | {"backbones", "checkpoints", "config", "claims", "distributed", "extract", "leakage", "logs", "metrics", "record"}
-    | {"representation", "samples", "sources", "splits", "stage1", "store", "training"},
-    "project": VALUES
-    | {"grids", "selection", "sources"}
-    | {"artefact", "backbones", "comparison", "config", "deployment", "extract", "headroom", "manifest", "methods"}
-    | {"metrics", "pipeline", "predictions", "protocols", "representation", "runs", "samples", "splits", "store"}
-    | {"diagnosis", "report", "reports", "thumbnails"},
-    "tails": VALUES | {"profiles", "samples"},
-    "splits": VALUES | {"folds", "profiles", "samples", "tails"},
-    "leakage": {"checks", "errors", "progress", "samples"},
-    "class_sizes": {"types", "wording"},
-    "survey": {"class_sizes", "errors", "fields", "leakage", "progress", "samples", "types", "wording"},
-    "glyphs": {"checks", "errors", "folds", "libraries", "samples", "sources", "splits"},
-    "data": VALUES | {"profiles", "text"},
-    "audit": VALUES | {"comparison", "experiment", "grids", "methods", "paths", "priors", "protocols", "report"},
-    "inspection": {"class_sizes", "folds", "memorised", "metrics", "types", "wording"},
-    "manifest": {"checks", "errors", "fields", "files", "types"},
-    "store": {"errors", "fields", "files", "manifest", "shards", "types"},
-    "readers/__init__": {"readers"},
-    "readers/rows": {"errors", "readers", "store", "types", "wording"},
-    **{
-        f"readers/{name}": {"errors", "libraries", "readers", "types", "wording"}
-        for name in ("arrays", "columns", "delimited", "heads", "labels", "logits", "parquet", "source")
-    },
-    "last_layer": VALUES,
-    "checkpoint_copy": {"errors", "files", "last_layer"},
-    "rebalancing": VALUES
-    | {"artefact", "checkpoint_copy", "deployment", "experiment", "last_layer", "memorised", "metrics", "readers"},
-    "answers": {"errors", "files", "libraries", "progress"},
-    "pipelines": {"artefact", "errors", "estimator", "types"},
-    "image_files": {"decoding", "errors"},
-    "onnx_rows": {"decoding", "errors", "image_files", "readers", "wording"},
-    "onnx_predict": {"answers", "checks", "decoding", "errors", "libraries", "progress", "onnx_rows", "wording"},
-    "predictions": {"answers", "artefact", "errors", "operating", "progress"},
-    "deployment": VALUES
-    | {
-        "artefact",
-        "choose",
-        "estimator",
-        "experiment",
-        "grids",
-        "methods",
-        "operating",
-        "judging",
-        "priors",
-        "record",
-        "schedule",
-        "selection",
-    }
-    | {"unseen"},
-    "backbones/__init__": {"backbones", "errors"},
-    **{
-        f"backbones/{name}": {"backbones", "checks", "errors", "libraries", "text", "types", "wording"}
-        for name in (
-            "backbone",
-            "cifar",
-            "factory",
-            "hf_models",
-            "hub",
-            "probing",
-            "small",
-            "text",
-            "timm_models",
-            "weights",
-        )
-    },
-    "checkup": {"artefact", "checkpoint_copy", "errors", "files", "representation", "store", "types"},
-    "report/__init__": set(),
-    **{
-        f"report/{name}": {"report"}
-        for name in ("canvas", "charts", "gain_charts", "html", "panels", "sheets", "styles", "view")
-    },
-    **{
-        f"report/{name}": {"report", "wording"}
-        for name in ("class_charts", "class_panels", "figure", "latex", "markdown", "words")
-    },
-    "report/contents": {"errors", "types"},
-    "report/headroom": {"report", "wording"},
-    "report/protocol": {"record"},
-    "report/tables": {"plan", "report", "spec", "types", "wording"},
-    "report/drawings": {"libraries", "report"},
-    "runs": {"comparison", "errors", "files", "record", "report", "reports"},
-    "catalogue": {"converged", "methods"},
-    "demo": {
-        "advice",
-        "artefact",
-        "comparison",
-        "data",
-        "deployment",
-        "diagnosis",
-        "experiment",
-        "headroom",
-        "methods",
-        "progress",
-        "protocols",
-        "schedule",
-        "spec",
-    }
-    | {"report"},
-    "estimates": VALUES
-    | {"automatic", "deployment", "elimination", "judging", "methods", "metrics", "plan", "schedule", "solver"},
-    "testing": VALUES | {"methods", "plan", "solver"},
-    "export/__init__": {"export"},
-    "export/final": VALUES | {"artefact", "backbones", "extract", "operating", "record"},
-    "export/checking": VALUES | {"artefact", "augment", "backbones", "export", "extract", "feeds", "samples"},
-    "export/graphs": VALUES | {"artefact", "backbones", "export"},
-    "export/tensors": VALUES | {"artefact", "export"},
-    "export/card": {"artefact", "export", "report", "wording"},
-    "export/hub": VALUES | {"artefact", "backbones", "export", "report", "representation"},
-    "__main__": {"cli"},
-    "cli/__init__": {"__version__", "cli", "errors"},
-    "cli/completion": set(),
-    "cli/options": {"cli", "deployment"},
-    "cli/shared": {"cli", "errors", "estimates", "progress", "report", "runs", "types"},
-    "cli/export": {"artefact", "backbones", "cli", "errors", "export", "project", "report", "representation", "runs"}
-    | {"sources"},
-    "cli/rebalance": {"checkpoint_copy", "cli", "errors", "last_layer", "rebalancing", "types"},
-    "cli/inputs": {"cli", "errors", "folds", "manifest", "memorised", "onnx_rows", "priors", "readers"}
-    | {"types", "wording"},
-    "cli/deploy": {
-        "answers",
-        "artefact",
-        "checkup",
-        "cli",
-        "deployment",
-        "distributed",
-        "errors",
-        "estimates",
-        "manifest",
-        "onnx_predict",
-        "onnx_rows",
-        "operating",
-        "pipeline",
-        "predictions",
-        "project",
-    }
-    | {"diagnosis", "readers", "reports", "runs", "samples", "sources", "wording"},
-    "cli/images": {"claims", "cli", "config", "distributed", "errors", "extract", "memory", "pipeline", "project"}
-    | {"report", "runs", "samples", "sources", "splits", "survey", "types", "wording"},
-    "cli/report": {"checks", "cli", "errors", "report", "reports"},
-    "cli/search": {"advice", "checks", "cli", "comparison", "diagnosis", "distributed", "elimination", "errors"}
-    | {"estimates", "grids", "headroom", "judging", "methods", "protocols", "report", "runs", "schedule", "selection"}
-    | {"record", "spec", "studies", "types"},
-    "cli/study": {"audit", "catalogue", "checks", "cli", "data", "demo", "diagnosis", "estimates", "inspection"}
-    | {"readers", "report", "runs", "samples", "schedule", "sources", "survey", "wording"},
-}
+
+def wing(module: str) -> str:
+    """The row of a module: that of its folder, or its own."""
+    return "face" if module == "__init__" else module.split("/")[0]
+
+
+def row(name: str) -> set[str]:
+    """What a wing may import, in names of folders and modules."""
+    words = set(MAY_IMPORT["pure" if name in PURE else name].split())
+    return words | {name} - set(PURE) | (set(PURE) if "pure" in words else set())
 
 
 def imported(module: str) -> set[str]:
@@ -300,25 +63,64 @@ def imported(module: str) -> set[str]:
     for node in ast.walk(ast.parse((ROOT / f"{module}.py").read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "poise":
             below = node.module.split(".")[1:]
-            found |= {below[0]} if below else {alias.name for alias in node.names}
+            names = {below[0]} if below else {alias.name for alias in node.names}
+            found |= {"face" if name.startswith("__") else name for name in names}
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("poise.")}
     return found
 
 
-def test_every_module_has_a_row_in_the_table() -> None:
-    assert set(ALLOWED) == set(MODULES)
+@pytest.fixture(scope="module")
+def house() -> ModuleType:
+    """The script that counts."""
+    spec = importlib.util.spec_from_file_location("house", Path(__file__).parent.parent / "benchmarks" / "house.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_wing_has_a_row_in_the_table() -> None:
+    assert {wing(module) for module in MODULES} - set(PURE) | {"pure"} == set(MAY_IMPORT)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_what_its_layer_allows(module: str) -> None:
-    assert imported(module) <= ALLOWED[module]
+def test_a_module_imports_only_what_its_wing_allows(module: str) -> None:
+    assert imported(module) <= row(wing(module))
 
 
-def test_pure_functions_are_strangers_to_each_other() -> None:
-    for module in MODULES:
-        if module.split("/")[0] in PURE:
-            assert not imported(module) & PURE - {module.split("/")[0]}
+@pytest.mark.parametrize("within_functions", [False, True])
+def test_no_imports_go_in_circles(house: ModuleType, within_functions: bool) -> None:
+    assert house.circles(house.graph(house.modules(ROOT), within_functions)) == []
+
+
+def test_circles_and_chains_are_found(house: ModuleType) -> None:
+    edges = {"a": {"b", "c"}, "b": {"c"}, "c": {"d"}, "d": {"c", "e"}, "e": set(), "f": {"f"}}
+    assert house.circles(edges) == [["c", "d"]]
+    assert house.longest_chain(edges) == ["a", "b", "c", "e"]
+
+
+@pytest.mark.parametrize("folder", WITHOUT_TORCH)
+def test_a_wing_can_be_imported_without_torch(folder: str) -> None:
+    paths = [module for module in MODULES if module.startswith(f"{folder}/")]
+    names = [f"poise.{path.removesuffix('/__init__').replace('/', '.')}" for path in paths]
+    assert len(names) > 2
+    program = f"""
+import importlib, sys
+for name in {names!r}:
+    importlib.import_module(name)
+    if "torch" in sys.modules:
+        sys.exit(f"{{name}} imports torch")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_folders_are_small_enough_to_be_read() -> None:
+    sizes = Counter(module.rpartition("/")[0] for module in MODULES)
+    assert sizes[""] <= 12
+    assert max(sizes.values()) <= 20
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -19,8 +19,9 @@ import pytest
 import poise
 from page_data import PREPARATIONS
 from pages import Block, Page, blocks, check_words, shown_in
-from poise import catalogue, methods
+from poise import methods
 from poise.cli import VERBS
+from poise.methods import catalogue
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -29,7 +29,9 @@ from poise.metrics import (
     total,
     weight_norms,
 )
-from poise.types import ClassCounts, Features, Head, Prep
+from poise.values.counts import ClassCounts
+from poise.values.features import Features
+from poise.values.head import Head, Prep
 
 COUNTS = ClassCounts(torch.tensor([500, 101, 100, 20, 19, 3]))  # two many, two medium, two few
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from poise.errors import InputError
 from poise.profiles import SPLITS, exponential, pareto, select, split_hash, split_rows, step
-from poise.types import ClassCounts
+from poise.values.counts import ClassCounts
 
 DATA = os.environ.get("POISE_DATA", "")
 needs_data = pytest.mark.skipif(not DATA, reason="POISE_DATA, the path of the published counts and lists, is not set")

@@ -8,16 +8,8 @@ import torch
 from scipy.stats import chisquare
 
 from poise.errors import InputError
-from poise.sampling import (
-    ClassAware,
-    class_balanced_iid,
-    instance,
-    probabilities,
-    progressive,
-    square_root,
-    windowed,
-)
-from poise.types import ClassCounts
+from poise.sampling import ClassAware, class_balanced_iid, instance, probabilities, progressive, square_root, windowed
+from poise.values.counts import ClassCounts
 
 SAMPLERS = {
     "class_aware": ClassAware(),

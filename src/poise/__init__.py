@@ -15,49 +15,53 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from poise import constraints, losses, methods, metrics, profiles, sampling, statistics, testing
+    from poise.data.row_files import load_features
+    from poise.data.store.feature_store import save_features
+    from poise.deployment.estimator import LongTailClassifier
     from poise.errors import PoiseError, PoiseWarning
-    from poise.estimator import LongTailClassifier
+    from poise.heads.plan import Plan
+    from poise.heads.solver import Retrain, fit_heads
     from poise.methods import then
     from poise.metrics import evaluate, evaluate_head
-    from poise.plan import Plan
-    from poise.protocols import compare
-    from poise.readers import load_features
-    from poise.selection import tune
-    from poise.solver import Retrain, fit_heads
-    from poise.spec import Spec
-    from poise.store import save_features
-    from poise.types import ClassCounts, Features, Head, Prep, Problem, Scores
+    from poise.results.scores import Scores
+    from poise.selection.compare import compare
+    from poise.selection.tune import tune
+    from poise.values.counts import ClassCounts
+    from poise.values.features import Features
+    from poise.values.head import Head, Prep
+    from poise.values.problem import Problem
+    from poise.values.spec import Spec
 
 # Where each public name lives; None marks a module.
 _HOMES: dict[str, str | None] = {
-    "ClassCounts": "types",
-    "Features": "types",
-    "Head": "types",
-    "LongTailClassifier": "estimator",
-    "Plan": "plan",
+    "ClassCounts": "values.counts",
+    "Features": "values.features",
+    "Head": "values.head",
+    "LongTailClassifier": "deployment.estimator",
+    "Plan": "heads.plan",
     "PoiseError": "errors",
     "PoiseWarning": "errors",
-    "Prep": "types",
-    "Problem": "types",
-    "Retrain": "solver",
-    "Scores": "types",
-    "Spec": "spec",
-    "compare": "protocols",
+    "Prep": "values.head",
+    "Problem": "values.problem",
+    "Retrain": "heads.solver",
+    "Scores": "results.scores",
+    "Spec": "values.spec",
+    "compare": "selection.compare",
     "constraints": None,
     "evaluate": "metrics",
     "evaluate_head": "metrics",
-    "fit_heads": "solver",
-    "load_features": "readers",
+    "fit_heads": "heads.solver",
+    "load_features": "data.row_files",
     "losses": None,
     "methods": None,
     "metrics": None,
     "profiles": None,
     "sampling": None,
-    "save_features": "store",
+    "save_features": "data.store.feature_store",
     "statistics": None,
     "testing": None,
     "then": "methods",
-    "tune": "selection",
+    "tune": "selection.tune",
 }
 
 __all__ = [

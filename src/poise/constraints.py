@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_inside, check_one_of, check_positive
 from poise.errors import InputError
-from poise.types import Head
+from poise.values.checks import check_inside, check_one_of, check_positive
+from poise.values.head import Head
 
 __all__ = ["Every", "Projection", "free", "max_norm", "project_max_norm", "project_unit_norm", "unit_norm"]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.fields import whole
-from poise.randomness import Stream
-from poise.types import as_labels
+from poise.values.arrays import as_labels
+from poise.values.fields import whole
+from poise.values.randomness import Stream
 
 __all__ = ["fold_ids", "group_ids", "scorable", "set_aside"]
 

@@ -14,7 +14,11 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.types import ClassCounts, Features, Head, Scores, as_counts, as_labels, row_slices
+from poise.results.scores import Scores
+from poise.values.arrays import as_labels, row_slices
+from poise.values.counts import ClassCounts, as_counts
+from poise.values.features import Features
+from poise.values.head import Head
 
 __all__ = [
     "Balance",

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.checks import check_one_of
 from poise.errors import InputError
-from poise.types import ClassCounts, as_counts, as_labels
+from poise.values.arrays import as_labels
+from poise.values.checks import check_one_of
+from poise.values.counts import ClassCounts, as_counts
 
 __all__ = [
     "Sweep",

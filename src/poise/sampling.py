@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.randomness import Stream, hashed
-from poise.types import ClassCounts, as_counts
+from poise.values.counts import ClassCounts, as_counts
+from poise.values.randomness import Stream, hashed
 
 __all__ = [
     "ClassAware",

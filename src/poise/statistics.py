@@ -11,13 +11,14 @@ methods at once the quantile is that of the largest of them, so that the interva
 """
 
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from poise.errors import InputError
+from poise.results.scores import Interval
 
 __all__ = [
     "Interval",
@@ -28,24 +29,12 @@ __all__ = [
     "simultaneous_intervals",
 ]
 
+
 Over = Literal["images", "classes"]
 
 # Resamples of so few classes are too alike to tell how far estimates stray; Student's quantile bounds the width below.
 FEW_CLASSES = 10
 CACHED = 2**16  # numbers of resampled values at a time: half a megabyte
-
-
-class Interval(NamedTuple):
-    """An estimate with the bounds of its interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Does the interval lie on one side of zero?"""
-        return self.low > 0 or self.high < 0
 
 
 def recalls(correct: Tensor, y: Tensor) -> Tensor:

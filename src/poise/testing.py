@@ -15,11 +15,14 @@ from typing import Any
 import torch
 
 from poise.errors import InputError
-from poise.methods import Entry, Method, build, entries, is_trained
-from poise.plan import Options
-from poise.solver import Retrain, with_stage1
-from poise.spec import Spec
-from poise.types import ClassCounts, Features, Head, Problem
+from poise.heads.plan import Options
+from poise.heads.solver import Retrain, with_stage1
+from poise.methods import Entry, build, entries, is_trained
+from poise.values.counts import ClassCounts
+from poise.values.features import Features
+from poise.values.head import Head
+from poise.values.problem import Method, Problem
+from poise.values.spec import Spec
 
 __all__ = ["CHECKS", "Case", "check_method", "world"]
 
@@ -249,8 +252,8 @@ def check_documented(case: Case) -> None:
 
 def check_batched_equals_alone(case: Case) -> None:
     """A trained method gives the same head in a pass with others as alone, to 1e-6 relative."""
+    from poise.heads.solver import Retrain, fit_heads
     from poise.methods import retrain
-    from poise.solver import Retrain, fit_heads
 
     method = case.method
     if not isinstance(method, Retrain):

@@ -21,16 +21,16 @@ from poise.cli.shared import (
     say_estimate,
     say_replaced,
 )
-from poise.wording import prior_in_words
+from poise.values.wording import prior_in_words
 
 if TYPE_CHECKING:
-    from poise.answers import Tallied
-    from poise.artefact import Model
     from poise.cli.inputs import Inputs
-    from poise.deployment import Deployed
-    from poise.onnx_predict import Exported
-    from poise.operating import OperatingPoint
-    from poise.samples import Items
+    from poise.data.samples.sample_set import Items
+    from poise.decisions.answers import Tallied
+    from poise.decisions.point import OperatingPoint
+    from poise.deployment.deploy import Deployed
+    from poise.deployment.model import Model
+    from poise.export.onnx_model import Exported
 
 
 def fit(
@@ -91,9 +91,9 @@ def _fit_rows(
     train: str, out: Path, method: str, goal: Goal, rows: Rows, head: Path | None, seed: int, voice: Voice
 ) -> None:
     """From feature rows to a deployable folder."""
-    from poise.deployment import deploy
-    from poise.estimates import work_of_fit
-    from poise.project import carry_backbone, refuse_mixture
+    from poise.commands.fit import carry_backbone, refuse_mixture
+    from poise.commands.workload import work_of_fit
+    from poise.deployment.deploy import deploy
 
     read = _rows_to_fit(train, rows, head, seed, voice)
     names = read.problem.train.names
@@ -145,7 +145,7 @@ def _rows_to_fit(train: str, rows: Rows, head: Path | None, seed: int, voice: Vo
 
 def _said_of(model: "Model", prior: str, expected: list[str], out: Path) -> list[str]:
     """A fitted model in lines."""
-    from poise.project import reads_samples
+    from poise.commands.fit import reads_samples
 
     applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
     return [
@@ -159,7 +159,7 @@ def _said_of(model: "Model", prior: str, expected: list[str], out: Path) -> list
 
 def _expected(model: "Model", target: Any, *, chosen: bool) -> list[str]:
     """What may be expected on unseen rows, as a line; none if there were no such rows."""
-    from poise.deployment import expectation
+    from poise.deployment.deploy import expectation
 
     recall = model.provenance["unseen_recall"]
     return [] if recall is None else [expectation(recall, target, chosen=chosen)]
@@ -167,8 +167,8 @@ def _expected(model: "Model", target: Any, *, chosen: bool) -> list[str]:
 
 def _report(made: "Deployed", read: "Inputs", out: Path, expected: list[str]) -> list[Path]:
     """Write what the rows that chose a model say of it; nothing if there were no such rows."""
-    from poise.diagnosis import contents_of_model
-    from poise.reports import write_report
+    from poise.diagnosis.report_contents import contents_of_model
+    from poise.report.files import write_report
 
     if not expected:
         return []
@@ -210,15 +210,15 @@ def predict(
         _refuse_options(existing(model), columns, split, network)
         _predict_exported(model, rows, out, top=top, ignore=ignore, broken=broken, voice=voice)
         return
-    from poise.artefact import load
-    from poise.manifest import MANIFEST
-    from poise.project import reads_samples, refuse_unfitted
+    from poise.commands.fit import reads_samples, refuse_unfitted
+    from poise.data.store.manifest import MANIFEST
+    from poise.deployment.model import load
 
     refuse_unfitted(existing(model), rows)
     found = load(model)
     if reads_samples(model) and not (Path(rows) / MANIFEST).exists():
-        from poise.distributed import device_of
-        from poise.project import predict_items
+        from poise.commands.fit import predict_items
+        from poise.machine.processes import device_of
 
         items = _items(rows, found.provenance.get("read") or {}, columns, split)
         say_replaced(out, quiet=voice.silent)
@@ -240,7 +240,7 @@ def predict(
 
 def _predict_rows(model: "Model", rows: str, out: Path, *, top: int | None, ignore: str, voice: Voice) -> None:
     """Predict feature rows."""
-    from poise.predictions import write_predictions
+    from poise.deployment.predict import write_predictions
 
     with progress_bar(f"reading {Path(rows).name}", quiet=voice.silent):
         read = unlabelled(rows, model.provenance.get("columns"), ignore)
@@ -255,8 +255,8 @@ def _items(rows: str, known: Mapping[str, Any], columns: ItemColumns, split: str
 
     Raises: InputError as `open_items`; where a column that was not named was taken for paths, it says so.
     """
+    from poise.data.samples.formats import open_items
     from poise.errors import InputError
-    from poise.sources import open_items
 
     table, image, text = Path(rows).is_file(), columns.image, columns.text
     if table:
@@ -288,8 +288,8 @@ def _predict_exported(
     model: Path, rows: str, out: Path, *, top: int | None, ignore: str, broken: str, voice: Voice
 ) -> None:
     """Predict with an ONNX file; nothing here imports torch."""
-    from poise.onnx_predict import open_onnx, predict_images, predict_rows
-    from poise.onnx_rows import image_files
+    from poise.export.onnx_inputs import image_files
+    from poise.export.onnx_model import open_onnx, predict_images, predict_rows
 
     found, notes = open_onnx(model), ()
     say_replaced(out, quiet=voice.silent)
@@ -343,11 +343,11 @@ def check(
     voice: Voice,
 ) -> None:
     """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
-    from poise.checkup import check_path
+    from poise.commands.check import check_path
+    from poise.commands.fit import check_run
+    from poise.commands.stages import is_described
+    from poise.data.store.manifest import MANIFEST
     from poise.errors import InputError
-    from poise.manifest import MANIFEST
-    from poise.pipeline import is_described
-    from poise.project import check_run
 
     # A folder of stores, which `poise extract` writes, is every store in it.
     stores = {path: sorted(store.parent for store in path.glob(f"*/{MANIFEST}")) for path in paths}

@@ -13,9 +13,9 @@ from poise.cli.options import Ignore, Image, Root, Trusted, Voice
 from poise.cli.shared import answer, progress_bar
 
 if TYPE_CHECKING:
-    from poise.artefact import Model
-    from poise.backbones import Backbone
-    from poise.representation import Representation
+    from poise.deployment.model import Model
+    from poise.representation.backbones import Backbone
+    from poise.representation.trained_network import Representation
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def export(
     images is exported with its backbone, from pixels to logits. Every file is run and compared with the model; one
     that differs is deleted.
     """
-    from poise import runs
-    from poise.artefact import MODEL_FILE, load
+    from poise.commands import run_folder
+    from poise.commands.fit import reads_samples, refuse_unfitted
+    from poise.deployment.model import MODEL_FILE, load
     from poise.errors import InputError
-    from poise.project import reads_samples, refuse_unfitted
 
     refuse_unfitted(existing(model), str(model / MODEL_FILE))
     found = load(model)
@@ -81,7 +81,7 @@ def export(
     whole = reads_samples(model) and not formats.head_only
     representation = _representation(model, backbone) if whole and formats.graphs else None
     network = None if representation is None else _images(representation)
-    runs.prepare(out)
+    run_folder.prepare(out)
     rows = _rows(found, network, probe) if formats.graphs else None
     job = _Job(found, representation, network, rows, model, out, formats.float32)
     done = {}
@@ -93,7 +93,7 @@ def export(
 
 def _tell(job: "_Job", done: "dict[str, _Done]", formats: Formats, voice: Voice) -> None:
     """Say what was written, and what it is made of."""
-    from poise.export import final
+    from poise.export.final import final
 
     made, point = final(job.model), job.model.operating
     beside = [] if point is None or made.added is not None else point.described()
@@ -151,14 +151,15 @@ class _Done(NamedTuple):
 def _safetensors(job: _Job) -> _Done:
     import torch
 
-    from poise.export import export_safetensors, final, formula
+    from poise.export.final import final
+    from poise.export.tensors import export_safetensors, formula
 
     written = export_safetensors(job.model, job.out, dtype=torch.float32 if job.float32 else None)
     return _Done(written, None, f"read weight and bias with the package safetensors; {formula(final(job.model))}")
 
 
 def _onnx(job: _Job) -> _Done:
-    from poise.export import export_onnx
+    from poise.export.graphs import export_onnx
 
     path = job.out / "model.onnx"
     checked = export_onnx(job.model, path, backbone=job.backbone, rows=job.rows)
@@ -166,7 +167,7 @@ def _onnx(job: _Job) -> _Done:
 
 
 def _program(job: _Job) -> _Done:
-    from poise.export import export_program
+    from poise.export.graphs import export_program
 
     path = job.out / "model.pt2"
     checked = export_program(job.model, path, backbone=job.backbone, rows=job.rows)
@@ -174,8 +175,8 @@ def _program(job: _Job) -> _Done:
 
 
 def _hub(job: _Job) -> _Done:
-    from poise.export import export_hub
-    from poise.report.contents import read
+    from poise.export.hub import export_hub
+    from poise.results.contents import read
 
     report, folder = job.source / "report.json", job.out / "hub"
     contents = read(report.read_text(encoding="utf-8"), str(report)) if report.is_file() else None
@@ -206,13 +207,13 @@ def _writers(formats: Formats) -> dict[str, Callable[[_Job], _Done]]:
 
 
 def _representation(folder: Path, trusted: str | None) -> "Representation":
-    from poise.representation import load_representation
+    from poise.representation.trained_network import load_representation
 
     return load_representation(folder / "representation", trusted=trusted)
 
 
 def _images(representation: "Representation") -> "Backbone":
-    from poise.export import image_backbone
+    from poise.export.final import image_backbone
 
     return image_backbone(representation.backbone)
 
@@ -224,8 +225,8 @@ def _rows(model: "Model", backbone: "Backbone | None", probe: Probe) -> Any:
         return None
     if backbone is None:
         return unlabelled(place, model.provenance.get("columns"), probe.ignore).x
-    from poise.export import pixels_of
-    from poise.sources import open_items
+    from poise.data.samples.formats import open_items
+    from poise.export.checking import pixels_of
 
     known = model.provenance.get("read") or {}
     column = probe.image or (known.get("image") if Path(place).is_file() else None)

@@ -17,11 +17,11 @@ from poise.cli.options import Changes, Goal, ItemColumns, Label, Network, Seed, 
 from poise.cli.shared import answer, command_line, folder_for, progress_bar, tell
 
 if TYPE_CHECKING:
-    from poise.config import Config
-    from poise.project import Fitted
-    from poise.samples import Samples
-    from poise.splits import Splits
-    from poise.types import Scores
+    from poise.commands.config import Config
+    from poise.commands.fit import Fitted
+    from poise.data.samples.sample_set import Samples
+    from poise.data.splits import Splits
+    from poise.results.scores import Scores
 
 
 def train(
@@ -51,12 +51,12 @@ def train(
     The same command goes on where a run was stopped: by a signal (exit code 130 or 143), a crash, or a kill. Several
     processes share the work when started by torchrun: `torchrun --nproc-per-node 2 -m poise train ...`.
     """
-    from poise.config import load_config, recipes
-    from poise.report import tables
+    from poise.commands.config import load_config, recipes
+    from poise.report.text import terminal
 
     if recipe is None:
         names = dict(recipes())
-        answer(names, [tables.listing(names)], voice)
+        answer(names, [terminal.listing(names)], voice)
         return
     config = load_config(recipe, [*_changes({"data.train": data, "data.test": test}), *(changes or ())])
     if dry_run:
@@ -67,8 +67,8 @@ def train(
 
 def _resolve(config: "Config", strict: bool, voice: Voice) -> None:
     """The settings alone on the output, unfolded, so that they can be kept as a file; the rest is notes."""
-    from poise.config import dump_config
-    from poise.pipeline import prepare
+    from poise.commands.config import dump_config
+    from poise.commands.stages import prepare
 
     splits = None if config.missing() else prepare(config, strict=strict)
     notes = config.missing() if splits is None else (*splits.notes, f"split hash: {splits.hash}")
@@ -85,40 +85,40 @@ def _changes(given: Mapping[str, Any]) -> list[str]:
 
 
 def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, voice: Voice) -> None:
-    from poise import pipeline, runs
-    from poise.claims import claimed
-    from poise.distributed import started
-    from poise.memory import keep_freed_memory
+    from poise.commands import run_folder, stages
+    from poise.machine.locks import claimed
+    from poise.machine.memory import keep_freed_memory
+    from poise.machine.processes import started
 
     keep_freed_memory()
     with started() as world:
-        runs.prepare(out)
+        run_folder.prepare(out)
         with claimed(out) if world.first else nullcontext():
-            splits = pipeline.prepare(config, strict=strict)
-            if world.first and not pipeline.is_described(out):
-                pipeline.write_description(config, splits, out)
+            splits = stages.prepare(config, strict=strict)
+            if world.first and not stages.is_described(out):
+                stages.write_description(config, splits, out)
             phase = partial(progress_bar, quiet=voice.silent or not world.first)
-            network = pipeline.represent(config, splits, out, world=world, allow_changed=allow_changed, phase=phase)
-            stores = pipeline.store_features(config, network, splits, out, world=world, phase=phase)
-            written = pipeline.write_description(config, splits, out) if world.first else []
+            network = stages.represent(config, splits, out, world=world, allow_changed=allow_changed, phase=phase)
+            stores = stages.store_features(config, network, splits, out, world=world, phase=phase)
+            written = stages.write_description(config, splits, out) if world.first else []
         if not world.first:
             return
-    scores = pipeline.stage1_scores(pipeline.load_problem(network, stores))
+    scores = stages.stage1_scores(stages.load_problem(network, stores))
     data = {part: found.to_dict() for part, found in scores.items()}
     answer(
         {"out": str(out), "split": splits.hash, "stage1": data},
         _trained(config, splits, scores, out),
         voice,
-        written=[*written, *stores.values(), runs.write_json(out / "stage1.json", data)],
+        written=[*written, *stores.values(), run_folder.write_json(out / "stage1.json", data)],
     )
 
 
 def _trained(config: "Config", splits: "Splits", scores: "dict[str, Scores]", out: Path) -> list[Any]:
     """A trained stage 1 in lines."""
-    from poise.report import tables
+    from poise.report.text import terminal
 
     lines = [*(f"  {note}" for note in splits.notes), *_said_of(config)]
-    table = tables.scores_by_part(scores, title="stage 1, top-1 in per cent") if scores else "no stage-1 classifier"
+    table = terminal.scores_by_part(scores, title="stage 1, top-1 in per cent") if scores else "no stage-1 classifier"
     return [f"split {splits.hash}", *lines, "", table, "", f"next: poise compare {quote(str(out))}"]
 
 
@@ -164,18 +164,18 @@ def extract(
 
     Shards are shared out among processes started by torchrun. Every store says whether its rows trained the backbone.
     """
-    from poise import runs
-    from poise.claims import claimed
-    from poise.distributed import started
-    from poise.extract import Views
-    from poise.memory import keep_freed_memory
-    from poise.pipeline import extract_splits, run_data
+    from poise.commands import run_folder
+    from poise.commands.stages import extract_splits, run_data
+    from poise.machine.locks import claimed
+    from poise.machine.memory import keep_freed_memory
+    from poise.machine.processes import started
+    from poise.representation.extract import Views
 
     keep_freed_memory()
     how = Views(random=look.views, flip=look.flip, dtype=look.dtype, batch_size=look.batch_size, seed=look.seed)  # type: ignore[arg-type]
     source = data or run_data(Path(model))
     with started() as world:
-        runs.prepare(out)
+        run_folder.prepare(out)
         with claimed(out) if world.first else nullcontext():
             stores = extract_splits(
                 _opened(model, start, network.backbone),
@@ -200,9 +200,9 @@ def extract(
 
 def _opened(model: str, start: Start, trusted: str | None) -> Any:
     """The backbone of a run, or one that is named. Warns (PoiseWarning) if its weights are random."""
-    from poise.config import Backbone
+    from poise.commands.config import Backbone
+    from poise.commands.stages import opened_backbone
     from poise.errors import PoiseWarning
-    from poise.pipeline import opened_backbone
 
     network = opened_backbone(model, pretrained=start.pretrained, weights=start.weights, trusted=trusted)
     if not (start.pretrained or start.weights or Path(model).is_dir()) and Backbone(name=model).untrained:
@@ -224,8 +224,8 @@ def samples_in(
 
     Raises: InputError for a folder, list or archive that cannot be used.
     """
+    from poise.data.samples.formats import open_samples
     from poise.errors import InputError
-    from poise.sources import open_samples
 
     place = Path(path)
     if (place / "manifest.json").exists() or (place / "features").is_dir():
@@ -250,8 +250,8 @@ def samples_in(
 
 def _said_of_data(recipe: str | None, changes: list[str] | None) -> dict[str, Any]:
     """How samples are read, by a recipe and by those changes that are about data."""
-    from poise.config import load_config
-    from poise.pipeline import reading
+    from poise.commands.config import load_config
+    from poise.commands.stages import reading
 
     about = [change for change in changes or () if change.startswith("data.")]
     if recipe is None and not about:
@@ -273,12 +273,12 @@ def fit_images(
     voice: Voice,
 ) -> None:
     """From samples to a deployable folder, as `poise fit` does it."""
-    from poise.claims import claimed
     from poise.cli.inputs import class_prior
-    from poise.config import load_config
-    from poise.memory import keep_freed_memory
-    from poise.pipeline import prepare
-    from poise.project import fit_samples, recipe_for
+    from poise.commands.config import load_config
+    from poise.commands.fit import fit_samples, recipe_for
+    from poise.commands.stages import prepare
+    from poise.machine.locks import claimed
+    from poise.machine.memory import keep_freed_memory
 
     targets = goal.targets()
     given = {"data.train": path, "backbone.name": training.backbone, "data.seed": seed or None}
@@ -308,8 +308,8 @@ def fit_images(
 
 def _begun(path: str, splits: "Splits", config: "Config", recipe: str) -> list[str]:
     """What is about to be trained, in lines."""
-    from poise.survey import scarce
-    from poise.wording import some
+    from poise.commands.inspect_samples import scarce
+    from poise.values.wording import some
 
     few = scarce(splits.train.counts, splits.train.class_names)
     return [
@@ -323,17 +323,17 @@ def _begun(path: str, splits: "Splits", config: "Config", recipe: str) -> list[s
 
 def _tell_fitted(found: "Fitted", path: str, out: Path, method: str, fresh: bool, voice: Voice) -> None:
     """Say what was fitted; `fresh`: the head that others were compared with had to be fitted too."""
-    from poise.report import tables
+    from poise.report.text import terminal
 
     compared, said = found.comparison, list[Any]()
     if fresh:
         said += ["stage1: no classifier came with the backbone, so plain cross-entropy was fitted and tuned", ""]
     if compared is not None:
-        said += [tables.to_terminal(compared.rows, title=Path(path).name), tables.LEGEND, ""]
+        said += [terminal.to_terminal(compared.rows, title=Path(path).name), terminal.LEGEND, ""]
         said += [compared.verdict(), ""]
     said += [f"written: {found.model.method}{_for_prior(found)}{_whose(found, method)}", *_not_compared(found, method)]
     if found.scores is not None:
-        said += [tables.scores_by_part({"test": found.scores}, title="the model on the test split, in per cent")]
+        said += [terminal.scores_by_part({"test": found.scores}, title="the model on the test split, in per cent")]
     remark = None if compared is None else compared.remark_on_size()
     answer(
         {
@@ -352,7 +352,7 @@ def _tell_fitted(found: "Fitted", path: str, out: Path, method: str, fresh: bool
 
 def _for_prior(found: "Fitted") -> str:
     """The class prior that the head was made for, which its scores follow; nothing for plain scores."""
-    from poise.wording import prior_in_words
+    from poise.values.wording import prior_in_words
 
     model = found.model
     if model.prior_applied is None:

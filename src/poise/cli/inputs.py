@@ -11,7 +11,9 @@ from poise.cli.shared import progress_bar
 
 if TYPE_CHECKING:
     from poise.cli.options import Rows
-    from poise.types import Features, Head, Problem
+    from poise.values.features import Features
+    from poise.values.head import Head
+    from poise.values.problem import Problem
 
 
 class Inputs(NamedTuple):
@@ -72,8 +74,8 @@ def load_inputs(
     training rows. Raises: InputError for what cannot be read or does not fit together; MemorisedRowsError if the fifth
     would be rows that trained the backbone or the head.
     """
-    from poise.readers.heads import read_head
-    from poise.types import Problem
+    from poise.data.head_files import read_head
+    from poise.values.problem import Problem
 
     name, held_out = _file_and_key(train)[0].absolute().name, rows.held_out
     if (run := Path(train) / "features").is_dir():
@@ -127,8 +129,8 @@ def _of_run(
 
 def _misfit(head: "Head", rows: "Features") -> list[str]:
     """A remark on a head that guesses; where classes have names, with their order and what settles it."""
-    from poise.memorised import guessing
-    from poise.wording import some
+    from poise.heads.memorised import guessing
+    from poise.values.wording import some
 
     remark = guessing("the given head", head, rows)
     if remark is None:
@@ -159,7 +161,7 @@ def refuse_swapped(train: str, method: str) -> None:
 def existing(path: Path) -> Path:
     """The path itself. Raises: InputError if nothing is there, with the name that is nearest."""
     from poise.errors import InputError
-    from poise.wording import near
+    from poise.values.wording import near
 
     if path.exists():
         return path
@@ -173,7 +175,7 @@ def per_class(path: Path, names: Sequence[str], default: float | None = None) ->
     Raises: InputError naming the file and the class that is missing, unknown or has no number.
     """
     from poise.errors import InputError
-    from poise.wording import near
+    from poise.values.wording import near
 
     given = _json_table(existing(path))
     if default is not None:
@@ -209,7 +211,7 @@ def class_prior(given: str, names: Sequence[str]) -> str | list[float]:
     """
     from poise.errors import InputError
     from poise.priors import as_prior
-    from poise.types import ClassCounts
+    from poise.values.counts import ClassCounts
 
     if given in ("uniform", "train"):
         return given
@@ -225,7 +227,7 @@ def class_prior(given: str, names: Sequence[str]) -> str | list[float]:
 
 def unlabelled(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
     """Rows without labels of FILE or FILE#NAME; tables are read in the order of `columns` if there are any."""
-    from poise.readers import read_rows
+    from poise.data.row_files import read_rows
 
     file, key = _file_and_key(path)
     tabular = file.suffix.lower() in (".csv", ".tsv", ".parquet")
@@ -235,14 +237,14 @@ def unlabelled(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
 
 def without_torch(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
     """The same for a model that needs no torch, of a file of features."""
-    from poise.onnx_rows import read_rows
+    from poise.export.onnx_inputs import read_rows
 
     file, key = _file_and_key(path)
     return _said_once(lambda: read_rows(file, key=key, columns=columns, ignore=_listed(ignore)))
 
 
 def _read(path: str, *, label: str | None, ignore: str, **more: Any) -> Any:
-    from poise.readers import read_features
+    from poise.data.row_files import read_features
 
     file, key = _file_and_key(path)
     _refuse_folder(file)
@@ -251,8 +253,8 @@ def _read(path: str, *, label: str | None, ignore: str, **more: Any) -> Any:
 
 def _refuse_folder(folder: Path) -> None:
     """Raises: InputError for a folder that never was a store of feature rows."""
+    from poise.data.store.manifest import MANIFEST
     from poise.errors import InputError
-    from poise.manifest import MANIFEST
 
     if (folder / "model.json").exists():
         raise InputError(
@@ -292,8 +294,8 @@ def _said_once(read: Callable[[], Any]) -> Any:
 
 def _like(rows: "Features", columns: tuple[str, ...] | None, path: str, how: "Rows") -> "Features":
     """Rows of another file with the classes, training counts and columns of `rows`; the backbone never saw them."""
+    from poise.data.tables.source import listed
     from poise.errors import InputError
-    from poise.readers.source import listed
 
     names = rows.class_names
     more: dict[str, Any] = {"counts": rows.counts} if names is None else {"counts": rows.counts, "class_names": names}
@@ -314,7 +316,7 @@ def _carved(rows: "Features", groups: Any, seed: int) -> "tuple[Features, Featur
     import torch
 
     from poise.folds import fold_ids, scorable
-    from poise.types import ClassCounts
+    from poise.values.counts import ClassCounts
 
     ids = fold_ids(rows.y, 5, groups=groups, seed=seed)
     aside = (ids == 0) & scorable(rows.y, ids)

@@ -16,7 +16,7 @@ import typer
 from poise.cli import completion
 
 if TYPE_CHECKING:
-    from poise.deployment import Targets
+    from poise.decisions.targets import Targets
 
 Train = Annotated[
     str,
@@ -104,7 +104,7 @@ class ItemColumns:
     root: Root = None
 
     def asked(self, rows: Rows) -> dict[str, Any]:
-        """How samples are read, in the words of `poise.sources.open_samples`."""
+        """How samples are read, in the words of `poise.data.samples.formats.open_samples`."""
         return {"label": rows.label, "group": rows.groups, "image": self.image, "text": self.text, "root": self.root}
 
 
@@ -126,7 +126,7 @@ class Goal:
 
     def targets(self, costs: list[float] | None = None) -> "Targets":
         """What decisions should meet; `costs` (C,) are those of the file. Raises: InputError as `Targets`."""
-        from poise.deployment import Targets
+        from poise.decisions.targets import Targets
 
         return Targets(
             abstain_accuracy=self.abstain_accuracy,

@@ -14,8 +14,9 @@ from poise.cli.options import Prior, Rows, Seed, Voice
 from poise.cli.shared import answer, progress_bar, refuse_several_processes
 
 if TYPE_CHECKING:
-    from poise.rebalancing import Rebalanced
-    from poise.types import Features, Problem
+    from poise.deployment.rebalance import Rebalanced
+    from poise.values.features import Features
+    from poise.values.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def rebalance(
     The result has the same names, types and metadata, and loads where the checkpoint does. The settings are chosen on
     held-out rows; the layer itself is the classifier that they start from.
     """
-    from poise.checkpoint_copy import default_out, destination
-    from poise.last_layer import find_layer, open_checkpoint
-    from poise.rebalancing import class_names_of, in_order
-    from poise.rebalancing import rebalance as rebalanced
+    from poise.deployment.checkpoint_copy import default_out, destination
+    from poise.deployment.last_layer import find_layer, open_checkpoint
+    from poise.deployment.rebalance import class_names_of, in_order
+    from poise.deployment.rebalance import rebalance as rebalanced
 
     refuse_several_processes("rebalance", "run it in one")
     checkpoint = open_checkpoint(model)

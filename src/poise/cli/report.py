@@ -11,7 +11,7 @@ from poise.cli.options import Out, Voice
 from poise.cli.shared import answer
 
 if TYPE_CHECKING:
-    from poise.report.contents import Contents
+    from poise.results.contents import Contents
 
 
 def report(
@@ -45,7 +45,7 @@ def report(
     report.md, report.tex, methods.csv and classes.csv, figures/*.svg, figures/*.png.
     """
     from poise.errors import InputError
-    from poise.reports import find_report, read_report, write_formats
+    from poise.report.files import find_report, read_report, write_formats
 
     wanted = _wanted(formats)
     if browse and "html" not in wanted:
@@ -78,8 +78,8 @@ def report(
 
 def _wanted(formats: str) -> list[str]:
     """The formats of a list with commas. Raises: InputError for one that there is not."""
-    from poise.checks import check_one_of
-    from poise.reports import FORMATS
+    from poise.report.files import FORMATS
+    from poise.values.checks import check_one_of
 
     names = [name.strip().lower() for name in formats.split(",")]
     if names == ["all"]:
@@ -90,7 +90,7 @@ def _wanted(formats: str) -> list[str]:
 
 
 def _remarks(contents: "Contents", wanted: list[str], spreadsheet: bool) -> list[str]:
-    from poise.report.sheets import formulas
+    from poise.report.text.csv import formulas
 
     risky = formulas(contents) if "csv" in wanted and not spreadsheet else 0
     if not risky:

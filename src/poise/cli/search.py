@@ -22,12 +22,14 @@ from poise.cli.shared import (
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
-    from poise.comparison import Comparison
-    from poise.record import Record
-    from poise.schedule import Schedule
-    from poise.spec import Spec
-    from poise.studies import Tried
-    from poise.types import Features, Problem, Scores
+    from poise.results.record import Record
+    from poise.results.scores import Scores
+    from poise.selection.comparison import Comparison
+    from poise.selection.schedule import Schedule
+    from poise.selection.study import Tried
+    from poise.values.features import Features
+    from poise.values.problem import Problem
+    from poise.values.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class Contest:
 
     def check(self) -> None:
         """Raises: InputError for a rule or a search that there is not."""
-        from poise.checks import check_one_of
-        from poise.elimination import SEARCHES
+        from poise.selection.elimination import SEARCHES
+        from poise.values.checks import check_one_of
 
         check_one_of("--select", self.select or "kfold", ("held_out", "kfold", "cross_fit", "paper"))
         check_one_of("--search", self.search, SEARCHES)
@@ -80,7 +82,7 @@ class Contest:
 
     def scheduled(self, problem: "Problem") -> "Schedule":
         """What the comparison will run."""
-        from poise.schedule import scheduled
+        from poise.selection.schedule import scheduled
 
         return scheduled(
             self.methods,
@@ -129,10 +131,10 @@ def compare(
 
     Processes share the training rows when started by torchrun: `torchrun --nproc-per-node 2 -m poise compare ...`.
     """
-    from poise.distributed import started
-    from poise.estimates import foreseen, work_of_comparison
-    from poise.headroom import oracle_accuracy
-    from poise.protocols import run
+    from poise.commands.workload import foreseen, work_of_comparison
+    from poise.machine.processes import started
+    from poise.selection.compare import run
+    from poise.selection.oracle import oracle_accuracy
 
     contest.check()
     read = load_inputs(train, rows, test=test, head=head, carve_test=True, seed=contest.seed, quiet=voice.silent)
@@ -165,21 +167,21 @@ def _tell_comparison(
     read: "Inputs", found: "Comparison", more: dict[str, Any], folder: Path, seed: int, voice: Voice
 ) -> None:
     """Write a comparison and its report, and say it; `more` is what more labelled rows would give."""
-    from poise import runs
-    from poise.diagnosis import contents_of
-    from poise.report import tables
-    from poise.report.headroom import headroom_lines
-    from poise.report.protocol import protocol_lines
+    from poise.commands import run_folder
+    from poise.diagnosis.report_contents import contents_of
+    from poise.report.text import terminal
+    from poise.report.text.label_advice import headroom_lines
+    from poise.results.protocol import protocol_lines
 
     assert read.test is not None
     advised = ["", *headroom_lines(more["learning_curve"], more["advice"])] if more else []
     notes = protocol_lines(found.records)
     with progress_bar("writing the report", quiet=voice.silent):
         page = contents_of(found, read.test, title=read.name, problem=read.problem, seed=seed, command=command_line())
-        written = runs.write(folder, found, contents=page.model_copy(update=more), notes=notes)
+        written = run_folder.write(folder, found, contents=page.model_copy(update=more), notes=notes)
     answer(
         {**found.to_dict(), **({"headroom": advised} if more else {})},
-        [tables.to_terminal(found.rows, title=read.name), tables.LEGEND, "", found.verdict(), *advised, "", *notes],
+        [terminal.to_terminal(found.rows, title=read.name), terminal.LEGEND, "", found.verdict(), *advised, "", *notes],
         voice,
         written=written,
         remarks=(*read.assumed, *filter(None, (found.remark_on_size(),))),
@@ -188,8 +190,8 @@ def _tell_comparison(
 
 def _headroom(problem: "Problem", test: "Features", found: "Comparison", seed: int) -> dict[str, Any]:
     """What more labelled rows would give, as parts of a report: a curve, and advice beside the recommended head."""
-    from poise.advice import advice
-    from poise.headroom import learning_curve
+    from poise.selection.labelling import advice
+    from poise.selection.oracle import learning_curve
 
     scorers = () if found.recommended is None else found.recommended.scorers
     best = scorers[0].head if len(scorers) == 1 else None
@@ -245,10 +247,10 @@ class Tuning:
 
     def check(self, out: Path | None) -> None:
         """Raises: InputError for a word that there is not, and for options that exclude each other."""
-        from poise.checks import check_one_of
-        from poise.elimination import SEARCHES
         from poise.errors import InputError
-        from poise.judging import METRICS
+        from poise.selection.elimination import SEARCHES
+        from poise.selection.judging import METRICS
+        from poise.values.checks import check_one_of
 
         check_one_of("--select", self.select or "kfold", ("held_out", "kfold"))
         check_one_of("--search", self.search, SEARCHES)
@@ -264,7 +266,7 @@ class Tuning:
 
     def grid(self, spec: "Spec") -> "tuple[Spec, ...]":
         """The settings to try."""
-        from poise import grids
+        from poise.selection import grids
 
         return (grids.sample if self.random else grids.default_grid)(spec, self.budget or grids.BUDGET, seed=self.seed)
 
@@ -302,7 +304,7 @@ def tune(
     Without it, processes started by torchrun share the training rows: `torchrun --nproc-per-node 2 -m poise tune ...`.
     """
     from poise.methods import from_spec
-    from poise.spec import Spec
+    from poise.values.spec import Spec
 
     tuning.check(out)
     refuse_swapped(train, method)
@@ -320,12 +322,12 @@ def tune(
 
 def _searched(read: "Inputs", method: str, tuning: Tuning, out: Path | None, voice: Voice) -> None:
     """Measure every setting on held-out rows or by cross-validation, and say which is best."""
-    from poise import runs
-    from poise.distributed import started
-    from poise.estimates import work_of_search
-    from poise.report import tables
-    from poise.selection import tune
-    from poise.spec import Spec
+    from poise.commands import run_folder
+    from poise.commands.workload import work_of_search
+    from poise.machine.processes import started
+    from poise.report.text import terminal
+    from poise.selection.tune import tune
+    from poise.values.spec import Spec
 
     folder = folder_for(out or Path("runs/tune"), "records.jsonl", voice)
     grid, how = tuning.grid(Spec.parse(method)), tuning.how(read)
@@ -339,9 +341,9 @@ def _searched(read: "Inputs", method: str, tuning: Tuning, out: Path | None, voi
     ordered = sorted(records, key=lambda record: -(getattr(record.scores, tuning.metric) or 0.0))
     answer(
         {"best": str(best), "records": [record.to_dict() for record in ordered]},
-        [tables.trials(_by_name(ordered), title=f"{method} on {read.name}"), "", f"best: {best}"],
+        [terminal.trials(_by_name(ordered), title=f"{method} on {read.name}"), "", f"best: {best}"],
         voice,
-        written=[runs.write_records(folder, ordered)],
+        written=[run_folder.write_records(folder, ordered)],
         remarks=read.assumed,
     )
 
@@ -358,9 +360,9 @@ SHOWN = 16  # trials of a study in the table; all are in its file
 
 def _studied(read: "Inputs", spec: "Spec", tuning: Tuning, folder: Path, voice: Voice) -> None:
     """Work at a study and say where it stands."""
-    from poise.judging import Judging
-    from poise.report import tables
-    from poise.studies import study
+    from poise.report.text import terminal
+    from poise.selection.judging import Judging
+    from poise.selection.study import study
 
     budget, together, judging = tuning.budget or 64, tuning.together, Judging(**tuning.how(read))
     with progress_bar("settings of the study", quiet=voice.silent) as report:
@@ -374,7 +376,7 @@ def _studied(read: "Inputs", spec: "Spec", tuning: Tuning, folder: Path, voice: 
         lines.append(f"settings that other processes are trying: {found.running}; this is not the last word")
     lines += ["", f"best: {found.best}" if found.best else "best: not known before the first setting is measured"]
     title = f"{spec} on {read.name}" + (f", the best {SHOWN}" if len(ordered) > SHOWN else "")
-    table: list[Any] = [tables.trials(_by_name(ordered[:SHOWN]), title=title), ""] if ordered else []
+    table: list[Any] = [terminal.trials(_by_name(ordered[:SHOWN]), title=title), ""] if ordered else []
     answer(
         {
             "best": None if found.best is None else str(found.best),
@@ -394,8 +396,8 @@ def _matched(
     read: "Inputs", spec: "Spec", tuning: Tuning, file: str, out: Path | None, ignore: str, voice: Voice
 ) -> None:
     """Say which strength has the predicted marginal on the rows of a file that is nearest to the prior."""
-    from poise import runs
-    from poise.selection import match_marginal
+    from poise.commands import run_folder
+    from poise.selection.tune import match_marginal
 
     folder = folder_for(out or Path("runs/tune"), "marginal.json", voice)
     rows = unlabelled(file, read.columns, ignore)
@@ -405,4 +407,4 @@ def _matched(
     said = [f"  {setting}: {value:.5f}" for setting, value in nats.items()]
     lines = ["divergence of the predicted marginal from the prior, in nats:", *said, f"best: {matched.best}"]
     data = {"best": str(matched.best), "divergences": nats}
-    answer(data, lines, voice, written=[runs.write_json(folder / "marginal.json", data)], remarks=read.remarks)
+    answer(data, lines, voice, written=[run_folder.write_json(folder / "marginal.json", data)], remarks=read.remarks)

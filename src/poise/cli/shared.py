@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from poise.cli.options import Voice
-    from poise.estimates import Estimate, Work
-    from poise.progress import Progress
-    from poise.types import Features, Problem
+    from poise.commands.workload import Estimate, Work
+    from poise.machine.progress import Progress
+    from poise.values.features import Features
+    from poise.values.problem import Problem
 
 # What an argument is called here, where it is not --NAME: by its name, or by the words for one of its values.
 CALLED = {
@@ -101,9 +102,9 @@ def say_replaced(place: Path, *results: str, quiet: bool) -> None:
 
 def folder_for(out: Path, result: str, voice: "Voice") -> Path:
     """The folder `out`, made if there is none; that an earlier `result` in it is replaced is said."""
-    from poise import runs
+    from poise.commands import run_folder
 
-    say_replaced(runs.prepare(out), result, quiet=voice.silent)
+    say_replaced(run_folder.prepare(out), result, quiet=voice.silent)
     return out
 
 
@@ -116,7 +117,7 @@ def say_estimate(work: "Work", problem: "Problem", *more: "Features | None", qui
 
     Nothing where it is one of several processes, which share the work in a way that was not measured.
     """
-    from poise.estimates import available_bytes, foreseen
+    from poise.commands.workload import available_bytes, foreseen
 
     if quiet or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
@@ -129,12 +130,12 @@ def say_estimate(work: "Work", problem: "Problem", *more: "Features | None", qui
 
 def say_plan(work: "Work", found: "Estimate", voice: "Voice", *, remarks: Sequence[str]) -> None:
     """What a run would do, a line for each method, and how long that may take."""
-    from poise.report import tables
+    from poise.report.text import terminal
 
     settings = {str(family): len(grid) for family, grid in work.grids}
     heads = {name: f"{number} {'setting' if number == 1 else 'settings'}" for name, number in settings.items()}
     data = {"settings": settings, "heads": work.heads, "folds": work.folds, **found._asdict()}
-    answer(data, [tables.listing(heads), "", f"{work}, {found}"], voice, remarks=remarks)
+    answer(data, [terminal.listing(heads), "", f"{work}, {found}"], voice, remarks=remarks)
 
 
 def _shortage(found: "Estimate", available: int | None) -> str:
@@ -185,7 +186,7 @@ def _teller(what: str) -> "Progress":
             return
         said, rest = True, passed * (total - done) / done
         if rest > 60:
-            from poise.estimates import in_words
+            from poise.commands.workload import in_words
 
             say(f"note: {what}: about {in_words(rest)} to go")
 

@@ -15,9 +15,9 @@ from poise.cli.options import Goal, HeadFile, ItemColumns, Rows, Seed, Training,
 from poise.cli.shared import answer, command_line, fit_of, folder_for, progress_bar, say_estimate, say_written, tell
 
 if TYPE_CHECKING:
-    from poise.audit import Audit
     from poise.cli.inputs import Inputs
-    from poise.samples import Samples
+    from poise.data.samples.sample_set import Samples
+    from poise.selection.audit import Audit
 
 GLYPHS = "demo:glyphs"
 
@@ -51,8 +51,9 @@ def demo(
         to = out or Path("runs/demo/glyphs")
         fit(GLYPHS, out=to, goal=Goal(), rows=Rows(), seed=seed, columns=ItemColumns(), training=made, voice=voice)
         return
-    from poise.checks import check_one_of
-    from poise.data import DEMO_SETS, TEXT_SETS
+    from poise.commands.demo import TEXT_SETS
+    from poise.data.bundled import DEMO_SETS
+    from poise.values.checks import check_one_of
 
     check_one_of("--set", features, DEMO_SETS)
     titles = TEXT_SETS if text else {features: DEMO_SETS[features]}
@@ -68,9 +69,9 @@ def demo(
 
 def _shown(name: str, title: str, text: bool, seed: int, folder: Path, voice: Voice) -> dict[str, Any]:
     """Run one set, say and write what came of it; the comparison as plain data."""
-    from poise import runs
-    from poise.demo import contents, recommended_model, run_demo, run_text_demo
-    from poise.report import tables
+    from poise.commands import run_folder
+    from poise.commands.demo import contents, recommended_model, run_demo, run_text_demo
+    from poise.report.text import terminal
 
     if not (text or voice.silent):
         _say_demo(name)
@@ -79,11 +80,11 @@ def _shown(name: str, title: str, text: bool, seed: int, folder: Path, voice: Vo
         shown = (run_text_demo if text else run_demo)(name, seed=seed, progress=report)
     found = shown.comparison
     took = f"{len(found.standings)} rows in {time.perf_counter() - begun:.0f} s"
-    table = tables.to_terminal(found.rows, title=title)
-    tell([table, tables.LEGEND, *shown.notes, "", found.verdict(), "", took], voice)
+    table = terminal.to_terminal(found.rows, title=title)
+    tell([table, terminal.LEGEND, *shown.notes, "", found.verdict(), "", took], voice)
     with progress_bar("writing the report", quiet=voice.silent):
         page = contents(shown, title=title, seed=seed, command=command_line())
-        written = runs.write(folder, found, contents=page, notes=shown.notes)
+        written = run_folder.write(folder, found, contents=page, notes=shown.notes)
         model = recommended_model(shown, seed)
         written += [] if model is None else [model.save(folder / "model")]
     say_written(written, voice)
@@ -92,10 +93,10 @@ def _shown(name: str, title: str, text: bool, seed: int, folder: Path, voice: Vo
 
 def _say_demo(name: str) -> None:
     """How long the demonstration may take, on standard error."""
-    from poise.data import load_demo
-    from poise.demo import demo_specs
-    from poise.estimates import work_of_comparison
-    from poise.schedule import scheduled
+    from poise.commands.demo import demo_specs
+    from poise.commands.workload import work_of_comparison
+    from poise.data.bundled import load_demo
+    from poise.selection.schedule import scheduled
 
     _, problem, test = load_demo(name)
     say_estimate(work_of_comparison(scheduled(demo_specs(), problem), problem, len(test)), problem, test, quiet=False)
@@ -116,7 +117,7 @@ def inspect(
     voice: Voice,
 ) -> None:
     """Profile training rows, images or texts before anything is trained: sizes, groups, memorisation, what follows."""
-    from poise.inspection import inspect_features
+    from poise.commands.inspect_rows import inspect_features
 
     if Path(train).suffix == ".json" and Path(train).is_file():
         _inspect_counts(Path(train), voice)
@@ -143,8 +144,8 @@ def inspect(
 
 def _inspect_counts(path: Path, voice: Voice) -> None:
     """The sizes of classes and groups of a JSON file that holds a list of counts."""
-    from poise.sources import read_counts
-    from poise.wording import counted
+    from poise.data.samples.lists import read_counts
+    from poise.values.wording import counted
 
     counts = read_counts(path)
     groups = {
@@ -168,7 +169,7 @@ def _inspect_samples(
     samples: "dict[str, Samples]", path: str, *, every: bool, asked: Mapping[str, Any], voice: Voice
 ) -> None:
     """What is in a source of samples that is read as `asked`, as `poise inspect` says it."""
-    from poise.survey import survey
+    from poise.commands.inspect_samples import survey
 
     with progress_bar("looking at samples", quiet=voice.silent) as report:
         found = survey(samples, read=None if every else 64, progress=report)
@@ -203,8 +204,8 @@ def audit(
     voice: Voice,
 ) -> None:
     """Judge saved logits of any repository: groups, calibration, adjustments that need no features, and a verdict."""
-    from poise.audit import audit
-    from poise.readers import read_logits
+    from poise.data.logit_files import read_logits
+    from poise.selection.audit import audit
 
     folder = folder_for(out or Path("runs/audit"), "audit.json", voice)
     read = read_logits(existing(logits))
@@ -227,10 +228,10 @@ def audit(
 
 def _tell_audit(found: "Audit", name: str, folder: Path, seed: int, voice: Voice) -> None:
     """Write what saved logits are worth, and say it."""
-    from poise import runs
-    from poise.diagnosis import contents_of
-    from poise.report import tables
-    from poise.report.protocol import protocol_lines
+    from poise.commands import run_folder
+    from poise.diagnosis.report_contents import contents_of
+    from poise.report.text import terminal
+    from poise.results.protocol import protocol_lines
 
     comparison, data = found.comparison, found.to_dict()
     notes = protocol_lines(comparison.records)
@@ -238,19 +239,19 @@ def _tell_audit(found: "Audit", name: str, folder: Path, seed: int, voice: Voice
         comparison, found.rows, title=name, more_paths=[found.shown_path()], seed=seed, command=command_line()
     )
     adjusted: list[Any] = [
-        tables.to_terminal(comparison.rows, title="adjusted"),
-        tables.LEGEND,
+        terminal.to_terminal(comparison.rows, title="adjusted"),
+        terminal.LEGEND,
         "",
         comparison.verdict(),
     ]
     answer(
         data,
-        [tables.as_given(found.scores, title=f"{name} as given"), "", *adjusted, "", *notes],
+        [terminal.as_given(found.scores, title=f"{name} as given"), "", *adjusted, "", *notes],
         voice,
         # The paths of every strength and the sweep of priors are for plotting, not for a terminal.
         written=[
-            *runs.write(folder, comparison, contents=page, notes=notes),
-            runs.write_json(folder / "audit.json", data),
+            *run_folder.write(folder, comparison, contents=page, notes=notes),
+            run_folder.write_json(folder / "audit.json", data),
         ],
     )
 
@@ -266,7 +267,7 @@ def methods(
     voice: Voice,
 ) -> None:
     """List the methods, or explain one: formula, parameters, published recipes."""
-    from poise import catalogue
+    from poise.methods import catalogue
 
     listing = catalogue.describe_all() if name is None else catalogue.describe(name)
     answer(listing.data, [listing.text], voice)

@@ -12,10 +12,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from poise.artefact import Model
+from poise.deployment.model import Model
 from poise.export.final import Final, final
-from poise.report.contents import Contents, Range, Row
-from poise.wording import percent
+from poise.results.contents import Contents, Range, Row
+from poise.values.wording import percent
 
 __all__ = ["front_matter", "model_card", "plain"]
 

@@ -6,14 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.artefact import Model
-from poise.augment import normalised
-from poise.backbones import Backbone
+from poise.data.samples.sample_set import Items
+from poise.deployment.model import Model
 from poise.errors import InputError
 from poise.export.final import final
-from poise.extract import feed_of
-from poise.feeds import Step
-from poise.samples import Items
+from poise.representation.augment import normalised
+from poise.representation.backbones import Backbone
+from poise.representation.extract import feed_of
+from poise.representation.feeds import Step
 
 __all__ = ["TRACED", "Agreement", "compared", "pixels_of"]
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from poise.artefact import Model
-from poise.backbones import Backbone, TextBackbone
+from poise.decisions.point import OperatingPoint
+from poise.deployment.model import Model
 from poise.errors import InputError
-from poise.extract import is_small
-from poise.operating import OperatingPoint
-from poise.record import versions
-from poise.types import Head
+from poise.representation.backbones import Backbone, TextBackbone
+from poise.representation.extract import is_small
+from poise.results.record import versions
+from poise.values.head import Head
 
 __all__ = ["Final", "Network", "described", "final", "image_backbone", "to_json"]
 
@@ -143,7 +143,7 @@ def described(model: Model, backbone: Backbone | None = None) -> dict[str, Any]:
 
 
 def _cut(backbone: Backbone) -> dict[str, Any]:
-    """How an image becomes pixels: `poise.sources.pixels` for small networks, `poise.eval_transform` for others."""
+    """How an image becomes pixels: `decode_all.pixels` for small networks, `poise.eval_transform` for others."""
     cut: dict[str, Any] = {"height": backbone.size, "width": backbone.size, "channels": "rgb", "range": [0, 1]}
     if is_small(backbone, rows=1):
         return {**cut, "resize": "middle_square", "shorter": None, "crop": 1.0, "interpolation": "bilinear"}

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.artefact import Model
-from poise.backbones import Backbone
+from poise.deployment.model import Model
 from poise.errors import InputError, PoiseError, reason_of
 from poise.export.checking import TRACED, Agreement, compared
 from poise.export.final import Network, described, final, to_json
-from poise.files import replacing
-from poise.libraries import held_at, needed
+from poise.machine.atomic import replacing
+from poise.machine.libraries import held_at, needed
+from poise.representation.backbones import Backbone
 
 __all__ = ["METADATA", "export_onnx", "export_program"]
 

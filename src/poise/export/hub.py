@@ -14,17 +14,17 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from poise.artefact import Model
-from poise.backbones import Backbone
+from poise.deployment.model import Model
 from poise.errors import InputError, reason_of
 from poise.export.card import front_matter, model_card
 from poise.export.checking import Agreement, compared
 from poise.export.final import Network, described, final, image_backbone, to_json
 from poise.export.tensors import formula
-from poise.files import replacing_folder, write_atomically
-from poise.libraries import needed
-from poise.report.contents import Contents
-from poise.representation import Representation
+from poise.machine.atomic import replacing_folder, write_atomically
+from poise.machine.libraries import needed
+from poise.representation.backbones import Backbone
+from poise.representation.trained_network import Representation
+from poise.results.contents import Contents
 
 __all__ = ["Hub", "export_hub"]
 
@@ -187,7 +187,7 @@ def _write_own(
 
 
 def _built_by(representation: Representation, backbone: Backbone) -> dict[str, Any]:
-    """The arguments of `poise.backbones.build`."""
+    """The arguments of `poise.representation.backbones.build`."""
     fed = {key: getattr(backbone, key) for key in FED}
     return {**representation.options, "name": backbone.name, **fed}
 
@@ -214,7 +214,7 @@ import json
 from pathlib import Path
 
 import torch
-from poise.backbones import build
+from poise.representation.backbones import build
 from safetensors.torch import load_file
 
 folder = Path("path/to/this/folder")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from poise.artefact import Model
+from poise.deployment.model import Model
 from poise.export.final import Final, described, final, to_json
-from poise.files import write_atomically
+from poise.machine.atomic import write_atomically
 
 __all__ = ["export_safetensors", "formula"]
 

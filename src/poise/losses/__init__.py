@@ -20,7 +20,6 @@ from typing import Any
 
 from torch import Tensor
 
-from poise.checks import check_one_of
 from poise.errors import InputError
 from poise.losses.bce import class_balanced_bce
 from poise.losses.focal import focal
@@ -38,7 +37,8 @@ from poise.losses.softmax import (
     vs,
 )
 from poise.losses.weights import class_balanced_weights
-from poise.types import ClassCounts
+from poise.values.checks import check_one_of
+from poise.values.counts import ClassCounts
 
 __all__ = [
     "LOSSES",

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_inside
 from poise.losses.loss import Loss, rows_of, true_of
 from poise.losses.weights import class_balanced_weights
-from poise.types import ClassCounts
+from poise.values.checks import check_inside
+from poise.values.counts import ClassCounts
 
 __all__ = ["BceTerms", "bce_gradient", "bce_losses", "class_balanced_bce"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from poise.checks import check_inside, check_one_of
 from poise.losses.loss import Loss, rows_of, true_of
-from poise.types import ClassCounts
+from poise.values.checks import check_inside, check_one_of
+from poise.values.counts import ClassCounts
 
 __all__ = [
     "FocalTerms",

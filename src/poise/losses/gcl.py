@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_inside, check_positive
 from poise.losses.focal import FocalTerms, focal_gradient, focal_losses
 from poise.losses.loss import Loss, true_of
-from poise.types import ClassCounts
+from poise.values.checks import check_inside, check_positive
+from poise.values.counts import ClassCounts
 
 __all__ = ["GclTerms", "gcl", "gcl_gradient", "gcl_losses"]
 

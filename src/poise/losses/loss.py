@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.randomness import Stream, uniforms
-from poise.types import ClassCounts, as_counts, as_labels
+from poise.values.arrays import as_labels
+from poise.values.counts import ClassCounts, as_counts
+from poise.values.randomness import Stream, uniforms
 
 __all__ = [
     "Loss",

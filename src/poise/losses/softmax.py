@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.checks import check_inside, check_number, check_one_of, check_positive
 from poise.losses.focal import FocalVariant, focal
 from poise.losses.loss import Loss, rows_of, true_of
 from poise.losses.weights import class_balanced_weights, prior_power
-from poise.types import ClassCounts
+from poise.values.checks import check_inside, check_number, check_one_of, check_positive
+from poise.values.counts import ClassCounts
 
 __all__ = [
     "SoftmaxTerms",

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from poise.checks import check_inside
-from poise.types import ClassCounts, as_counts
+from poise.values.checks import check_inside
+from poise.values.counts import ClassCounts, as_counts
 
 __all__ = ["class_balanced_weights", "prior_power"]
 

@@ -14,13 +14,14 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from poise.errors import InputError, PoiseWarning
+from poise.heads.plan import Options
+from poise.heads.solver import Retrain
 from poise.methods import closed_form, posthoc, retrain
-from poise.methods.method import Chain, Method, then
+from poise.methods.chain import Chain, then
 from poise.methods.posthoc import prediction_rebalancing
-from poise.plan import Options
-from poise.solver import Retrain
-from poise.spec import Spec
-from poise.wording import near
+from poise.values.problem import Method
+from poise.values.spec import Spec
+from poise.values.wording import near
 
 __all__ = [
     "METHODS",

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.methods.method import Method
-from poise.types import Features, Head, Prep, Problem, row_slices
+from poise.values.arrays import row_slices
+from poise.values.features import Features
+from poise.values.head import Head, Prep
+from poise.values.problem import Method, Problem
 
 __all__ = ["class_means", "lda", "ncm", "train_means"]
 

@@ -9,14 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poise.checks import check_number, check_one_of
 from poise.errors import InputError
-from poise.memorised import refuse_memorised
+from poise.heads.memorised import refuse_memorised
+from poise.heads.solver import with_stage1
 from poise.methods.closed_form import train_means
-from poise.methods.method import Method
 from poise.metrics import logit_chunks
-from poise.solver import with_stage1
-from poise.types import Features, Head, Problem
+from poise.values.checks import check_number, check_one_of
+from poise.values.features import Features
+from poise.values.head import Head
+from poise.values.problem import Method, Problem
 
 __all__ = [
     "l2_norm",

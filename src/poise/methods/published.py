@@ -6,7 +6,7 @@ ResNet-32 features and then loses eight points. Choose on held-out rows.
 
 from typing import NamedTuple
 
-from poise.spec import Spec
+from poise.values.spec import Spec
 
 __all__ = ["PUBLISHED", "Published", "published", "stated"]
 

@@ -14,16 +14,17 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, Literal, Unpack
 
-from poise import losses, params, sampling
-from poise.checks import check_inside, check_one_of, check_positive
+from poise import losses, sampling
 from poise.constraints import Every, Projection, free, max_norm
 from poise.errors import InputError
+from poise.heads import trained_parts
+from poise.heads.plan import Options, Plan
+from poise.heads.solver import Retrain, Start, fresh, stage1
+from poise.heads.trained_parts import Part
 from poise.losses import Loss
 from poise.losses.focal import FocalVariant
-from poise.params import Part
-from poise.plan import Options, Plan
 from poise.sampling import Sampler
-from poise.solver import Retrain, Start, fresh, stage1
+from poise.values.checks import check_inside, check_one_of, check_positive
 
 __all__ = [
     "balanced_softmax",
@@ -63,7 +64,7 @@ def recipe(
     options: Options,
     *,
     default: Options | None = None,
-    part: Part = params.full,
+    part: Part = trained_parts.full,
     projection: Projection | None = None,
     scale: float = 1.0,
     lr_factors: tuple[float, ...] = (),
@@ -151,7 +152,7 @@ def lws(**options: Unpack[Options]) -> Retrain:
     decay acts on s and pulls it to 0, as released.
     """
     default = Options(sampler="class_balanced", lr=0.1)
-    return recipe(losses.cross_entropy(), options, default=default, part=params.scale_only)
+    return recipe(losses.cross_entropy(), options, default=default, part=trained_parts.scale_only)
 
 
 def cosine(*, scale: float = 16.0, learn_scale: bool = False, **options: Unpack[Options]) -> Retrain:
@@ -167,7 +168,7 @@ def cosine(*, scale: float = 16.0, learn_scale: bool = False, **options: Unpack[
     similarity (contrastive, CLIP).
     """
     check_positive("scale", scale)
-    part = params.unit_rows_and_scale if learn_scale else params.unit_rows
+    part = trained_parts.unit_rows_and_scale if learn_scale else trained_parts.unit_rows
     return recipe(losses.cross_entropy(), options, default=Options(lr=0.03), part=part, scale=scale)
 
 
@@ -252,7 +253,7 @@ def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = True, **op
     `scale_features` (the default) does.
     """
     loss = losses.ldam(max_margin=max_margin, scale=scale, drw=drw)
-    return recipe(loss, options, default=Options(lr=0.3), part=params.unit_rows, scale=scale)
+    return recipe(loss, options, default=Options(lr=0.3), part=trained_parts.unit_rows, scale=scale)
 
 
 def vs(*, tau: float = 1.0, gamma: float = 0.3, **options: Unpack[Options]) -> Retrain:
@@ -305,8 +306,8 @@ def label_aware_smoothing(
     loss = losses.label_aware_smoothing(smooth_head=smooth_head, smooth_tail=smooth_tail, shape=shape, variant=variant)
     default = Options(sampler="class_balanced", lr=0.1)
     if classifier == "frozen":
-        return recipe(loss, options, default=default, part=params.scale_only)
-    return recipe(loss, options, default=default, part=params.scale_and_rows, lr_factors=(1.0, lr_factor))
+        return recipe(loss, options, default=default, part=trained_parts.scale_only)
+    return recipe(loss, options, default=default, part=trained_parts.scale_and_rows, lr_factors=(1.0, lr_factor))
 
 
 def marc(*, rho: float = 1.2, **options: Unpack[Options]) -> Retrain:
@@ -323,7 +324,7 @@ def marc(*, rho: float = 1.2, **options: Unpack[Options]) -> Retrain:
     Paper and code: the released recipes sample instances. On CIFAR they count steps, 2,000 of them with 800 of warm-up
     from lr 0.05 to 0.1; the published rows here say that in whole epochs.
     """
-    return recipe(losses.prior_weighted(rho=rho), options, default=Options(lr=0.01), part=params.affine_only)
+    return recipe(losses.prior_weighted(rho=rho), options, default=Options(lr=0.01), part=trained_parts.affine_only)
 
 
 def weight_balancing(
@@ -412,4 +413,4 @@ def gcl(
     """
     loss = losses.gcl(noise=noise, margin=margin, scale=scale, gamma=gamma)
     default = Options(sampler="class_balanced_iid", lr=0.01)
-    return recipe(loss, options, default=default, part=params.unit_rows, scale=scale)
+    return recipe(loss, options, default=default, part=trained_parts.unit_rows, scale=scale)

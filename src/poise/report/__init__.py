@@ -1,1 +1,1 @@
-"""Records for people: tables now, pages later. Sees records only."""
+"""What was found, for people: charts, one page, texts. Pure functions of `results.contents`."""

@@ -1,0 +1,344 @@
+"""Photographs or texts in, a deployable model out: every step of a run, and prediction of more samples with the result.
+
+folder/model.json, head.safetensors   the model: what `poise predict` reads
+folder/representation/                the backbone that makes the model's features
+folder/records.jsonl, summary.csv     the comparison of heads, if there is a test split
+folder/config.yaml, split.json ...    how it came about; see `pipeline`
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from poise.commands import run_folder
+from poise.commands.config import Config
+from poise.commands.stages import Loaded, is_described, load_problem, represent, store_features, write_description
+from poise.data.samples.decode_all import whole_rows
+from poise.data.samples.sample_set import Items
+from poise.data.samples.thumbnails import thumbnails
+from poise.data.splits import Splits
+from poise.data.store.feature_store import check_store
+from poise.data.store.manifest import MANIFEST
+from poise.decisions.targets import Targets
+from poise.deployment.deploy import deploy, expectation
+from poise.deployment.model import MODEL_FILE, Model, load
+from poise.deployment.predict import Tallied, write_predictions
+from poise.diagnosis.report_contents import contents_of, contents_of_model
+from poise.errors import InputError
+from poise.machine.progress import Phase, Progress, unseen
+from poise.methods import available, from_spec
+from poise.metrics import evaluate
+from poise.report.files import write_report
+from poise.representation.backbones import TextBackbone, names
+from poise.representation.extract import SMALL, feature_rows
+from poise.representation.trained_network import REPRESENTATION, check_representation, load_representation
+from poise.results.contents import Change, Contents
+from poise.results.scores import Scores
+from poise.selection.compare import compare
+from poise.selection.comparison import Comparison
+from poise.selection.grids import default_grid
+from poise.selection.oracle import oracle_accuracy
+from poise.selection.tune import tune
+from poise.values.checks import check_one_of
+from poise.values.features import Features
+from poise.values.spec import Spec
+
+__all__ = [
+    "Fitted",
+    "carry_backbone",
+    "check_run",
+    "compare_heads",
+    "fit_samples",
+    "predict_items",
+    "reads_samples",
+    "recipe_for",
+    "refuse_mixture",
+    "refuse_unfitted",
+]
+
+
+PICTURED = 6  # classes that gained most, and as many that lost most
+
+
+class Fitted(NamedTuple):
+    """What a run ends with. `comparison` and `scores`, those of the model on the test split, are None without one."""
+
+    model: Model
+    comparison: Comparison | None
+    scores: Scores | None
+    written: tuple[Path, ...]
+
+
+def fit_samples(
+    config: Config,
+    splits: Splits,
+    folder: Path,
+    *,
+    method: str = "auto",
+    prior: Any = None,
+    targets: Targets | None = None,
+    seed: int = 0,
+    name: str = "",
+    command: str | None = None,
+    phase: Phase = unseen,
+) -> Fitted:
+    """Train or load a backbone, extract features, compare heads, and write a model for the prior of deployment.
+
+    Held-out samples choose and calibrate; the test split is read once, by the comparison. `method` "auto" takes what
+    the comparison recommends, or, without a test split, what the held-out samples choose. `prior` is that of the
+    configuration unless one is given. A step whose result is in the folder is not done again. `name` is what the data
+    are called in records and report, by default the title of the configuration; `command` is what repeats it.
+
+    Raises: StoppedError; InputError for settings, samples or a folder that do not fit.
+    """
+    _refuse_unfit(config, splits, method, targets or Targets())
+    if not is_described(folder):
+        write_description(config, splits, folder)
+    representation = represent(config, splits, folder, phase=phase)
+    stores = store_features(config, representation, splits, folder, phase=phase)
+    written = write_description(config, splits, folder)
+    found = load_problem(representation, stores)
+    if found.problem.head is None and found.problem.held_out is not None:
+        with phase("fitting plain cross-entropy") as progress:
+            found = _with_classifier(found, config, seed, progress)
+    comparison = None
+    if found.test is not None:
+        with phase("comparing heads") as progress:
+            comparison = compare_heads(config, found, seed=seed, name=name, progress=progress)
+    chosen = _recommended(comparison) if method == "auto" and found.problem.head is not None else method
+    with phase("fitting") as progress:
+        made = deploy(
+            found.problem,
+            method=chosen or "auto",
+            prior=config.heads.prior if prior is None else prior,
+            targets=targets,
+            seed=seed,
+            selected=chosen is not None and chosen != method,
+            progress=progress,
+        )
+    read = {"text": config.data.text, "image": config.data.image}
+    model = made.model.with_provenance(split=splits.hash, backbone=representation.backbone.name, read=read)
+    title = name or config.title or "samples"
+    with phase("writing the report"):
+        if comparison is not None:
+            page = _judged(comparison, model, found, config, splits, seed, title=title, command=command)
+            written += tuple(run_folder.write(folder, comparison, contents=page))
+        elif made.evidence is not None:
+            target = config.heads.prior if prior is None else prior
+            expected = expectation(model.provenance["unseen_recall"], target, chosen=method == "auto")
+            held_out = found.problem.held_out is not None
+            sentence = f"{model.method}: {expected}."
+            page = contents_of_model(
+                made._replace(model=model), title=title, sentence=sentence, held_out=held_out, command=command
+            )
+            written += tuple(write_report(folder, page))
+    return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
+
+
+def _judged(
+    comparison: Comparison,
+    model: Model,
+    found: Loaded,
+    config: Config,
+    splits: Splits,
+    seed: int,
+    *,
+    title: str,
+    command: str | None,
+) -> Contents:
+    """What the report of the comparison shows, with pictures of the classes that it names."""
+    assert found.test is not None
+    page = contents_of(
+        comparison,
+        found.test,
+        title=title,
+        problem=found.problem,
+        seed=seed,
+        command=command,
+        facts={
+            "split": splits.hash,
+            "backbone": config.backbone.name,
+            "model in this folder": f"{model.method}, chosen and calibrated on held-out samples; the verdict says what "
+            "the test split can prove",
+            "its probabilities": f"are for {model.meant_for}",
+        },
+    )
+    if splits.train.items.kind == "text":
+        return page
+    wanted = sorted({change.label for change in _extremes(page.changes)})
+    return page.model_copy(update={"thumbnails": thumbnails(splits.train, wanted)})
+
+
+def _extremes(changes: Sequence[Change]) -> list[Change]:
+    """The classes that lost most and those that gained most."""
+    ordered = sorted(changes, key=lambda change: change.after - change.before)
+    return ordered if len(ordered) <= 2 * PICTURED else [*ordered[:PICTURED], *ordered[-PICTURED:]]
+
+
+def _with_classifier(found: Loaded, config: Config, seed: int, progress: Progress) -> Loaded:
+    """The problem with a classifier where the backbone came without: plain cross-entropy, tuned on the held-out rows.
+
+    What the comparison then recommends starts from the same classifier as the model that is written.
+    """
+    grid = default_grid(Spec("ce"), config.heads.budget)
+    best, _ = tune(grid, found.problem, select="held_out", seed=seed, progress=progress)
+    return found._replace(problem=replace(found.problem, head=from_spec(best)(found.problem, seed)))
+
+
+def _refuse_unfit(config: Config, splits: Splits, method: str, targets: Targets) -> None:
+    """Raises: InputError for what would otherwise be found out after hours of training."""
+    if method != "auto":
+        from_spec(method)
+    if splits.held_out is None and (config.stage1 is not None or targets.need_rows):
+        raise InputError(
+            "heads are chosen and calibrated on samples that trained nothing; set some aside (data.held_out_rows above "
+            "0), or name them (data.held_out)"
+        )
+    classes = len(splits.train.class_names)
+    if targets.top_k is not None and targets.top_k > classes:
+        raise InputError(f"top_k must be at most {classes}, the number of classes, got {targets.top_k}")
+
+
+def compare_heads(
+    config: Config,
+    found: Loaded,
+    *,
+    seed: int = 0,
+    name: str = "",
+    progress: Progress | None = None,
+) -> Comparison:
+    """The heads that a configuration names, tuned and compared on its test split. Raises: InputError without one."""
+    if found.test is None:
+        raise InputError("heads are compared on a test split; give data.test, or data.test_rows above 0")
+    heads = config.heads
+    unseen_rows = found.problem.held_out is not None
+    return compare(
+        available() if heads.methods == "auto" else heads.methods,
+        found.problem,
+        found.test,
+        selection=heads.selection if unseen_rows or heads.selection != "held_out" else "kfold",
+        seeds=(seed,),
+        budget=heads.budget,
+        oracle=oracle_accuracy,
+        data=config.title or "samples",
+        progress=progress,
+    )
+
+
+def _recommended(comparison: Comparison | None) -> str | None:
+    """The recommended method with its chosen settings; None if there is none."""
+    if comparison is None or comparison.recommended is None:
+        return None
+    return str(comparison.recommended.method)
+
+
+def _scores(model: Model, test: Features | None) -> Scores | None:
+    """The model's own scores, where its classes are those of the test split."""
+    if test is None or model.class_names != test.names:
+        return None
+    return evaluate(model.head(test.x[0]), test.y, test.counts)
+
+
+def recipe_for(items: Items, backbone: str | None = None) -> str:
+    """The shipped recipe that suits samples: texts, small_images (to 64 pixels a side, by a look at some), photographs.
+
+    A network that is trained here is chosen for small images only where no other is named.
+    """
+    if items.kind == "text":
+        return "texts"
+    places = torch.linspace(0, len(items) - 1, min(len(items), 16)).long().tolist()
+    small = max((_side(items, place) for place in places), default=0) <= SMALL
+    return "small_images" if small and backbone in (None, *names()) else "photographs"
+
+
+def _side(items: Items, place: int) -> int:
+    """The longer side of an image in pixels; 0 for a broken one, which is not refused here but where it is used."""
+    try:
+        image = items.read(place)
+    except InputError:
+        return 0
+    return 0 if isinstance(image, str) else max(image.size)
+
+
+# --- prediction -------------------------------------------------------------------------------------------------------
+
+
+def reads_samples(folder: Path) -> bool:
+    """Does the model of this folder come with the backbone that makes its features?"""
+    return (folder / "representation" / REPRESENTATION).exists()
+
+
+def refuse_unfitted(folder: Path, source: str) -> None:
+    """Raises: InputError for a run without a model, and for images that a model of feature rows cannot read."""
+    modelled, place = (folder / MODEL_FILE).exists(), Path(source)
+    if not modelled and ((place / MODEL_FILE).exists() or (place.suffix.lower() == ".onnx" and place.exists())):
+        raise InputError(
+            f"{folder} is no model, and {source} is one; the model comes first: `poise predict {source} {folder}`"
+        )
+    if not modelled and is_described(folder):
+        raise InputError(f"{folder} is a run without a model; make one with `poise fit {folder} --out {folder}`")
+    if modelled and place.is_dir() and not reads_samples(folder) and not (place / MANIFEST).exists():
+        raise InputError(
+            f"{folder} was fitted on feature rows and reads no images; {source} is no feature store, which "
+            "`poise extract` makes of images with the same backbone"
+        )
+
+
+def refuse_mixture(source: str, folder: Path) -> None:
+    """Raises: InputError if a model of feature rows would be written beside a backbone that did not make them."""
+    if reads_samples(folder) and Path(source).resolve() != folder.resolve():
+        raise InputError(f"{folder} holds a backbone with a model of its own; choose another folder with --out")
+
+
+def carry_backbone(source: Path, folder: Path) -> None:
+    """Copy the backbone of a run beside the model that was fitted on its features, so that it predicts images."""
+    if reads_samples(source) and not reads_samples(folder):
+        shutil.copytree(source / "representation", folder / "representation")
+
+
+def check_run(folder: Path) -> list[str]:
+    """What is wrong with the parts of a run, one sentence each: its model, its backbone, its features."""
+    found = []
+    if (folder / MODEL_FILE).exists():
+        try:
+            load(folder)
+        except InputError as error:
+            found.append(str(error))
+    for path in sorted((folder / "features").glob("*/")):
+        found += check_store(path)
+    return found + check_representation(folder / "representation")
+
+
+def predict_items(
+    folder: Path,
+    items: Items,
+    out: Path,
+    *,
+    top: int | None = None,
+    broken: str = "error",
+    device: str | torch.device = "cpu",
+    workers: int = 0,
+    trusted: str | None = None,
+    phase: Phase = unseen,
+) -> Tallied:
+    """Write one line per sample: its path or row, the predicted class, and probabilities.
+
+    `broken` "skip" leaves images out that cannot be read, with a warning that counts them. `trusted` names the network
+    of the user's own that the model may run, see `load_representation`.
+
+    Raises: InputError for samples of the wrong kind, or the first that cannot be read.
+    """
+    model, representation = load(folder), load_representation(folder / "representation", trusted=trusted)
+    what = "texts" if isinstance(representation.backbone, TextBackbone) else "images"
+    check_one_of("broken", broken, ("error", "skip"))
+    if broken == "skip":
+        with phase(f"looking for broken {what}") as progress:
+            items = items.take(whole_rows(items, "skip", progress)[0])
+    with phase(f"reading {what}") as progress:
+        x = feature_rows(representation.backbone, items, device=device, workers=workers, progress=progress)
+    named = {"sample": [items.describe(index) for index in range(len(items))]}
+    return write_predictions(model, x, out, carried=named, top=top)

@@ -1,0 +1,46 @@
+"""A run's folder: records.jsonl, summary.csv, summary.md, comparison.json, report.json, report.html."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from poise.machine.atomic import writable, write_atomically
+from poise.report.files import write_report
+from poise.report.text import terminal
+from poise.results.contents import Contents
+from poise.results.record import Record
+from poise.selection.comparison import Comparison
+
+__all__ = ["prepare", "write", "write_json", "write_records"]
+
+
+def prepare(folder: Path) -> Path:
+    """The folder, made if missing. Raises: InputError if it cannot be written, before any work is done."""
+    return writable(folder, "choose another folder with --out")
+
+
+def write(
+    folder: Path, comparison: Comparison, *, contents: Contents | None = None, notes: Sequence[str] = ()
+) -> list[Path]:
+    """Write the records, the table and the verdict of a comparison, and its report; each file appears whole or not."""
+    rows = comparison.rows
+    said = [comparison.verdict(), *comparison.remarks, terminal.LEGEND, *notes]
+    return [
+        write_records(folder, comparison.records),
+        write_atomically(folder / "summary.csv", terminal.to_csv(rows)),
+        write_atomically(folder / "summary.md", terminal.to_markdown(rows, notes=said)),
+        write_json(folder / "comparison.json", comparison.to_dict()),
+        *([] if contents is None else write_report(folder, contents)),
+    ]
+
+
+def write_records(folder: Path, records: Sequence[Record]) -> Path:
+    """Write records.jsonl: one JSON object per record."""
+    lines = "".join(json.dumps(record.to_dict(), sort_keys=True) + "\n" for record in records)
+    return write_atomically(folder / "records.jsonl", lines)
+
+
+def write_json(path: Path, data: Any) -> Path:
+    """Write one JSON value, keys sorted."""
+    return write_atomically(path, json.dumps(data, indent=1, sort_keys=True) + "\n")

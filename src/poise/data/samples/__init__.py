@@ -1,0 +1,1 @@
+"""Images and texts from what people have: folders, tables, lists, archives, data sets of the hub."""

@@ -1,0 +1,186 @@
+"""The manifest of a feature store: what the folder holds, as one frozen value with one JSON form, and its shards."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from poise.errors import InputError
+from poise.machine.atomic import write_atomically
+from poise.values.checks import is_whole
+from poise.values.features import Features
+from poise.values.fields import FLAG, TABLE, TEXT, WHOLE, check_fields, list_of, one_of, optional, table_of, whole
+
+__all__ = [
+    "DTYPES",
+    "MANIFEST",
+    "SCHEMA",
+    "SHARD_NAME",
+    "Manifest",
+    "Shard",
+    "mapped",
+    "read_manifest",
+    "write_manifest",
+]
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+SHARD_NAME = "{:05d}.safetensors"
+SHARD_PATTERN = re.compile(r"\d{5,}\.safetensors")
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+)
+
+
+class Shard(NamedTuple):
+    """One file of rows: its name, number of rows, size in bytes and sha256 (hex)."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds. `key` is the content key of the features, `counts` (C,) those of the training split."""
+
+    rows: int
+    views: int
+    dim: int
+    dtype: str
+    classes: int
+    class_names: tuple[str, ...] | None
+    counts: tuple[int, ...]
+    seen_by_backbone: bool | None
+    weighted: bool
+    key: str
+    provenance: Mapping[str, Any] | None
+    shards: tuple[Shard, ...]
+
+    @classmethod
+    def of(cls, features: Features, shards: tuple[Shard, ...], provenance: Mapping[str, Any] | None) -> "Manifest":
+        """The manifest of features that were written as these shards."""
+        return cls(
+            rows=len(features),
+            views=len(features.x),
+            dim=features.dim,
+            dtype=str(features.x.dtype).removeprefix("torch."),
+            classes=len(features.counts),
+            class_names=features.class_names,
+            counts=tuple(features.counts.n.tolist()),
+            seen_by_backbone=features.seen_by_backbone,
+            weighted=features.weight is not None,
+            key=features.key,
+            provenance=None if provenance is None else dict(provenance),
+            shards=shards,
+        )
+
+    def describes(self, features: Features) -> bool:
+        """Are these the features that the store holds, their names and origin included?"""
+        mine = (self.key, self.class_names, self.seen_by_backbone)
+        return mine == (features.key, features.class_names, features.seen_by_backbone)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Path:
+    """Write manifest.json. Raises: InputError if the provenance is no JSON."""
+    body = {"format": "poise.features", "schema": SCHEMA, **asdict(manifest)}
+    body["shards"] = [shard._asdict() for shard in manifest.shards]
+    try:
+        body = json.loads(json.dumps(body, allow_nan=False))  # as a reader will see it, whose checksum must agree
+    except (TypeError, ValueError) as error:
+        raise InputError(f"provenance must be plain JSON (text, numbers, lists, objects): {error}") from None
+    return write_atomically(folder / MANIFEST, json.dumps({**body, "checksum": _checksum(body)}, indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a store folder.
+
+    Raises: InputError if there is none, it is damaged or edited, it comes from a newer version, or it names a shard
+    outside the folder.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    if not path.is_file():
+        raise InputError(f"{folder} has no {MANIFEST}: these features are unfinished or no store; write them again")
+    if path.resolve().parent != folder.resolve():
+        raise InputError(f"{path} is a link that leads out of the folder; put the file itself there")
+    body = _json_object(path)
+    _refuse_other_versions(path, body)
+    if body.pop("checksum", None) != _checksum(body):
+        raise InputError(f"{path} is not as it was written: its checksum differs; restore it from a copy")
+    return _parsed(path, body)
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        body = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}); restore it from a copy") from None
+    if not isinstance(body, dict) or body.get("format") != "poise.features":
+        raise InputError(f"{path} is no manifest of features saved by Poise")
+    return body
+
+
+def _refuse_other_versions(path: Path, body: dict[str, Any]) -> None:
+    schema: Any = body.get("schema")
+    if not is_whole(schema) or schema < 1:
+        raise InputError(f"{path}: the schema must be a number from 1 on, got {schema!r}; restore it from a copy")
+    if schema > SCHEMA:
+        raise InputError(f"{path} has schema {schema}, this version reads up to {SCHEMA}; update poise")
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    """Of the manifest's own content, so that a flipped bit in counts or names is found when it is opened."""
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _parsed(path: Path, body: dict[str, Any]) -> Manifest:
+    check_fields(f"{path}: ", body, _KINDS, "; restore the file")
+    shards = tuple(Shard(**shard) for shard in body["shards"])
+    for shard in shards:
+        if not SHARD_PATTERN.fullmatch(shard.file):
+            raise InputError(
+                f"{path} names the shard {shard.file!r}; shards lie in the folder itself and are called such as "
+                f"{SHARD_NAME.format(0)}"
+            )
+    if sum(shard.rows for shard in shards) != body["rows"] or len(body["counts"]) != body["classes"]:
+        raise InputError(f"{path}: the rows of the shards or the number of counts do not add up; restore the file")
+    names = None if body["class_names"] is None else tuple(body["class_names"])
+    known = {field: body[field] for field in _KINDS}
+    return Manifest(**{**known, "class_names": names, "counts": tuple(body["counts"]), "shards": shards})
+
+
+def mapped(path: Path, names: Iterable[str], remedy: str) -> dict[str, Tensor]:
+    """Tensors of a shard, memory-mapped. Raises: InputError with the remedy if it cannot be read."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
+
+
+_KINDS = {
+    "rows": whole(1),
+    "views": whole(1),
+    "dim": whole(1),
+    "dtype": one_of(*DTYPES),
+    "classes": whole(1),
+    "class_names": optional(list_of("names", TEXT, least=1)),
+    "counts": list_of("whole numbers", WHOLE, least=1),
+    "seen_by_backbone": optional(FLAG),
+    "weighted": FLAG,
+    "key": TEXT,
+    "provenance": optional(TABLE),
+    "shards": list_of("shards", table_of(file=TEXT, rows=whole(1), bytes=whole(1), sha256=TEXT), least=1),
+}

@@ -1,0 +1,1 @@
+"""Tables and arrays of numbers, as they stand in files; the tables without torch."""

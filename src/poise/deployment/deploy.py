@@ -1,0 +1,235 @@
+"""From labelled rows to a deployable model: a head chosen honestly, calibrated, for a stated prior, with decisions.
+
+Rows alone go through `LongTailClassifier`; a trained model's own head is adjusted or re-trained by the methods that
+`compare` tunes. Both end as the same `Model`.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poise.decisions.point import OperatingPoint
+from poise.decisions.targets import Targets
+from poise.deployment.calibration import Evidence, calibrate, deployed, expected_recall, final
+from poise.deployment.model import Model
+from poise.deployment.operating_point import choose_operating_point
+from poise.errors import InputError, MemorisedRowsError, PoiseWarning
+from poise.machine.progress import Progress
+from poise.methods import implied_prior
+from poise.priors import as_prior
+from poise.results.record import versions
+from poise.selection.grids import BUDGET, default_grid
+from poise.selection.judging import Judging, judge_grids
+from poise.selection.schedule import NULLS
+from poise.selection.tune import pick, recommend
+from poise.values.counts import ClassCounts
+from poise.values.features import Features
+from poise.values.problem import Problem
+from poise.values.spec import Spec
+
+__all__ = ["Deployed", "deploy", "expectation", "offered"]
+
+
+# What a given head is offered: the two nulls, and one method of each kind that trains.
+FAMILIES = (Spec("stage1"), *NULLS, Spec("balanced_softmax"), Spec("class_balanced"), Spec("crt"), Spec("los"))
+
+
+class Deployed(NamedTuple):
+    """A model, and its final logits on rows that it was chosen and calibrated on (None without such rows).
+
+    `before` are the logits of the given head on the same rows, None if no head was given.
+    """
+
+    model: Model
+    evidence: Evidence | None
+    before: Evidence | None = None
+
+
+def deploy(
+    problem: Problem,
+    *,
+    method: str = "auto",
+    prior: Any = "uniform",
+    targets: Targets | None = None,
+    groups: Tensor | Sequence[object] | None = None,
+    seed: int = 0,
+    selected: bool = False,
+    progress: Progress | None = None,
+) -> Deployed:
+    """The model for a problem: a head for the class prior of deployment, calibrated on unseen rows, and decisions.
+
+    Beside it stands what the unseen rows say of it (`Deployed`).
+
+    Without a stage-1 head this is `LongTailClassifier`, with held-out rows if the problem has them; its model has the
+    classes that have training rows. With one, "auto" tunes tau-norm, logit adjustment and four trained methods on the
+    held-out rows and takes the recommendation of `compare`; a named method runs as stated. What was chosen by balanced
+    accuracy, here or before (`selected`: the settings of `method` were), is meant for uniform classes: for that prior
+    its decisions stay what they were when it was chosen. `prior` and costs follow the classes of the training rows;
+    `targets` choose an operating point on the held-out rows.
+
+    Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on.
+    """
+    targets = targets or Targets()
+    train = problem.train
+    targets.check_classes(train, len(train.counts) if problem.head is not None else len(_present(train)))
+    _check_held_out(problem, needed=targets.need_rows)
+    if problem.head is None:
+        made, unseen = _from_rows(problem, method, prior, groups, seed)
+    else:
+        made, unseen = _from_head(problem, method, prior, seed, selected, progress), problem.held_out
+    model = made.model.with_provenance(versions=versions(), train=train.key, seed=seed)
+    return made._replace(model=replace(model, operating=_operating(model, train, unseen, targets)))
+
+
+def _check_held_out(problem: Problem, *, needed: bool) -> None:
+    train, rows = problem.train, problem.held_out
+    if rows is None:
+        if needed:
+            raise InputError("an operating point is chosen on rows that were not trained on; give held-out rows")
+        return
+    if rows.seen_by_backbone:
+        raise MemorisedRowsError("the held-out rows trained the representation; give rows that the backbone never saw")
+    if rows.same_rows(train):
+        raise MemorisedRowsError("the held-out rows are the training rows; give rows that nothing was trained on")
+
+
+def expectation(recall: float, prior: Any, *, chosen: bool) -> str:
+    """What the recall on unseen rows means, in words; `chosen`: did these rows choose the method?"""
+    word = prior if isinstance(prior, str) else "given"
+    kind = {"uniform": "balanced accuracy", "train": "accuracy"}.get(word, "accuracy under the given prior")
+    return f"{kind} on unseen rows: {100 * recall:.1f} %{' (they chose it: expect a little less)' * chosen}"
+
+
+# --- rows alone -------------------------------------------------------------------------------------------------------
+
+
+def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> tuple[Deployed, Features | None]:
+    """The estimator's model, and the held-out rows with its classes: those with training rows, in its order."""
+    train, names = problem.train, problem.train.names
+    y = [names[k] for k in train.y.tolist()]
+    classes = _present(train)
+    unseen = None if problem.held_out is None else _of_classes(problem.held_out, names, classes)
+    held_out = None if unseen is None else (unseen.x[0].double().numpy(), [classes[k] for k in unseen.y.tolist()])
+    weight = None if train.weight is None else train.weight.numpy()
+    target = prior if isinstance(prior, str) else _prior_of(prior, train, classes)
+    from poise.deployment.estimator import (
+        LongTailClassifier,  # scikit-learn, which `predict` does without, loads for seconds
+    )
+
+    classifier = LongTailClassifier(method, target, train.seen_by_backbone, seed)
+    x = train.x[0].double().numpy()
+    evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
+    model = classifier.model().with_provenance(unseen_recall=classifier.unseen_recall_)
+    return Deployed(model, evidence), None if unseen is None else replace(unseen, counts=model.counts)
+
+
+def _present(train: Features) -> list[str]:
+    """The names of the classes with training rows, in the order of the estimator."""
+    y = train.y if train.weight is None else train.y[train.weight > 0]
+    names = train.names
+    return sorted(names[k] for k in set(y.tolist()))
+
+
+def _prior_of(prior: Any, train: Features, classes: Sequence[str]) -> list[float]:
+    """The shares of `classes`. Raises: InputError if the prior gives a share to a class without training rows."""
+    shares = dict(zip(train.names, as_prior(prior, train.counts).tolist(), strict=True))
+    for name, share in shares.items():
+        if share > 0 and name not in classes:
+            raise InputError(f"the prior gives {name!r} the share {share:g}, but it has no training row; set it to 0")
+    return [shares[name] for name in classes]
+
+
+def _of_classes(rows: Features, names: Sequence[str], classes: Sequence[str]) -> Features:
+    """The rows of these classes, numbered in their order; a warning says how many others there are."""
+    position = {name: k for k, name in enumerate(classes)}
+    y = torch.tensor([position.get(names[k], -1) for k in rows.y.tolist()])
+    known = (y >= 0).nonzero().flatten()
+    if len(known) < len(y):
+        left = len(y) - len(known)
+        message = f"{left} held-out rows were left out: their classes have no training row"
+        warnings.warn(message, PoiseWarning, stacklevel=4)
+    counts = ClassCounts(rows.counts.clamped[[names.index(name) for name in classes]].long())
+    return replace(rows.take(known), y=y[known], counts=counts, class_names=tuple(classes))
+
+
+# --- a given head -----------------------------------------------------------------------------------------------------
+
+
+def offered(method: str) -> dict[Spec, tuple[Spec, ...]]:
+    """The settings that are tried for a given head, by family: those of "auto", or a named method as it stands."""
+    if method == "auto":
+        return {family: default_grid(family, BUDGET) for family in FAMILIES}
+    return {Spec.parse(method): (Spec.parse(method),)}
+
+
+def _from_head(
+    problem: Problem, method: str, prior: Any, seed: int, selected: bool, progress: Progress | None
+) -> Deployed:
+    rows = problem.held_out
+    if rows is None:
+        raise InputError(
+            "to choose and calibrate for a given head, held-out rows are needed that neither it nor the backbone saw"
+        )
+    target = as_prior(prior, problem.train.counts)
+    grids = offered(method)
+    judgement = judge_grids(grids.values(), problem, Judging(seed=seed), progress=progress)
+    for remark in judgement.remarks:
+        warnings.warn(remark, PoiseWarning, stacklevel=3)
+    chosen = {family: pick(judgement, grid)[0] for family, grid in grids.items()}
+    family = recommend(judgement, NULLS, chosen)[1] if method == "auto" else Spec.parse(method)
+    spec = chosen[family]
+    head = judgement.trials[spec].head
+    assert head is not None  # one head was fitted on all training rows
+    known = _meant_for(spec, target, problem.train.counts, chosen=selected or method == "auto")
+    seen = Evidence(head(rows.x[0]).double(), rows.y, torch.ones(len(rows), dtype=torch.float64))
+    temperature, implied = calibrate(seen, problem.train.counts.prior, known)
+    model = Model(
+        head=deployed(head, temperature, implied, target),
+        class_names=problem.train.names,
+        counts=problem.train.counts,
+        prior_applied=target,
+        method=str(spec),
+        provenance={"held_out": rows.key, "unseen_recall": expected_recall(seen, temperature, implied, target)},
+    )
+    before = seen._replace(logits=problem.head(rows.x[0]).double())  # type: ignore[misc]  # it was given
+    return Deployed(model, final(seen, temperature, implied, target), before)
+
+
+def _meant_for(spec: Spec, target: Tensor, counts: ClassCounts, *, chosen: bool) -> Tensor | None:
+    """The class prior that the head of `spec` is meant for; None if it has to be estimated.
+
+    What won by balanced accuracy is meant for uniform classes, whatever its formula says of defaults and whatever loss
+    trained the head that it started from.
+    """
+    uniform = as_prior("uniform", counts)
+    if chosen and torch.allclose(target, uniform):
+        return uniform
+    word = implied_prior(spec) or ("uniform" if chosen else None)
+    return None if word is None else as_prior(word, counts)
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+def _operating(model: Model, train: Features, unseen: Features | None, targets: Targets) -> OperatingPoint | None:
+    """The operating point of the model; None if nothing is asked for."""
+    wanted = {**vars(targets), "costs": _costs_of(model, train, targets.costs)}
+    if not targets.need_rows:
+        plain = OperatingPoint(costs=wanted["costs"], top_k=targets.top_k)
+        return plain if plain.described() else None
+    assert unseen is not None
+    return choose_operating_point(model.head, unseen, trained_on=train, prior=model.prior_applied, **wanted)
+
+
+def _costs_of(model: Model, train: Features, costs: Any) -> Any:
+    """Costs (C,) or (C, C) in the order of the model's classes."""
+    if costs is None:
+        return None
+    names = train.names
+    order = [names.index(name) for name in model.class_names]
+    given = torch.as_tensor(costs, dtype=torch.float64)
+    return (given[order] if given.ndim == 1 else given[order][:, order]).tolist()

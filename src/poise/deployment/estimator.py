@@ -1,0 +1,368 @@
+"""`LongTailClassifier`: the scikit-learn face of the same functions."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
+
+from poise.deployment.calibration import (
+    Evidence,
+    class_shares,
+    deployed,
+    distinct_rows,
+    effective_counts,
+    final,
+    row_weights,
+)
+from poise.deployment.estimator_fit import Fitting
+from poise.deployment.model import Model, load
+from poise.errors import InputError
+from poise.folds import group_ids
+from poise.heads.plan import Options
+from poise.methods import available, is_trained, parameters
+from poise.priors import as_prior, estimate_prior, prior_shift
+from poise.values.features import Features
+from poise.values.spec import Spec
+from poise.values.wording import near
+
+__all__ = ["LongTailClassifier"]
+
+Array = NDArray[Any]
+AUTO = "auto"
+SMALLEST_SHARE = 1e-6  # of an estimated prior, so that a class that was rare once can come back
+
+
+class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A linear classifier over feature rows, re-balanced for the class prior of its deployment.
+
+    `method` is "auto", the name of a method, or the text of a Spec such as "crt+tau_norm(tau=0.5)". `prior` is the
+    class prior of deployment: "uniform", "train", one share per class in the order of `classes_`, or a mapping
+    {class: share} that names every class. `seen_by_backbone` says whether the rows trained the representation: such
+    rows can train a head, but neither choose nor calibrate one. `random_state` seeds methods that shuffle rows; None is
+    0. Further parameters are those of the method named, its options of training included; they can be searched, as in
+    GridSearchCV(clf, {"tau": [0.5, 1.0]}).
+
+    "auto" compares 24 configurations (cross-entropy and balanced softmax fitted to convergence, logit adjustment and
+    tau-norm of the former, class means, linear discriminant), each calibrated and shifted to `prior`, on rows that no
+    head was fitted on: folds that keep groups and equal rows together, or the rows given as `held_out`. It takes the
+    one of the highest recall weighted by `prior`; of those within a standard error, the one of the least NLL. It
+    depends neither on chance nor on the order of the rows, and a row of weight 2 is the row twice.
+
+    Probabilities are calibrated by a temperature on unseen rows and shifted from the prior for which the head is meant
+    to `prior`. Where that is not possible, fit warns (PoiseWarning): without unseen rows they are not calibrated, and
+    if the prior of the head is not known either, none is applied (`prior_applied_` is None).
+
+    Attributes: `classes_`; `class_counts_` (C,) summed weights; `n_features_in_`; `method_`, the text of the Spec that
+    was fitted; `unseen_recall_`, the recall weighted by `prior` of rows that no head was fitted on (what chose the
+    method, so slightly optimistic; None without such rows); `prior_applied_` (C,), for which `predict_proba` is meant;
+    `head_`, the final head; `coef_` and `intercept_`, of shapes (C, D) and (C,), or (1, D) and (1,) for two classes,
+    prior shift included.
+
+    Raises: ValueError, by fit, as scikit-learn wants it; InputError (a ValueError) naming what cannot be used.
+    """
+
+    def __init__(
+        self,
+        method: str = AUTO,
+        prior: Any = "uniform",
+        seen_by_backbone: bool | None = False,
+        random_state: Any = None,
+        **params: Any,
+    ) -> None:
+        self.method = method
+        self.prior = prior
+        self.seen_by_backbone = seen_by_backbone
+        self.random_state = random_state
+        self._params = dict(params)
+
+    # --- parameters ---------------------------------------------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters of the estimator and those of its method."""
+        return {**super().get_params(deep=deep), **self._params}
+
+    def set_params(self, **params: Any) -> "LongTailClassifier":
+        """Set parameters of the estimator or of its method. Raises: InputError for a name that neither has."""
+        own = {"method", "prior", "seen_by_backbone", "random_state"}
+        for name, value in params.items():
+            if name in own:
+                setattr(self, name, value)
+        allowed = _names(self.method)
+        for name in params.keys() - own - self._params.keys():
+            if allowed is not None and name not in allowed:
+                raise InputError(f"method {self.method!r} has no parameter {name!r}; it takes {', '.join(allowed)}")
+        self._params = {**self._params, **{name: value for name, value in params.items() if name not in own}}
+        return self
+
+    # --- fitting ------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,  # noqa: N803 (the names of scikit-learn)
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+        held_out: tuple[Any, Any] | None = None,
+    ) -> "LongTailClassifier":
+        """Fit on rows X (N, D) with labels y (N,).
+
+        Rows of one entry of `groups` (N,) are never divided between fitting and choosing. `held_out` is (X, y) of rows
+        that the backbone never saw; they choose and calibrate in the place of folds, and train nothing.
+
+        Raises: ValueError; MemorisedRowsError if the backbone saw the rows, "auto" has to choose and there is no
+        `held_out`.
+        """
+        self.fit_with_evidence(X, y, sample_weight, groups, held_out)
+        return self
+
+    def fit_with_evidence(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+        held_out: tuple[Any, Any] | None = None,
+    ) -> Evidence | None:
+        """`fit`, and what unseen rows say of the result; None where there are no such rows.
+
+        The logits (N, C) are final, temperature and prior shift included. They are those of `held_out`, or of the rows
+        set aside in folds, by the heads that did not see them.
+        """
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])  # noqa: N806
+        check_classification_targets(y)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not weight.any():
+            raise InputError("all sample weights are zero, which leaves no row; give at least one a positive weight")
+        classes = np.unique(y[weight > 0])
+        if len(classes) < 2:
+            raise InputError("the rows are all of one class; a classifier needs rows of at least two classes")
+        if self.seen_by_backbone not in (True, False, None):
+            raise InputError(f"seen_by_backbone must be True, False or None (unknown), got {self.seen_by_backbone!r}")
+        self.classes_ = classes
+        spec = _spec_of(self.method, self._params)
+        train, units = self._rows(X, y, weight, groups)
+        unseen = None if held_out is None else self._held_out(held_out, train)
+        share = class_shares(train)
+        given = _shares(self.prior, classes.tolist()) if isinstance(self.prior, Mapping) else self.prior
+        target = share if isinstance(given, str) and given == "train" else as_prior(given, train.counts)
+        fitting = Fitting(train, units, unseen, self.seen_by_backbone, self._seed())
+        fitted = fitting.auto(target) if spec is None else fitting.named(spec, target)
+        self.method_ = str(fitted.spec)
+        self.unseen_recall_ = fitted.recall
+        self.class_counts_ = torch.bincount(train.y, weights=row_weights(train)).numpy()
+        self.prior_applied_ = None if fitted.implied is None else target.numpy().copy()
+        implied = target if fitted.implied is None else fitted.implied
+        self.head_ = deployed(fitted.head, fitted.temperature, implied, target)
+        return None if fitted.seen is None else final(fitted.seen, fitted.temperature, implied, target)
+
+    def _rows(self, X: Array, y: Array, weight: Array, groups: Any) -> tuple[Features, NDArray[np.int64]]:  # noqa: N803
+        """The distinct rows in canonical order, and which of them belong together."""
+        if (weight != np.floor(weight)).any():
+            weight = weight * (np.count_nonzero(weight) / weight.sum())  # shares, not numbers of rows
+        codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        numbers = None if groups is None else group_ids(np.asarray(groups).tolist(), len(y)).numpy()
+        rows = distinct_rows(X, codes.astype(np.int64), weight, numbers)
+        labels = torch.from_numpy(rows.y)
+        heft = None if (rows.weight == 1).all() else torch.from_numpy(rows.weight)
+        counts = effective_counts(labels, heft, len(self.classes_))
+        features = Features(
+            torch.from_numpy(rows.x), labels, counts, seen_by_backbone=self.seen_by_backbone, weight=heft
+        )
+        return features, rows.units
+
+    def _held_out(self, held_out: tuple[Any, Any], train: Features) -> Features:
+        """The held-out rows as Features. Raises: InputError for a label that training has not."""
+        if not isinstance(held_out, tuple | list) or len(held_out) != 2:
+            raise InputError("held_out must be a pair (X, y) of rows that the backbone never saw, and their labels")
+        x = check_array(held_out[0], dtype=[np.float64, np.float32])
+        labels = column_or_1d(held_out[1])
+        if len(x) != len(labels) or x.shape[1] != train.dim:
+            raise InputError(
+                f"held_out has {len(x)} rows of {x.shape[1]} features and {len(labels)} labels; the training rows "
+                f"have {train.dim} features"
+            )
+        unknown = ~np.isin(labels, self.classes_)
+        if unknown.any():
+            row = int(unknown.argmax())
+            raise InputError(f"held_out row {row} has the label {labels[row]!r}, which no training row has")
+        codes = torch.from_numpy(np.searchsorted(self.classes_, labels))
+        return Features(torch.tensor(np.ascontiguousarray(x)), codes, train.counts, seen_by_backbone=False)
+
+    def _seed(self) -> int:
+        if self.random_state is None:
+            return 0
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _logits(self, X: Any) -> Tensor:  # noqa: N803
+        check_is_fitted(self)
+        rows = validate_data(self, X, reset=False, dtype=np.float64)
+        return self.head_(torch.tensor(np.ascontiguousarray(rows)))  # torch takes no negative strides
+
+    def decision_function(self, X: Any) -> Array:  # noqa: N803
+        """Logits (N, C); for two classes (N,), the second less the first."""
+        logits = self._logits(X)
+        scores = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+        return np.asarray(scores.numpy())
+
+    def predict_proba(self, X: Any) -> Array:  # noqa: N803
+        """(N, C) posterior under `prior_applied_`; the plain softmax if that is None."""
+        return np.asarray(self._logits(X).softmax(dim=-1).numpy())
+
+    def predict(self, X: Any) -> Array:  # noqa: N803
+        """(N,) class of the largest posterior."""
+        best = self._logits(X).argmax(dim=-1).numpy()
+        return np.asarray(self.classes_[best])
+
+    def adapt(self, X: Any) -> "LongTailClassifier":  # noqa: N803
+        """Estimate the class prior of deployment from unlabelled rows X (N, D), and apply it from now on.
+
+        By expectation maximisation (Saerens et al., 2002) on these rows alone; rows given to predict never change it.
+        The estimate takes the place of the prior that was given, and only fitting again brings that back. Classes that
+        are hard to tell apart are estimated poorly: where the prior is known, state it instead.
+
+        Raises: InputError if the prior of the head is not known, so that there is nothing to start from.
+        """
+        logits = self._logits(X)
+        if self.prior_applied_ is None:
+            raise InputError("adapt needs a head whose prior is known; fit with held_out=(X, y), or another method")
+        source = torch.from_numpy(self.prior_applied_)
+        found = estimate_prior(logits, source).clamp_min(SMALLEST_SHARE)
+        found = found / found.sum()
+        self.head_ = self.head_.shifted(prior_shift(source, found))
+        self.prior_applied_ = found.numpy()
+        return self
+
+    @property
+    def coef_(self) -> Array:
+        """(C, D) weights, or (1, D) for two classes."""
+        return self._linear()[0]
+
+    @property
+    def intercept_(self) -> Array:
+        """(C,) biases, or (1,) for two classes; temperature and prior shift included."""
+        return self._linear()[1]
+
+    def _linear(self) -> tuple[Array, Array]:
+        if "head_" not in vars(self):
+            raise AttributeError("coef_ and intercept_ exist after fit")
+        try:
+            plain = self.head_.folded()
+        except InputError as error:
+            raise AttributeError(f"no coef_ and no intercept_: {error}") from None
+        weight, bias = plain.weight.numpy(), plain.bias.numpy()
+        return (weight[1:] - weight[:1], bias[1:] - bias[:1]) if len(bias) == 2 else (weight, bias)
+
+    # --- on disk ------------------------------------------------------------------------------------------------------
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the fitted estimator as a deployable folder, without pickle (`poise.deployment.model`)."""
+        return self.model().save(directory)
+
+    def model(self) -> Model:
+        """The fitted estimator as a deployable value."""
+        check_is_fitted(self)
+        params = self.get_params(deep=False)
+        if isinstance(
+            self.prior, Mapping
+        ):  # JSON has no keys but text, so the shares are kept in the order of classes_
+            params["prior"] = [float(share) for share in _shares(self.prior, self.classes_.tolist())]
+        about = {
+            "params": {name: _plain(name, value) for name, value in params.items()},
+            "classes": self.classes_.tolist(),
+            "dtype": self.classes_.dtype.str,
+            "class_counts": self.class_counts_.tolist(),
+            "unseen_recall": self.unseen_recall_,
+            "feature_names": getattr(self, "feature_names_in_", np.array([])).tolist(),
+        }
+        return Model(
+            head=self.head_,
+            class_names=tuple(str(label) for label in self.classes_),
+            counts=effective_counts(torch.arange(len(self.classes_)), torch.tensor(self.class_counts_), 0),
+            prior_applied=None if self.prior_applied_ is None else torch.from_numpy(self.prior_applied_),
+            method=self.method_,
+            provenance={"poise": version("poise"), "estimator": about},
+        )
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "LongTailClassifier":
+        """The estimator that `save` wrote; its predictions are the same bits. Raises: InputError naming the file."""
+        model = load(directory)
+        about = model.provenance.get("estimator")
+        try:
+            assert isinstance(about, Mapping)
+            loaded = cls(**about["params"])
+            loaded.classes_ = np.array(about["classes"], dtype=np.dtype(about["dtype"]))
+            loaded.unseen_recall_ = about["unseen_recall"]
+            loaded.class_counts_ = np.array(about["class_counts"], dtype=np.float64)
+            if about["feature_names"]:
+                loaded.feature_names_in_ = np.array(about["feature_names"], dtype=object)
+            assert len(loaded.classes_) == len(loaded.class_counts_) == model.head.classes
+        except (AssertionError, KeyError, TypeError, ValueError):
+            raise InputError(f"{directory} holds a model, but none saved by LongTailClassifier.save") from None
+        loaded.n_features_in_ = model.head.dim
+        loaded.method_ = model.method
+        loaded.head_ = model.head
+        loaded.prior_applied_ = None if model.prior_applied is None else model.prior_applied.numpy()
+        return loaded
+
+
+def _names(method: Any) -> list[str] | None:
+    """The parameters that a method takes; None if it is no name, which fit refuses."""
+    if not isinstance(method, str):
+        return None
+    if method == AUTO:
+        return []
+    if method not in available():
+        return None
+    return [*parameters(method), *(Options.__annotations__ if is_trained(method) else ())]
+
+
+def _spec_of(method: Any, params: Mapping[str, Any]) -> Spec | None:
+    """The Spec of a method with these parameters; None for "auto"."""
+    if not isinstance(method, str):
+        raise InputError(f"method must be 'auto', the name of a method or the text of a Spec, got {method!r}")
+    if method == AUTO:
+        if params:
+            raise InputError(f"method='auto' takes no parameters, got {', '.join(sorted(params))}; name a method")
+        return None
+    spec = Spec.parse(method)
+    if params and (len(spec.steps) > 1 or spec.params):
+        raise InputError(f"parameters of {method!r} belong into its text, got {', '.join(sorted(params))} beside it")
+    return Spec(spec.name, params) if params else spec
+
+
+def _shares(prior: Mapping[Any, Any], classes: list[Any]) -> list[Any]:
+    """The shares of a mapping {class: share} in the order of `classes`, all of which it has to name."""
+    for name in prior:
+        if name not in classes:
+            hint = near(str(name), map(str, classes))
+            raise InputError(f"prior names the class {name!r}, which the training rows do not have{hint}")
+    for name in classes:
+        if name not in prior:
+            raise InputError(f"prior has no share for the class {name!r}; add it")
+    return [prior[name] for name in classes]
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A parameter as JSON. A generator of random numbers has none, and nothing is drawn after fit: it becomes null."""
+    if isinstance(value, np.random.RandomState | np.random.Generator):
+        return None
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(plain, tuple):
+        return list(plain)
+    if not isinstance(plain, str | int | float | bool | list | None):
+        raise InputError(f"the parameter {name}={value!r} cannot be saved; give numbers, words or lists")
+    return plain

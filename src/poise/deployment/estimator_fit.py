@@ -1,0 +1,161 @@
+"""What one call of the estimator's fit does: a head, its Spec, and the prior for which its softmax is meant."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poise.deployment.calibration import (
+    Evidence,
+    Fit,
+    Trial,
+    calibrate,
+    class_shares,
+    cross_fit,
+    evidence,
+    expected_recall,
+)
+from poise.deployment.candidates import CANDIDATES, candidate_heads, choose
+from poise.errors import InputError, MemorisedRowsError, PoiseWarning
+from poise.heads.converged import converged
+from poise.heads.memorised import MEMORISED_ACCURACY
+from poise.methods import build, implied_prior, settings, then, traits_of
+from poise.values.features import Features
+from poise.values.head import Head
+from poise.values.problem import Method, Problem
+from poise.values.spec import Spec
+
+__all__ = ["Fitted", "Fitting"]
+
+FALLBACK = Spec("converged")  # where no row can be set aside to choose on
+
+
+class Fitted(NamedTuple):
+    """A head, its Spec, the prior (C,) for which the softmax of logits / temperature is meant, None if not known.
+
+    `recall` is that of unseen rows under the target prior, `seen` are their logits; None without such rows.
+    """
+
+    head: Head
+    spec: Spec
+    implied: Tensor | None
+    temperature: float
+    recall: float | None = None
+    seen: Evidence | None = None
+
+
+class Fitting:
+    """One call of fit: the rows, and what may be chosen and calibrated on."""
+
+    def __init__(
+        self, train: Features, units: NDArray[np.int64], unseen: Features | None, seen: bool | None, seed: int
+    ) -> None:
+        self.train, self.units, self.unseen, self.seen, self.seed = train, units, unseen, seen, seed
+
+    def auto(self, target: Tensor) -> Fitted:
+        """The chosen head, its Spec, the prior it is meant for, and its temperature."""
+        if self.seen and self.unseen is None:
+            raise MemorisedRowsError(
+                "rows that trained the representation cannot choose a method: give rows that the backbone never saw, "
+                "fit(..., held_out=(X, y)), or name a method",
+                "fit(..., held_out=(X, y))",
+            )
+        trials = self.trials(candidate_heads)
+        if not trials:
+            _warn(f"too few rows to set any aside: the method is {FALLBACK}, its probabilities are not calibrated")
+            return Fitted(self.head_of(FALLBACK), FALLBACK, class_shares(self.train), 1.0)
+        choice = choose(trials, class_shares(self.train), target)
+        self.remark_memorised(trials, choice.candidate)
+        spec = CANDIDATES[choice.candidate].spec
+        seen = evidence(trials, choice.candidate)
+        return Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, choice.recall, seen)
+
+    def named(self, spec: Spec, target: Tensor) -> Fitted:
+        """The same for a method that was named."""
+        head = self.head_of(spec)
+        share = class_shares(self.train)
+        word = _implied(spec)
+        implied = share if word == "train" else torch.full_like(share, 1 / len(share)) if word else None
+        trials = [] if self.seen and self.unseen is None else self.trials(lambda rows: [self.head_of(spec, rows)])
+        seen = evidence(trials)
+        if seen is not None:
+            self.remark_memorised(trials, 0)
+            temperature, implied = calibrate(seen, share, implied)
+            recall = expected_recall(seen, temperature, implied, target)
+            return Fitted(head, spec, implied, temperature, recall, seen)
+        lost = "are not calibrated" if word else "are the plain softmax, to which no prior was applied"
+        _warn(
+            f"no rows that neither backbone nor head saw: probabilities {lost}; fit(..., held_out=(X, y)) mends this",
+            "fit(..., held_out=(X, y))",
+        )
+        return Fitted(head, spec, implied, 1.0)
+
+    def trials(self, fit: Fit) -> list[Trial]:
+        """Heads beside rows that they did not see: the held-out ones, or else each fold."""
+        if self.unseen is not None:
+            return [Trial(fit(self.train), self.unseen)]
+        return cross_fit(self.train, self.units, fit)
+
+    def head_of(self, spec: Spec, train: Features | None = None) -> Head:
+        """The head of a Spec; where it starts from a stage-1 head, that is cross-entropy fitted to convergence."""
+        rows = self.train if train is None else train
+        method = _method(spec)
+        first = spec.steps[0]
+        if first.name == "converged":
+            return method(Problem(rows, None, self.unseen), self.seed)
+        traits = traits_of(first)[0]
+        if traits.needs_held_out and self.unseen is None:
+            said = f"{first.name} needs rows that the backbone never saw: fit(..., held_out=(X, y))"
+            raise InputError(said, "fit(..., held_out=(X, y))")
+        head = converged()(Problem(rows)) if traits.needs_head or len(spec.steps) > 1 else None
+        return method(Problem(rows, head, self.unseen), self.seed)
+
+    def remark_memorised(self, trials: list[Trial], candidate: int) -> None:
+        """Warn if it is unknown whether the backbone saw the rows, and unseen ones look as if it did."""
+        seen = evidence(trials, candidate)
+        if self.seen is not None or self.unseen is not None or seen is None:
+            return
+        accuracy = float(seen.weight @ (seen.logits.argmax(dim=-1) == seen.y).double() / seen.weight.sum())
+        if accuracy > MEMORISED_ACCURACY:
+            _warn(
+                f"{accuracy:.1%} of the rows set aside are predicted right, as if the backbone had trained on them; if "
+                "it did, say seen_by_backbone=True and give rows that it never saw, fit(..., held_out=(X, y))",
+                "seen_by_backbone=True",
+                "fit(..., held_out=(X, y))",
+            )
+
+
+def _warn(message: str, *arguments: str) -> None:
+    warnings.warn(PoiseWarning(message, *arguments), stacklevel=4)
+
+
+def _method(spec: Spec) -> Method:
+    """The method of a Spec, `converged` included."""
+    first, *rest = (
+        converged(**dict(step.params)) if step.name == "converged" else build(step.name, **dict(step.params))
+        for step in spec.steps
+    )
+    return then(first, *rest)
+
+
+def _implied(spec: Spec) -> str | None:
+    """The prior for which the softmax of a method is meant: "train", "uniform", or None if that is not known."""
+    first, *after = spec.steps
+    if first.name != "converged":
+        return implied_prior(spec)
+    loss = dict(first.params).get("loss", "cross_entropy")
+    word = {"cross_entropy": "train", "balanced_softmax": "uniform"}.get(loss)
+    for step in after:
+        word = _implied_after(step, word)
+    return word
+
+
+def _implied_after(step: Spec, before: str | None) -> str | None:
+    """The same of a head that a step has changed: adjustment at its default strength takes the training prior out."""
+    if step.name == "temperature":
+        return before
+    full = step.name == "logit_adjustment" and settings(step) == settings(Spec("logit_adjustment"))
+    return "uniform" if full and before == "train" else None

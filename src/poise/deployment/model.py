@@ -1,0 +1,208 @@
+"""The deployable folder: one head, what it was made for, and how its logits become decisions.
+
+    folder/head.safetensors   the head, final: temperature and prior shift included
+    folder/model.json         everything else, and the SHA-256 of the head file; written last
+
+No pickle anywhere: opening a folder runs nothing. A folder is whole or refused: a file that is missing, truncated,
+changed, from a newer version or outside of the folder is named in one sentence.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poise.decisions.point import OperatingPoint
+from poise.errors import InputError, reason_of
+from poise.machine.atomic import write_atomically
+from poise.priors import as_prior
+from poise.values.checks import is_whole
+from poise.values.counts import ClassCounts, as_counts
+from poise.values.fields import TABLE, TEXT, WHOLE, Kind, check_fields, list_of, optional, table_of, whole
+from poise.values.head import Head
+from poise.values.spec import Spec
+from poise.values.wording import prior_in_words
+
+__all__ = ["Model", "check", "load"]
+
+MODEL_SCHEMA = 1
+HEAD_FILE, MODEL_FILE = "head.safetensors", "model.json"
+REPORT_FILES = ("report.html", "report.json")  # what is known of the model, written beside it
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """What is deployed.
+
+    `head` gives the final logits; `prior_applied` (C,) is the class prior for which their softmax is meant, None if it
+    is not known. `counts` are those of the training rows, `method` the text of the Spec that made the head, `operating`
+    how logits become decisions (None: the largest one wins), `provenance` any JSON: versions, keys of splits, settings.
+
+    Raises: InputError if the parts disagree in their number of classes, or `method` is no Spec.
+    """
+
+    head: Head
+    class_names: tuple[str, ...]
+    counts: ClassCounts
+    prior_applied: Tensor | None
+    method: str
+    operating: OperatingPoint | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names, counts = tuple(self.class_names), as_counts(self.counts)
+        for name, value in (("class_names", names), ("counts", counts)):
+            object.__setattr__(self, name, value)
+        if self.prior_applied is not None:
+            as_prior(self.prior_applied, counts)
+            object.__setattr__(self, "prior_applied", torch.as_tensor(self.prior_applied).double())
+        Spec.parse(self.method)
+        if self.head.weight.ndim != 2:
+            raise InputError(f"a model has one head, got a stack of {len(self.head)}; index it first")
+        sizes = {"head": self.head.classes, "class names": len(names), "counts": len(counts)}
+        if self.operating is not None and self.operating.classes is not None:
+            sizes["operating point"] = self.operating.classes
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{what} {size}" for what, size in sizes.items())
+            raise InputError(f"the parts of a model differ in their number of classes: {told}")
+        if self.operating is not None and (self.operating.top_k or 0) > len(names):
+            raise InputError(f"top_k must be at most {len(names)}, the number of classes, got {self.operating.top_k}")
+        if len(set(names)) < len(names):
+            twice = next(name for k, name in enumerate(names) if name in names[:k])
+            raise InputError(f"two classes are called {twice!r}; names tell classes apart")
+
+    @property
+    def meant_for(self) -> str:
+        """The class prior that its probabilities are for, in words."""
+        prior = None if self.prior_applied is None else self.prior_applied.tolist()
+        return prior_in_words(prior, self.counts.n.tolist(), self.class_names)
+
+    def with_provenance(self, **more: Any) -> "Model":
+        """The same model, with more said of where it comes from."""
+        return replace(self, provenance={**self.provenance, **more})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model to `folder`, `model.json` last; the folder is returned.
+
+        A crash in between leaves a folder that `load` reads as it was or refuses, never a mixture.
+
+        Raises: InputError if provenance is no JSON or the disk refuses.
+        """
+        folder = Path(folder)
+        try:
+            json.dumps(dict(self.provenance), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"provenance must be plain JSON: {error}") from None
+        self.head.save(folder / HEAD_FILE)
+        content = (folder / HEAD_FILE).read_bytes()
+        data = {
+            "format": "poise.model",
+            "schema": MODEL_SCHEMA,
+            "head": {"file": HEAD_FILE, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+            "class_names": list(self.class_names),
+            "counts": self.counts.n.tolist(),
+            "prior_applied": None if self.prior_applied is None else self.prior_applied.tolist(),
+            "method": self.method,
+            "operating": None if self.operating is None else self.operating.to_dict(),
+            "provenance": dict(self.provenance),
+        }
+        write_atomically(folder / MODEL_FILE, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        return folder
+
+
+def load(folder: str | Path) -> Model:
+    """The model that `Model.save` wrote, bit for bit; the head file is compared with its SHA-256.
+
+    Raises: InputError naming the file and what is wrong with it.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; a model is the folder that `poise fit` or save wrote")
+    data = _description(folder)
+    path = _head_path(folder, data["head"])
+    head = Head.load(path)
+    try:
+        return Model(
+            head=head,
+            class_names=tuple(data["class_names"]),
+            counts=ClassCounts(torch.tensor(data["counts"])),
+            prior_applied=None
+            if data["prior_applied"] is None
+            else torch.tensor(data["prior_applied"], dtype=torch.float64),
+            method=data["method"],
+            operating=None if data["operating"] is None else OperatingPoint.from_dict(data["operating"]),
+            provenance=data["provenance"],
+        )
+    except InputError as error:
+        raise InputError(f"{folder / MODEL_FILE}: {error}") from None
+
+
+def check(folder: str | Path) -> list[str]:
+    """What is wrong with the folder, one sentence each; empty if it is intact."""
+    folder = Path(folder)
+    try:
+        load(folder)
+        problems = []
+    except InputError as error:
+        problems = [str(error)]
+    known = {HEAD_FILE, MODEL_FILE, *REPORT_FILES}
+    strays = sorted(p.name for p in folder.iterdir() if p.name not in known) if folder.is_dir() else []
+    return [*problems, *(f"{folder / name} does not belong to the model; move it elsewhere" for name in strays)]
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """The contents of model.json, with all keys and of a schema that this version reads."""
+    path = folder / MODEL_FILE
+    try:
+        data = json.loads(path.read_bytes(), parse_constant=_no_constant)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing, so {folder} is no finished model; save it again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}; save the model again") from None
+    if not isinstance(data, dict) or data.get("format") != "poise.model" or not is_whole(data.get("schema")):
+        raise InputError(f"{path} was not written by Poise: format or schema is missing")
+    if data["schema"] > MODEL_SCHEMA:
+        raise InputError(f"{path} has schema {data['schema']}, this version reads up to {MODEL_SCHEMA}; update poise")
+    if unknown := sorted(set(data) - {"format", "schema", *_KINDS}):
+        raise InputError(f"{path} has the unknown key {unknown[0]!r}; save the model again")
+    check_fields(f"{path}: ", data, _KINDS, "; save the model again")
+    return data
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON number")
+
+
+_NUMBER = Kind("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+_KINDS = {
+    "head": table_of(file=TEXT, bytes=whole(1), sha256=TEXT),
+    "class_names": list_of("names", TEXT),
+    "counts": list_of("whole numbers", WHOLE),
+    "prior_applied": optional(list_of("numbers", _NUMBER)),
+    "method": TEXT,
+    "operating": optional(TABLE),
+    "provenance": TABLE,
+}
+
+
+def _head_path(folder: Path, head: Mapping[str, Any]) -> Path:
+    """The head file, known to lie in the folder and to have the size and hash that model.json says."""
+    path = folder / str(head["file"])
+    if path.resolve().parent != folder.resolve():
+        raise InputError(f"{folder / MODEL_FILE} names the head file {head['file']!r}, which is not in the folder")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; save the model again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason_of(error)}") from None
+    if len(content) != head["bytes"]:
+        raise InputError(f"{path} has {len(content)} bytes, {MODEL_FILE} says {head['bytes']}; save the model again")
+    if hashlib.sha256(content).hexdigest() != head["sha256"]:
+        raise InputError(f"{path} is not the file that {MODEL_FILE} describes (SHA-256 differs); save the model again")
+    return path

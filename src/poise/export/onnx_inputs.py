@@ -1,0 +1,187 @@
+"""What an exported network is given, with numpy and Pillow alone: rows of features, or images cut as for training."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from poise.data.samples.decoding import SUFFIXES, decode
+from poise.data.samples.image_files import middle_square, walk
+from poise.data.tables.delimited import read_delimited
+from poise.data.tables.parquet import read_parquet
+from poise.data.tables.source import ROWS, Ask, listed
+from poise.errors import InputError, reason_of
+from poise.values.wording import near
+
+__all__ = ["Pixels", "Rows", "image_files", "pixels_of", "read_rows"]
+
+TABLES = {".csv": read_delimited, ".tsv": read_delimited, ".parquet": read_parquet}
+ARRAYS = (".npy", ".npz", ".safetensors")
+MODES = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class Rows(NamedTuple):
+    """Rows of features x (N, D), other columns (N,) to carry through, and remarks."""
+
+    x: npt.NDArray[Any]
+    extra: Mapping[str, tuple[Any, ...]]
+    notes: tuple[str, ...]
+
+
+def read_rows(
+    path: str | Path, *, key: str | None = None, columns: Sequence[str] | None = None, ignore: Sequence[str] = ()
+) -> Rows:
+    """Rows to be predicted: of a table, in the order of `columns` if these are known, or of a file of arrays.
+
+    A label column, like all that is no feature, is carried through. `key` names one array of several.
+
+    Raises: InputError naming the file and what is wrong with it; MissingExtraError for Parquet without pyarrow.
+    """
+    file = Path(path)
+    kind = file.suffix.lower()
+    if not file.exists():
+        others = [other.name for other in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise InputError(f"there is no file {file}{near(file.name, others)}")
+    if kind not in (*TABLES, *ARRAYS) or not file.is_file():
+        raise InputError(f"cannot read {file}: this model reads rows of features, {', '.join((*TABLES, *ARRAYS))}")
+    if kind in ARRAYS:
+        if ignore:
+            raise InputError(
+                f"columns are chosen by name in tables, and {file} holds arrays; choose one with key= (or FILE#NAME)",
+                "key= (or FILE#NAME)",
+            )
+        return _finite(file, Rows(_array(file, key), {}, ()))
+    if key is not None:
+        raise InputError(f"key= chooses among arrays, and {file} is a table", "key=")
+    ask = Ask(ignore=tuple(ignore), columns=None if columns is None else tuple(columns), needs_label=False)
+    source = TABLES[kind](file, ask)
+    return Rows(np.asarray(source.x), source.extra, source.notes)
+
+
+def _array(file: Path, key: str | None) -> npt.NDArray[Any]:
+    """The features of a file of arrays. Raises: InputError if there are none, or the file cannot be read."""
+    try:
+        with _arrays(file) as arrays:
+            there = tuple(arrays)
+            names = [name for name in (ROWS if key is None else (key,)) if name in there]
+            if len(names) == 1:
+                return _numbers(file, names[0], arrays[names[0]])
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise whatever comes up
+        raise InputError(_unreadable(file, reason_of(error))) from None
+    wanted = "called x or features" if key is None else f"{key!r}{near(key, there)}"
+    raise InputError(
+        f"{file} has no array {wanted}; it holds {listed(there)}; choose one with key= (or FILE#NAME)",
+        "key= (or FILE#NAME)",
+    )
+
+
+@contextmanager
+def _arrays(file: Path) -> Iterator[Mapping[str, Any]]:
+    if file.suffix.lower() == ".npy":
+        yield {"x": np.load(file, allow_pickle=False, mmap_mode="r")}
+        return
+    if file.suffix.lower() == ".safetensors":
+        from safetensors.numpy import load_file
+
+        yield load_file(file)
+        return
+    with file.open("rb") as content:
+        if content.read(2) != b"PK":
+            raise ValueError("it does not begin as such a file does")
+        content.seek(0)
+        with np.load(content, allow_pickle=False) as archive:
+            yield archive
+
+
+def _unreadable(file: Path, reason: str) -> str:
+    if "ickle" in reason or "Python objects" in reason:
+        return f"{file} holds Python objects, which are never read; save plain numbers"
+    if "bfloat16" in reason:
+        return f"{file} holds bfloat16 values, which numpy has no type for; save them as float32"
+    return f"{file} cannot be read, it is damaged or no {file.suffix} file ({reason})"
+
+
+def _numbers(file: Path, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(N, D): the test-time view where there are several. Raises: InputError if they are none."""
+    if values.dtype.name == "bfloat16":  # known where the package ml_dtypes is loaded
+        values = values.astype(np.float32)
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"{file}: {name!r} holds {values.dtype} values; numbers up to float64 are needed")
+    x = values[0] if values.ndim == 3 and len(values) else values
+    if x.ndim != 2 or 0 in x.shape:
+        raise InputError(f"{file}: rows are (N, D) with at least one row and one feature, got {values.shape}")
+    return x
+
+
+def _finite(file: Path, rows: Rows) -> Rows:
+    bad = ~np.isfinite(rows.x).all(axis=1)
+    if bad.any():
+        raise InputError(f"{file}, row {int(bad.argmax())}: the row holds NaN or infinity; drop or fix it")
+    return rows
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+class Pixels(NamedTuple):
+    """How an image becomes a square of `size`: its middle scaled, or its `shorter` side scaled and the middle cut."""
+
+    size: int
+    shorter: int | None
+    interpolation: Image.Resampling
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Pixels":
+        """What an export says. Raises: KeyError, TypeError, ValueError if it does not hang together."""
+        if data["height"] != data["width"] or data["resize"] not in ("middle_square", "shorter_side"):
+            raise ValueError("pixels")
+        shorter = int(data["shorter"]) if data["resize"] == "shorter_side" else None
+        if shorter is not None and shorter < int(data["height"]):
+            raise ValueError("pixels")
+        return cls(int(data["height"]), shorter, MODES[data["interpolation"]])
+
+
+def pixels_of(file: Path, way: Pixels) -> npt.NDArray[np.float32]:
+    """(3, size, size) in [0, 1]; normalising is the network's work. Raises: InputError for a broken image."""
+    image = decode(file, str(file))
+    square = (
+        middle_square(image, way.size) if way.shorter is None else _cut(image, way.size, way.shorter, way.interpolation)
+    )
+    values: npt.NDArray[np.float32] = np.asarray(square).transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    return values
+
+
+def _cut(image: Image.Image, size: int, shorter: int, interpolation: Image.Resampling) -> Image.Image:
+    """The middle square of `size` of the image whose shorter side is scaled to `shorter`."""
+    width, height = image.size
+    if min(width, height) != shorter:
+        longer = int(shorter * max(width, height) / min(width, height))
+        image = image.resize((shorter, longer) if width <= height else (longer, shorter), interpolation)
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def image_files(source: Path) -> list[Path]:
+    """One image, or all images of a folder of any depth; those of a folder stand before those of the folders in it.
+
+    Raises: InputError if there is none.
+    """
+    if source.is_file() and source.suffix.lower() in SUFFIXES:
+        return [source]
+    if not source.is_dir():
+        state = "is no image" if source.exists() else "does not exist"
+        raise InputError(f"{source} {state}; this model reads an image, or a folder of images")
+    files = [source / name for name in walk(source, "", [], ())]
+    if not files:
+        raise InputError(f"{source} holds no image; images are files that end in {', '.join(sorted(SUFFIXES))}")
+    return files

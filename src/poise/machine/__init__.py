@@ -1,0 +1,1 @@
+"""What touches the machine: bytes on disk, locks, threads, processes; each whole or not at all."""

@@ -1,0 +1,1 @@
+"""Charts of a report: for the page, and for papers."""

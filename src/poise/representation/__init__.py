@@ -1,0 +1,1 @@
+"""Stage 1: networks, how they are trained, and the features that they give."""

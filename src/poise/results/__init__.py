@@ -1,0 +1,1 @@
+"""Everything measured, as plain numbers; without torch."""

@@ -1,0 +1,44 @@
+"""`Scores` of one classifier on one split, and `Interval`s of an estimate, as plain numbers."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+__all__ = ["Interval", "Scores"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Measures of one classifier on one split; fractions in [0, 1], and None where there is nothing to measure.
+
+    `accuracy` over rows; `balanced_accuracy` over classes with at least one row; `many`, `medium`, `few`: mean recall
+    of the group's classes that have rows; `per_class` recalls; `macro_f1` over classes that occur in labels or
+    predictions; `nll` in nats; `ece` with 15 equal bins of the largest probability.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    many: float | None
+    medium: float | None
+    few: float | None
+    macro_f1: float
+    nll: float
+    ece: float
+    per_class: tuple[float | None, ...]
+    rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same numbers as plain JSON types."""
+        return {**self.__dict__, "per_class": list(self.per_class)}
+
+
+class Interval(NamedTuple):
+    """An estimate with the bounds of its interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Does the interval lie on one side of zero?"""
+        return self.low > 0 or self.high < 0

@@ -1,0 +1,313 @@
+"""`Comparison`: methods with tuned settings on one test split, and a verdict that may be "keep what you have".
+
+The test split answers three questions: does the head that was recommended without it beat what is there, which methods
+cannot be told from the best, and how much of what any head could gain is gained. Recipes run as stated stand beside the
+tuned rows and never enter the statistics.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poise.methods import short_name
+from poise.results.contents import CSV_FIELDS, SCORES, Gain, Range, Row
+from poise.results.record import Record, Role, Selection
+from poise.results.scores import Interval, Scores
+from poise.selection.fit_and_measure import Measured
+from poise.selection.oracle import gap_closed
+from poise.statistics import simultaneous_intervals
+from poise.values.head import Head
+from poise.values.spec import Spec
+from poise.values.wording import percent, signed
+
+__all__ = ["Comparison", "Scorer", "Standing", "Tried", "gain_of"]
+
+FEW = 10  # test rows per class, on average
+WIDE = 0.1  # half of an interval that says little
+WORTHWHILE = 0.02  # a gain that the interval should exclude before "keep" is said without reserve
+PAPER_VERDICT = (
+    "No verdict: the papers' protocol chose every setting and epoch on the test split itself; compare with held_out, "
+    "kfold or cross_fit to learn what may be expected of other rows."
+)
+
+
+class Scorer(NamedTuple):
+    """A head, and the test rows (n,) int64 that it scored; None for all of them."""
+
+    head: Head
+    rows: Tensor | None
+
+
+class Tried(NamedTuple):
+    """A setting of a search, and its scores on the rows that settings were chosen on."""
+
+    spec: Spec
+    scores: Scores
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Standing:
+    """One row of the comparison: a method, its records (one per seed), and which test rows it gets right.
+
+    `family` is what was asked for, `method` the setting that ran; `measured` and `records` have an entry per seed.
+    `scorers` are the heads of the first seed: one, or two that score half of the test split each (cross_fit); none for
+    the papers' protocol.
+    """
+
+    family: Spec
+    method: str
+    role: Role
+    records: tuple[Record, ...]
+    measured: tuple[Measured, ...]
+    scorers: tuple[Scorer, ...] = ()
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """(N,) float64 share of the seeds that get a test row right."""
+        return torch.stack([result.correct.double() for result in self.measured]).mean(dim=0)
+
+    def mean(self, name: str) -> float | None:
+        """A score averaged over seeds; None where there is nothing to measure."""
+        return _mean([getattr(record.scores, name) for record in self.records])
+
+    @property
+    def loma_variation(self) -> float | None:
+        """Variation over classes of the Logits Magnitude, averaged over seeds."""
+        return _mean([record.loma_variation for record in self.records])
+
+    @property
+    def selection(self) -> Selection | None:
+        """How its settings were chosen, None for what ran as stated."""
+        return self.records[0].selection
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """What `compare` found; all numbers are of the test split.
+
+    `recommended` was chosen without it: the better null (tuned tau-norm or tuned logit adjustment), or the method that
+    beat the null on the selection rows beyond doubt. `null` is that null. `given` tells whether the baseline was given
+    or fitted. `oracle` holds the balanced accuracy of a head fitted with labelled rows of the same kind as the test
+    split, if it was asked for. `tried` holds the settings of every family that were fitted in full; none for cross_fit
+    and paper, whose rows of choice are those of the test split.
+    """
+
+    standings: tuple[Standing, ...]
+    y: Tensor
+    protocol: str
+    recommended: Standing | None
+    null: Standing | None
+    oracle: float | None
+    remarks: tuple[str, ...]
+    tried: Mapping[Spec, tuple[Tried, ...]] = field(default_factory=dict)
+    given: bool = True
+    level: float = 0.95
+    rounds: int = 2000
+
+    @property
+    def records(self) -> list[Record]:
+        """Every record with the remarks of the comparison: methods in the order given, seeds within them."""
+        every = [record for standing in self.standings for record in standing.records]
+        return [replace(record, remarks=(*record.remarks, *self.remarks)) for record in every]
+
+    @property
+    def baseline(self) -> Standing:
+        """The stage-1 head; where there was none, plain cross-entropy with tuned settings."""
+        return next(standing for standing in self.standings if standing.role == "baseline")
+
+    @property
+    def contenders(self) -> tuple[Standing, ...]:
+        """The rows that enter the statistics: the baseline and the tuned ones."""
+        return tuple(standing for standing in self.standings if standing.role != "recipe")
+
+    @cached_property
+    def gains(self) -> dict[str, dict[str, Interval]]:
+        """Gains over the baseline by kind ("images", "classes") and family, intervals simultaneous over the methods."""
+        rows = [standing for standing in self.contenders if standing.role == "tuned"]
+        if not rows:
+            return {"images": {}, "classes": {}}
+        values = torch.stack([standing.correct - self.baseline.correct for standing in rows])
+        names = [str(standing.family) for standing in rows]
+        return {over: dict(zip(names, self._intervals(values, over), strict=True)) for over in ("images", "classes")}
+
+    @cached_property
+    def gain(self) -> dict[str, Interval]:
+        """Gain of the recommended head over the baseline, by kind: one comparison, planned before the test was read."""
+        if self.recommended is None:
+            return {}
+        values = (self.recommended.correct - self.baseline.correct).unsqueeze(0)
+        return {over: self._intervals(values, over)[0] for over in ("images", "classes")}
+
+    def _intervals(self, values: Tensor, over: Literal["images", "classes"]) -> list[Interval]:
+        return simultaneous_intervals(values, self.y, over=over, level=self.level, rounds=self.rounds)
+
+    def tied(self) -> tuple[str, ...]:
+        """Families that cannot be told from the best of the test split, the best first.
+
+        The intervals are simultaneous over all pairs, so that it does not matter which one happens to be the best.
+        """
+        return self._tied
+
+    @cached_property
+    def _tied(self) -> tuple[str, ...]:
+        rows = sorted(self.contenders, key=lambda standing: -(standing.mean("balanced_accuracy") or 0.0))
+        pairs = [(i, j) for i in range(len(rows)) for j in range(i + 1, len(rows))]
+        if not pairs:
+            return tuple(str(standing.family) for standing in rows)
+        differences = torch.stack([rows[i].correct - rows[j].correct for i, j in pairs])
+        to_best = dict(zip(pairs, self._intervals(differences, "images"), strict=True))
+        apart = {j for (i, j), interval in to_best.items() if i == 0 and interval.excludes_zero}
+        return tuple(str(standing.family) for j, standing in enumerate(rows) if j not in apart)
+
+    @property
+    def decision(self) -> Literal["change", "keep", "none"]:
+        """Change if the recommended head beats the baseline beyond doubt, over images; none for the papers' rule."""
+        if self.recommended is None:
+            return "none"
+        return "change" if self.gain["images"].low > 0 else "keep"
+
+    @property
+    def gap_closed(self) -> float | None:
+        """Share of the way from the baseline to the oracle that the recommended head goes; None without an oracle."""
+        if self.oracle is None or self.recommended is None:
+            return None
+        start, reached = self.baseline.mean("balanced_accuracy"), self.recommended.mean("balanced_accuracy")
+        assert start is not None
+        assert reached is not None
+        return gap_closed(start, reached, self.oracle)
+
+    def verdict(self) -> str:
+        """The result in words."""
+        if self.recommended is None:
+            return PAPER_VERDICT
+        return " ".join([self._decision_in_words(), *self._rest_in_words()])
+
+    def _decision_in_words(self) -> str:
+        assert self.recommended is not None
+        images, classes = self.gain["images"], self.gain["classes"]
+        kind = f"{100 * self.level:g} % interval"
+        doubt = (
+            f"({kind} {_points(images.low)} to {_points(images.high)} over images of these classes, "
+            f"{_points(classes.low)} to {_points(classes.high)} over classes of this kind)"
+        )
+        name = self.recommended.method
+        gains, gain = "gains", _points(images.estimate)
+        if gain.startswith("-"):
+            gains, gain = "loses", gain[1:]
+        against = "over" if gains == "gains" else "against"
+        gained = f"{gains} {gain} points of balanced accuracy {against} {self.baseline.method} {doubt}"
+        if self.decision == "change":
+            return f"Change to {name}: it {gained}."
+        keep = "Keep what you have" if self.given else f"Stay with plain cross-entropy ({self.baseline.method})"
+        if self.recommended is self.baseline:
+            return f"{keep}: nothing was better than {name} on the rows that settings were chosen on."
+        if images.estimate > 0 and images.high > WORTHWHILE:
+            return (
+                f"{keep} until more test rows decide: these are too few to be sure that {name}, chosen without them, "
+                f"is better. It {gained}."
+            )
+        nothing = ", which may be nothing" if images.high > 0 else ""
+        return f"{keep}: the head chosen without the test split, {name}, {gained}{nothing}."
+
+    def _rest_in_words(self) -> list[str]:
+        tied, rows = self.tied(), self.contenders
+        found = [f"{len(tied)} of {len(rows)} methods cannot be told from the best on the test split."]
+        if self.recommended in rows and str(self.recommended.family) not in tied:
+            found.append(
+                f"The recommended head is not among them: {tied[0]} is better there, but taking it now would be "
+                "selection on the test split."
+            )
+        if self.gap_closed is not None and self.oracle is not None and self.gap_closed > 1:
+            found.append(
+                f"The oracle head ({percent(self.oracle)} balanced accuracy) says nothing here: it learns from half "
+                "of the labelled test rows, which are too few."
+            )
+        elif self.gap_closed is not None and self.oracle is not None:
+            found.append(
+                f"It goes {percent(self.gap_closed, 0)} % of the way from {self.baseline.method} to an oracle head "
+                f"({percent(self.oracle)} balanced accuracy), which learns from half of the labelled test rows and is "
+                "scored on the other half."
+            )
+        return found
+
+    def remark_on_size(self) -> str | None:
+        """A remark if the test rows are too few to read much from the table; None if they will do."""
+        enough = len(self.y) >= FEW * len(torch.unique(self.y))
+        if enough and all((gain.high - gain.low) / 2 <= WIDE for gain in self.gains["images"].values()):
+            return None
+        return f"only {len(self.y)} test rows: intervals are wide; give more before reading the table"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON types, the records left out."""
+        return {
+            "protocol": self.protocol,
+            "decision": self.decision,
+            "verdict": self.verdict(),
+            "recommended": None if self.recommended is None else self.recommended.method,
+            "null": None if self.null is None else self.null.method,
+            "tied": list(self.tied()),
+            "gain": {over: interval._asdict() for over, interval in self.gain.items()},
+            "oracle": self.oracle,
+            "gap_closed": self.gap_closed,
+            "level": self.level,
+            "remarks": list(self.remarks),
+            "table": self.table(),
+        }
+
+    def table(self) -> list[dict[str, Any]]:
+        """One plain row per standing, best balanced accuracy first; fractions in [0, 1], None where not known."""
+        wanted = {"family", *CSV_FIELDS}
+        return [{name: value for name, value in row.flat().items() if name in wanted} for row in self.rows]
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The same as values: what is known without the test rows, so no intervals of scores and nothing per class."""
+        rows = [self._row(standing) for standing in self.standings]
+        return tuple(sorted(rows, key=lambda row: -(row.estimate("balanced") or 0.0)))
+
+    def _row(self, standing: Standing) -> Row:
+        family, chosen, first = str(standing.family), standing.selection, standing.records[0]
+        in_contest = standing.role != "recipe"
+        return Row(
+            method=standing.method,
+            own=short_name(standing.method),
+            family=family,
+            role=standing.role,  # type: ignore[arg-type]
+            recommended=standing is self.recommended,
+            tied=(family in self.tied()) if in_contest and self.recommended is not None else None,
+            transductive=first.transductive,
+            implied_prior=first.implied_prior,
+            selected="" if chosen is None else str(chosen),
+            edges="" if chosen is None else " ".join(chosen.edges),
+            seconds=sum(record.seconds for record in standing.records) / len(standing.records),
+            scores={
+                name: None if (found := standing.mean(score)) is None else Range(estimate=found)
+                for name, score in SCORES.items()
+            },
+            macro_f1=standing.mean("macro_f1"),
+            nll=standing.mean("nll"),
+            ece=standing.mean("ece"),
+            loma_variation=standing.loma_variation,
+            gain=gain_of({over: found.get(family) for over, found in self.gains.items()}) if in_contest else None,
+        )
+
+
+def gain_of(found: Mapping[str, Interval | None]) -> Gain | None:
+    """A gain from its intervals by kind, "images" and "classes"; None without them."""
+    images, classes = found.get("images"), found.get("classes")
+    if images is None or classes is None:
+        return None
+    return Gain(**images._asdict(), classes_low=classes.low, classes_high=classes.high)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _points(share: float) -> str:
+    return signed(min(max(share, -1), 1))  # few classes give intervals beyond what a share can be

@@ -1,0 +1,75 @@
+"""`ClassCounts`: training rows per class, from which priors and groups follow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from poise.errors import InputError
+from poise.values.arrays import as_labels
+
+__all__ = ["ClassCounts", "as_counts"]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCounts:
+    """Training rows per class: `n` (C,) int64. Zero is allowed and is clamped to 1 in formulas.
+
+    Raises: InputError for fewer than two classes, a negative count, a count that is no integer, or no row at all.
+    """
+
+    n: Tensor
+
+    def __post_init__(self) -> None:
+        given = torch.as_tensor(self.n)
+        n = given.to(torch.int64)
+        if n.ndim != 1 or len(n) < 2:
+            raise InputError(
+                f"class counts need one number per class for at least 2 classes, got shape {tuple(n.shape)}"
+            )
+        if given.is_floating_point() and not torch.equal(n.to(given.dtype), given):
+            raise InputError("class counts are whole numbers of training rows; got fractions")
+        if (n < 0).any():
+            k = int((n < 0).nonzero()[0])
+            raise InputError(f"class {k} has the count {int(n[k])}; counts are 0 or more")
+        if int(n.sum()) == 0:
+            raise InputError("all class counts are 0; give the counts of the training split")
+        object.__setattr__(self, "n", n)
+
+    @classmethod
+    def from_labels(cls, y: Tensor | Sequence[int], num_classes: int | None = None) -> "ClassCounts":
+        """Count integer labels `y` (N,); `num_classes` keeps trailing classes that have no row."""
+        labels = as_labels(y, num_classes)
+        return cls(torch.bincount(labels, minlength=num_classes or 0))
+
+    def __len__(self) -> int:
+        return len(self.n)
+
+    @cached_property
+    def clamped(self) -> Tensor:
+        """(C,) float64 counts of at least 1, for formulas."""
+        return self.n.clamp_min(1).double()
+
+    @cached_property
+    def prior(self) -> Tensor:
+        """(C,) float64 class frequencies n_k / N of the clamped counts; they sum to 1."""
+        return self.clamped / self.clamped.sum()
+
+    @property
+    def imbalance(self) -> float:
+        """Largest count divided by the smallest (clamped) one."""
+        return float(self.clamped.max() / self.clamped.min())
+
+    def shots(self, many: int = 100, few: int = 20) -> dict[str, Tensor]:
+        """Boolean masks (C,) of the groups: many n > `many`, medium `few` <= n <= `many`, few n < `few`."""
+        if few > many + 1:
+            raise InputError(f"group edges must satisfy few <= many + 1, got many={many}, few={few}")
+        above, below = self.n > many, self.n < few
+        return {"many": above, "medium": ~above & ~below, "few": below}
+
+
+def as_counts(counts: ClassCounts | Tensor | Sequence[int]) -> ClassCounts:
+    """`counts` itself, or the ClassCounts of a (C,) integer array."""
+    return counts if isinstance(counts, ClassCounts) else ClassCounts(torch.as_tensor(counts))

@@ -1,0 +1,166 @@
+"""`Head`: a linear classifier as a value, and what happens to features before it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from poise.errors import InputError
+from poise.machine.atomic import write_atomically
+from poise.values.arrays import as_values
+
+__all__ = ["Head", "Prep"]
+
+
+HEAD_SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Prep:
+    """What happens to features before the linear map: subtract `centre` (D,), then divide by the row norm if `unit`.
+
+    A centre alone folds into a head's bias; unit norm does not, and `Head.folded` says so. A scalar factor never needs
+    to be kept: without `unit` it belongs into the weights, with `unit` it has no effect.
+    """
+
+    centre: Tensor | None = None
+    unit: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D); a zero row stays zero."""
+        shifted = x if self.centre is None else x - self.centre.to(x)
+        return torch.nn.functional.normalize(shifted, dim=-1) if self.unit else shifted
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear classifier: `weight` (..., C, D), `bias` (..., C) or None for zeros, and an optional `prep` of features.
+
+    The parameters of a torch layer can be given as they are; the head keeps their values, not their gradients.
+
+    Calling it on x (N, D) returns logits (..., N, C), any scale included, computed in the dtype of the weight. Leading
+    dimensions hold several heads (of one pass, or of one head's path over epochs); indexing selects among them.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    prep: Prep | None = None
+
+    def __post_init__(self) -> None:
+        weight = as_values("a head's weight", self.weight)
+        bias = weight.new_zeros(weight.shape[:-1])
+        if self.bias is not None:
+            bias = as_values("a head's bias", self.bias).to(weight.dtype)
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "bias", bias)
+        if self.weight.ndim < 2 or self.weight.shape[:-1] != self.bias.shape:
+            raise InputError(
+                f"a head needs weight (..., C, D) and bias (..., C), got {tuple(self.weight.shape)} and "
+                f"{tuple(self.bias.shape)}"
+            )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C."""
+        return self.weight.shape[-2]
+
+    @property
+    def dim(self) -> int:
+        """Feature dimension D."""
+        return self.weight.shape[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (..., N, C) of feature rows x (N, D)."""
+        if x.shape[-1] != self.dim:
+            raise InputError(f"the head reads {self.dim} features per row, these rows have {x.shape[-1]}")
+        rows = x.to(self.weight)
+        rows = rows if self.prep is None else self.prep(rows)
+        return rows @ self.weight.mT + self.bias.unsqueeze(-2)
+
+    def __len__(self) -> int:
+        """Number of heads in a stack."""
+        if self.weight.ndim < 3:
+            raise TypeError("this is one head; only a stack of heads has a length")
+        return len(self.weight)
+
+    def __getitem__(self, index: int | slice) -> "Head":
+        if self.weight.ndim < 3:
+            raise IndexError("this is one head; only a stack of heads can be indexed")
+        return replace(self, weight=self.weight[index], bias=self.bias[index])
+
+    def scaled(self, factor: Tensor | float) -> "Head":
+        """The head whose logits are multiplied by `factor`: one number, or one per class (C,)."""
+        rows = torch.as_tensor(factor, dtype=self.bias.dtype, device=self.bias.device).expand_as(self.bias)
+        return replace(self, weight=self.weight * rows.unsqueeze(-1), bias=self.bias * rows)
+
+    def shifted(self, delta: Tensor | float) -> "Head":
+        """The head whose logits have `delta` added: one number, or one per class (C,)."""
+        added = torch.as_tensor(delta, dtype=self.bias.dtype, device=self.bias.device)
+        return replace(self, bias=self.bias + added)
+
+    def to(self, dtype: torch.dtype) -> "Head":
+        """The same head in another floating-point type."""
+        centre = None if self.prep is None or self.prep.centre is None else self.prep.centre.to(dtype)
+        prep = None if self.prep is None else replace(self.prep, centre=centre)
+        return Head(self.weight.to(dtype), self.bias.to(dtype), prep)
+
+    def folded(self) -> "Head":
+        """The equivalent head without `prep`.
+
+        Raises: InputError when features are normalised to unit length, which no plain linear layer can do.
+        """
+        if self.prep is None:
+            return self
+        if self.prep.unit:
+            raise InputError(
+                "this head divides each feature row by its norm, which a plain (weight, bias) cannot express; "
+                "keep the head, or choose a method on raw features"
+            )
+        if self.prep.centre is None:
+            return replace(self, prep=None)
+        return Head(self.weight, self.bias - self.weight @ self.prep.centre.to(self.weight))
+
+    def save(self, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> Path:
+        """Write the head as one safetensors file (no pickle), atomically; `load` reads it back bit for bit."""
+        prep = self.prep or Prep()
+        tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
+        if prep.centre is not None:
+            tensors["centre"] = prep.centre.contiguous()
+        own = {"format": "poise.head", "schema": str(HEAD_SCHEMA), "unit": json.dumps(prep.unit)}
+        header = {**(metadata or {}), **own}
+        return write_atomically(Path(path), _in_order(save(tensors, header)))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Head":
+        """Read what `save` wrote. Raises: InputError naming the file when it is missing, damaged or something else."""
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                header = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} cannot be read as a head: {error}") from None
+        if header.get("format") != "poise.head":
+            raise InputError(f"{path} is a safetensors file but no head saved by Poise")
+        if not {"weight", "bias"} <= set(tensors) or not header.get("schema", "").isdigit():
+            raise InputError(f"{path} is not a whole head: weight, bias or schema is missing")
+        if int(header["schema"]) > HEAD_SCHEMA:
+            raise InputError(
+                f"{path} has schema {header['schema']}, this version reads up to {HEAD_SCHEMA}; update poise"
+            )
+        prep = Prep(tensors.get("centre"), json.loads(header["unit"]))
+        return cls(tensors["weight"], tensors["bias"], prep if prep.unit or prep.centre is not None else None)
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata are sorted: the library writes them in an order that changes between calls."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8, as the format asks
+    return len(text).to_bytes(8, "little") + text + content[end:]

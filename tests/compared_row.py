@@ -1,0 +1,26 @@
+"""One row of a comparison, as `Comparison.table()` gives it."""
+
+BASE = {
+    "method": "stage1",
+    "family": "stage1",
+    "role": "baseline",
+    "selected": "",
+    "accuracy": 0.5,
+    "balanced_accuracy": 0.25,
+    "many": 0.7,
+    "medium": None,
+    "few": 0.1,
+    "macro_f1": 0.3,
+    "nll": 1.2345678901234567,
+    "ece": 0.06,
+    "gain": None,
+    "gain_low": None,
+    "gain_high": None,
+    "gain_classes_low": None,
+    "gain_classes_high": None,
+    "tied": False,
+    "recommended": False,
+    "edges": "",
+    "loma_variation": 0.5,
+    "seconds": 0.125,
+}
