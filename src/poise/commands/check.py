@@ -11,8 +11,6 @@ from poise.machine.atomic import sha256_of
 from poise.representation.trained_network import REPRESENTATION, check_representation
 from poise.values.head import Head
 
-__all__ = ["check_path"]
-
 EXPORT_NOTE = "head.json"
 
 

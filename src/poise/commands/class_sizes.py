@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from poise.values.counts import ClassCounts
 from poise.values.wording import counted, some
 
-__all__ = ["CLASS", "Groups", "classes_of_size", "group_lines", "groups_of", "listed"]
-
 CLASS = ("class", "classes")
 EDGES = (("many", "more than 100"), ("medium", "20 to 100"), ("few", "fewer than 20"))
 Groups = dict[str, dict[str, int]]

@@ -32,20 +32,6 @@ from poise.values.features import Features
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = [
-    "TEXT_SETS",
-    "TEXT_SPECS",
-    "VARIANTS",
-    "Shown",
-    "contents",
-    "demo_specs",
-    "load_text_demo",
-    "recommended_model",
-    "run_demo",
-    "run_text_demo",
-]
-
-
 VARIANTS: tuple[Spec, ...] = (
     Spec("class_balanced", gamma=1.0),
     Spec("cosine", learn_scale=True),

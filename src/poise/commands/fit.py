@@ -23,10 +23,11 @@ from poise.data.samples.thumbnails import thumbnails
 from poise.data.splits import Splits
 from poise.data.store.feature_store import check_store
 from poise.data.store.manifest import MANIFEST
+from poise.decisions.answers import Tallied
 from poise.decisions.targets import Targets
 from poise.deployment.deploy import deploy, expectation
 from poise.deployment.model import MODEL_FILE, Model, load
-from poise.deployment.predict import Tallied, write_predictions
+from poise.deployment.predict import write_predictions
 from poise.diagnosis.report_contents import contents_of, contents_of_model
 from poise.errors import InputError
 from poise.machine.progress import Phase, Progress, unseen
@@ -46,20 +47,6 @@ from poise.selection.tune import tune
 from poise.values.checks import check_one_of
 from poise.values.features import Features
 from poise.values.spec import Spec
-
-__all__ = [
-    "Fitted",
-    "carry_backbone",
-    "check_run",
-    "compare_heads",
-    "fit_samples",
-    "predict_items",
-    "reads_samples",
-    "recipe_for",
-    "refuse_mixture",
-    "refuse_unfitted",
-]
-
 
 PICTURED = 6  # classes that gained most, and as many that lost most
 

@@ -15,8 +15,6 @@ from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.wording import counted
 
-__all__ = ["Inspection", "inspect_features"]
-
 # A head that is this much better on its training rows than on unseen ones has memorised them (20 points), or is right
 # on nearly all of them (98 %).
 MEMORISED_GAP = 0.20

@@ -17,8 +17,6 @@ from poise.values.counts import ClassCounts
 from poise.values.fields import optional, whole
 from poise.values.wording import counted, some
 
-__all__ = ["Look", "SplitSurvey", "Survey", "scarce", "survey"]
-
 JUDGED = 5  # samples from which on accuracy of a class says something
 SMALL_SIDE = 64  # pixels: below, networks for small pictures fit, and photographs' networks see little
 SCRATCH_ROWS = 50_000  # training samples from which a representation of photographs can be learnt from nothing

@@ -12,8 +12,6 @@ from poise.results.contents import Contents
 from poise.results.record import Record
 from poise.selection.comparison import Comparison
 
-__all__ = ["prepare", "write", "write_json", "write_records"]
-
 
 def prepare(folder: Path) -> Path:
     """The folder, made if missing. Raises: InputError if it cannot be written, before any work is done."""

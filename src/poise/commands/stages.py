@@ -47,20 +47,6 @@ from poise.results.scores import Scores
 from poise.values.features import Features
 from poise.values.problem import Problem
 
-__all__ = [
-    "extract_splits",
-    "is_described",
-    "load_problem",
-    "opened_backbone",
-    "prepare",
-    "reading",
-    "represent",
-    "run_data",
-    "stage1_scores",
-    "store_features",
-    "write_description",
-]
-
 CONFIG = "config.yaml"
 
 

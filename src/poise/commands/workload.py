@@ -28,20 +28,6 @@ from poise.values.features import Features
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = [
-    "Estimate",
-    "Work",
-    "available_bytes",
-    "estimate",
-    "foreseen",
-    "in_words",
-    "rows_bytes",
-    "seconds_per_visit",
-    "work_of_comparison",
-    "work_of_fit",
-    "work_of_search",
-]
-
 FITTED_ROWS = 4  # batches of made-up rows that are fitted to measure the machine
 REPEATS = 3
 MOST_PRODUCTS = 2**28  # multiplications of an epoch of it

@@ -16,8 +16,6 @@ from poise.data.tables.source import LABEL_NAMES, ROWS, Ask, Source, listed
 from poise.errors import InputError, reason_of
 from poise.values.wording import near
 
-__all__ = ["COUNTS", "Arrays", "names_of_classes", "opened", "read_arrays", "to_numbers", "to_tensor"]
-
 COUNTS = ("n", "counts", "train_counts", "class_counts")
 MAGIC = {".npz": b"PK", ".npy": b"\x93NUMPY"}
 

@@ -16,9 +16,6 @@ from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.problem import Problem
 
-__all__ = ["DEMO_SETS", "DemoSet", "load_demo", "read_demo"]
-
-
 DEMO_SETS: Mapping[str, str] = MappingProxyType(
     {
         "cifar100lt_r32_autoaugment": "ResNet-32 on CIFAR-100-LT (IF 100), AutoAugment and Cutout",

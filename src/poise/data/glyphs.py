@@ -25,8 +25,6 @@ from poise.folds import group_ids
 from poise.machine.libraries import needed
 from poise.values.checks import is_whole
 
-__all__ = ["load_glyphs"]
-
 # Upright faces: an oblique one is the same drawing, slanted.
 FACES = (
     "DejaVuSans",

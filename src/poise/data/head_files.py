@@ -13,8 +13,6 @@ from poise.errors import InputError
 from poise.values.head import Head
 from poise.values.wording import near
 
-__all__ = ["read_head"]
-
 
 def read_head(path: str | Path, *, classes: int, dim: int, names: Sequence[str] | None = None) -> Head:
     """The head in a .safetensors or .npz file: what `Head.save` wrote, or the only layer from `dim` to `classes`.

@@ -11,8 +11,6 @@ from poise.errors import InputError, PoiseWarning
 from poise.machine.progress import Progress
 from poise.values.checks import check_one_of
 
-__all__ = ["Repeats", "SameBy", "check_leakage", "duplicates", "keys", "repeats", "shared"]
-
 # bytes: the stored bytes are equal. content: the decoded pixels are (one picture in two files), or the words of a text
 # whatever their case and spaces.
 SameBy = Literal["bytes", "content"]

@@ -13,8 +13,6 @@ from poise.data.tables.source import LABEL_NAMES, listed
 from poise.errors import InputError
 from poise.values.counts import ClassCounts
 
-__all__ = ["Logits", "read_logits"]
-
 HELD_OUT_LOGITS = ("held_out_logits", "val_logits")
 HELD_OUT_LABELS = ("held_out_labels", "held_out_y", "val_labels", "val_y")
 TOLERANCE = 1e-2  # float16 probabilities of many classes sum to 1 within this

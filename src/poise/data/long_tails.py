@@ -21,8 +21,6 @@ from poise.values.randomness import Stream, hashed
 from poise.values.spec import Spec
 from poise.values.wording import near
 
-__all__ = ["ClassOrder", "LongTailed", "long_tailed"]
-
 ClassOrder = Literal["native"] | int | Sequence[int]
 SHAPES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"exponential": exponential, "pareto": pareto, "step": step}

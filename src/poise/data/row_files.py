@@ -23,8 +23,6 @@ from poise.values.counts import ClassCounts, as_counts
 from poise.values.features import Features
 from poise.values.wording import near
 
-__all__ = ["Rows", "Table", "load_features", "read_features", "read_rows"]
-
 TABLES: Mapping[str, Callable[[Path, Ask], Source]] = MappingProxyType(
     {".csv": read_delimited, ".tsv": read_delimited, ".parquet": read_parquet}
 )

@@ -27,9 +27,6 @@ from poise.values.randomness import Stream, hashed
 from poise.values.spec import Spec
 from poise.values.wording import near, some
 
-__all__ = ["Carved", "LongTailed", "Origin", "Splits", "carve", "divide", "long_tailed"]
-
-
 PerClass = int | float
 RowOrder = Literal["first"] | int
 

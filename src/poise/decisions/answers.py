@@ -19,8 +19,6 @@ from poise.machine.atomic import replacing
 from poise.machine.libraries import needed
 from poise.machine.progress import Progress
 
-__all__ = ["Answers", "Tallied", "write_answers"]
-
 Table = dict[str, list[Any]]
 FORMATS = (".csv", ".parquet")
 NOTHING = -1  # the label where the operating point gives no answer

@@ -13,9 +13,6 @@ from torch import Tensor
 from poise.decisions.point import OperatingPoint, PerClass
 from poise.errors import InputError
 
-__all__ = ["ABSTAIN", "Decisions", "decide", "prediction_sets"]
-
-
 ABSTAIN = -1
 
 
@@ -83,6 +80,7 @@ def _with_infinity(values: PerClass) -> Tensor:
 
 
 def check_logits(logits: Tensor) -> None:
+    """Raises: InputError unless they are finite floating-point numbers (N, C)."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"logits must be a floating-point tensor (N, C), got {shape}")

@@ -17,9 +17,6 @@ from poise.errors import InputError
 from poise.values.checks import is_number, is_whole
 from poise.values.fields import Kind, number, whole
 
-__all__ = ["OperatingPoint"]
-
-
 POINT_SCHEMA = 1
 
 Costs = tuple[float, ...] | tuple[tuple[float, ...], ...]

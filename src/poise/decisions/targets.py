@@ -19,17 +19,6 @@ from poise.values.counts import ClassCounts, as_counts
 from poise.values.features import Features
 from poise.values.fields import check_fields, number, optional
 
-__all__ = [
-    "Curve",
-    "Targets",
-    "class_thresholds",
-    "conformal_quantiles",
-    "coverage_accuracy",
-    "coverage_curve",
-    "rows_as",
-    "threshold_for",
-]
-
 
 def _check_rows(logits: Tensor, y: Tensor) -> Tensor:
     """The labels (N,), at least one, fitting finite logits (N, C)."""

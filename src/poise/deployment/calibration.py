@@ -21,23 +21,6 @@ from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
 
-__all__ = [
-    "Distinct",
-    "Evidence",
-    "Trial",
-    "calibrate",
-    "class_shares",
-    "cross_fit",
-    "deployed",
-    "distinct_rows",
-    "effective_counts",
-    "evidence",
-    "expected_recall",
-    "final",
-    "row_weights",
-    "weights_to",
-]
-
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 Fit = Callable[[Features], Sequence[Head | None]]

@@ -20,8 +20,6 @@ from poise.values.head import Head
 from poise.values.problem import Method, Problem
 from poise.values.spec import Spec
 
-__all__ = ["CANDIDATES", "Candidate", "Choice", "candidate_heads", "choose"]
-
 # Penalties on the scaled features, from strong to weak: each fit starts from the one before.
 DECAYS = (1e-3, 1e-4, 1e-5, 1e-6)
 BALANCED_DECAYS = (1e-3, 1e-5)

@@ -15,8 +15,6 @@ from poise.deployment.last_layer import PICKLES, Checkpoint, Place
 from poise.errors import InputError, reason_of
 from poise.machine.atomic import replacing, replacing_folder, write_atomically
 
-__all__ = ["Change", "Digest", "default_out", "destination", "note_path", "replaced", "write_copy"]
-
 NOTE = "rebalanced.json"
 # Weights of the same network in other formats, which would still have the old layer.
 STALE = PICKLES | {".h5", ".msgpack", ".onnx", ".pt2", ".tflite"}

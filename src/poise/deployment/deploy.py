@@ -31,9 +31,6 @@ from poise.values.features import Features
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = ["Deployed", "deploy", "expectation", "offered"]
-
-
 # What a given head is offered: the two nulls, and one method of each kind that trains.
 FAMILIES = (Spec("stage1"), *NULLS, Spec("balanced_softmax"), Spec("class_balanced"), Spec("crt"), Spec("los"))
 

@@ -34,8 +34,6 @@ from poise.values.features import Features
 from poise.values.spec import Spec
 from poise.values.wording import near
 
-__all__ = ["LongTailClassifier"]
-
 Array = NDArray[Any]
 AUTO = "auto"
 SMALLEST_SHARE = 1e-6  # of an estimated prior, so that a class that was rare once can come back

@@ -28,8 +28,6 @@ from poise.values.head import Head
 from poise.values.problem import Method, Problem
 from poise.values.spec import Spec
 
-__all__ = ["Fitted", "Fitting"]
-
 FALLBACK = Spec("converged")  # where no row can be set aside to choose on
 
 

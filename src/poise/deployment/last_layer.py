@@ -16,8 +16,6 @@ from poise.errors import InputError
 from poise.values.head import Head
 from poise.values.wording import near, some
 
-__all__ = ["PICKLES", "Checkpoint", "Layer", "Place", "encoded", "find_layer", "open_checkpoint", "read_layer"]
-
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar"})
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

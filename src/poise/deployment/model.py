@@ -28,8 +28,6 @@ from poise.values.head import Head
 from poise.values.spec import Spec
 from poise.values.wording import prior_in_words
 
-__all__ = ["Model", "check", "load"]
-
 MODEL_SCHEMA = 1
 HEAD_FILE, MODEL_FILE = "head.safetensors", "model.json"
 REPORT_FILES = ("report.html", "report.json")  # what is known of the model, written beside it

@@ -14,8 +14,6 @@ from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.wording import some
 
-__all__ = ["choose_operating_point"]
-
 
 def choose_operating_point(
     head: Head,

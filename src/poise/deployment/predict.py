@@ -13,8 +13,6 @@ from poise.deployment.model import Model
 from poise.errors import InputError
 from poise.machine.progress import Progress
 
-__all__ = ["Tallied", "write_predictions"]
-
 
 def write_predictions(
     model: Model,

@@ -32,8 +32,6 @@ from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.problem import Problem
 
-__all__ = ["Rebalanced", "Rounding", "class_names_of", "in_order", "rebalance"]
-
 NOTE_SCHEMA = 1
 CONSTANT = 1e-6  # a bias whose entries differ by less, relative to the logits, changes no answer
 

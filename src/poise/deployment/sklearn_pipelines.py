@@ -24,8 +24,6 @@ from poise.deployment.model import Model
 from poise.errors import InputError, reason_of
 from poise.values.head import Head, Prep
 
-__all__ = ["fold_pipeline"]
-
 SCALES = (1e-3, 1.0, 1e3, 1e8)  # of the random rows: what clips, rounds or bends shows at one of them
 ROWS = 8  # random rows of each scale
 TOLERANCE = 1e-6  # relative to the terms of a sum; leaves room for steps that compute in float32

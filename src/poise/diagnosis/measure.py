@@ -30,22 +30,6 @@ from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
 
-__all__ = [
-    "EDGES",
-    "MOST_SHIFTED",
-    "SHIFTS",
-    "Weights",
-    "changes",
-    "group_means",
-    "intervals",
-    "look",
-    "norms",
-    "pulls",
-    "readings",
-    "scored",
-    "shifts_within",
-]
-
 EDGES = (100, 20)
 SHIFTS = tuple(i / 4 for i in range(-4, 9))  # strengths of logit adjustment added to a head as it is: 0 among them
 MOST_SHIFTED = 2e9  # logits that all shifts of a method looked at may compute

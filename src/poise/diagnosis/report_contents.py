@@ -36,8 +36,6 @@ from poise.values.features import Features
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = ["contents_of", "contents_of_model"]
-
 LOOKED_AT = 6  # methods, if rows and classes are few enough
 MOST_PULLS = 5e11  # multiplications on training rows, beyond which gradients are left out
 MOST_PER_CLASS = 400_000  # numbers per class and method that a report carries

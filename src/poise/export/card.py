@@ -17,8 +17,6 @@ from poise.export.final import Final, final
 from poise.results.contents import Contents, Range, Row
 from poise.values.wording import percent
 
-__all__ = ["front_matter", "model_card", "plain"]
-
 OPEN = 20  # classes that a table shows without being opened
 BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 HIDDEN = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}

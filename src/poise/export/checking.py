@@ -15,8 +15,6 @@ from poise.representation.backbones import Backbone
 from poise.representation.extract import feed_of
 from poise.representation.feeds import Step
 
-__all__ = ["TRACED", "Agreement", "compared", "pixels_of"]
-
 TRACED, TRIED = 2, (1, 7)  # batch sizes
 TOLERANCE = 1e-4  # of the scale of the logits; float32 through a hundred layers stays far below
 CHUNK = {2: 8192, 4: 32}  # rows at a time, by the number of dimensions

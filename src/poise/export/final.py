@@ -21,8 +21,6 @@ from poise.representation.extract import is_small
 from poise.results.record import versions
 from poise.values.head import Head
 
-__all__ = ["Final", "Network", "described", "final", "image_backbone", "to_json"]
-
 SCHEMA = 1
 # What is told of a model's origin; all of it stays in the model's own folder.
 TOLD = ("backbone", "data", "split", "train", "held_out", "seed", "unseen_recall")

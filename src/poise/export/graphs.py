@@ -20,8 +20,6 @@ from poise.machine.atomic import replacing
 from poise.machine.libraries import held_at, needed
 from poise.representation.backbones import Backbone
 
-__all__ = ["METADATA", "export_onnx", "export_program"]
-
 METADATA = "poise"  # the key in an ONNX file; in a program's archive it is the file poise.json
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 

@@ -26,8 +26,6 @@ from poise.representation.backbones import Backbone
 from poise.representation.trained_network import Representation
 from poise.results.contents import Contents
 
-__all__ = ["Hub", "export_hub"]
-
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 TAGS = ("class-imbalance", "long-tailed-recognition", "poise")
 FED = ("size", "mean", "std", "crop", "interpolation")

@@ -17,8 +17,6 @@ from poise.data.tables.source import ROWS, Ask, listed
 from poise.errors import InputError, reason_of
 from poise.values.wording import near
 
-__all__ = ["Pixels", "Rows", "image_files", "pixels_of", "read_rows"]
-
 TABLES = {".csv": read_delimited, ".tsv": read_delimited, ".parquet": read_parquet}
 ARRAYS = (".npy", ".npz", ".safetensors")
 MODES = {

@@ -21,8 +21,6 @@ from poise.machine.progress import Progress
 from poise.values.checks import check_one_of, is_number, is_whole
 from poise.values.wording import some
 
-__all__ = ["Exported", "decided", "open_onnx", "predict_images", "predict_rows"]
-
 SCHEMA = 1
 KEY = "poise"  # of the metadata
 IMAGES = 32  # that go through the network at once

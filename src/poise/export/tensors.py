@@ -9,8 +9,6 @@ from poise.deployment.model import Model
 from poise.export.final import Final, described, final, to_json
 from poise.machine.atomic import write_atomically
 
-__all__ = ["export_safetensors", "formula"]
-
 HEAD_FILE, ABOUT_FILE = "head.safetensors", "head.json"
 
 

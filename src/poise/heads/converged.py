@@ -32,8 +32,6 @@ from poise.values.fields import whole
 from poise.values.head import Head
 from poise.values.problem import Method, Problem
 
-__all__ = ["Converged", "converged", "fit_converged", "fit_path"]
-
 
 def converged(*, loss: str = "cross_entropy", weight_decay: float = 1e-4, **params: Any) -> Method:
     """A head fitted to convergence: the optimum of mean loss + weight_decay / 2 |W|^2, without a learning rate.

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Curvature", "Function", "Minimum", "lbfgs"]
-
 MEMORY = 20  # pairs of steps and changes of slope that the curvature is estimated from
 HALVINGS = 40
 

@@ -16,8 +16,6 @@ from poise.values.arrays import classes_in, row_blocks
 from poise.values.features import Features
 from poise.values.head import Head
 
-__all__ = ["MEMORISED_ACCURACY", "guessing", "refuse_memorised"]
-
 MEMORISED_ACCURACY = 0.98
 GUESSING = 0.05  # of the way from guessing to all right: heads of other features or another order do no better
 REORDERED = 0.2  # of balanced accuracy gained by another order of the classes, which a head of these rows never gains

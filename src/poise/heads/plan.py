@@ -9,8 +9,6 @@ from torch import Tensor
 from poise.errors import InputError
 from poise.values.fields import FLAG, Kind, at_least, check_fields, list_of, number, one_of, whole
 
-__all__ = ["Options", "Plan", "Precision", "SamplerName", "Schedule", "learning_rates"]
-
 Schedule = Literal["cosine", "cosine_epoch_start", "cosine_epoch_end", "constant", "multistep"]
 Precision = Literal["float32", "bfloat16"]
 SamplerName = Literal["instance", "class_balanced", "class_balanced_iid", "square_root", "progressive"]

@@ -14,8 +14,6 @@ from poise.values.arrays import row_slices
 from poise.values.features import Features
 from poise.values.head import Head, Prep
 
-__all__ = ["Space", "space_of"]
-
 BLOCK = 2**20  # numbers that are converted at a time
 
 

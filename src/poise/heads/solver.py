@@ -38,8 +38,6 @@ from poise.values.problem import Problem
 from poise.values.randomness import Stream
 from poise.values.shards import Shards
 
-__all__ = ["Retrain", "Start", "fit_heads", "fresh", "stage1", "with_stage1"]
-
 Start = Callable[[Tensor, int], Tensor]
 Cancelled = Callable[[], bool]
 

@@ -16,8 +16,6 @@ from poise.losses import Loss, gradient, mass_of
 from poise.machine.processes import World
 from poise.machine.threads import Crew
 
-__all__ = ["Batch", "Columns", "Cut", "Family", "Projected", "Share"]
-
 
 class Batch(NamedTuple):
     """Rows `x` (b, D + 1) of a batch with labels `y` (B,), each of which counts by its `heft`, a number or (B, 1).

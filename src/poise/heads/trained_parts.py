@@ -11,18 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    "Leaves",
-    "Part",
-    "affine_only",
-    "bias_only",
-    "full",
-    "scale_and_rows",
-    "scale_only",
-    "unit_rows",
-    "unit_rows_and_scale",
-]
-
 Leaves = tuple[Tensor, ...]
 
 

@@ -11,8 +11,6 @@ from poise.losses.weights import class_balanced_weights
 from poise.values.checks import check_inside
 from poise.values.counts import ClassCounts
 
-__all__ = ["BceTerms", "bce_gradient", "bce_losses", "class_balanced_bce"]
-
 
 class BceTerms(NamedTuple):
     """Weight per class (..., C)."""

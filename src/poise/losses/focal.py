@@ -12,16 +12,6 @@ from poise.losses.loss import Loss, rows_of, true_of
 from poise.values.checks import check_inside, check_one_of
 from poise.values.counts import ClassCounts
 
-__all__ = [
-    "FocalTerms",
-    "FocalVariant",
-    "focal",
-    "focal_gradient",
-    "focal_losses",
-    "sigmoid_gradient",
-    "sigmoid_losses",
-]
-
 FocalVariant = Literal["softmax", "sigmoid"]
 
 

@@ -11,8 +11,6 @@ from poise.losses.softmax import SoftmaxTerms, softmax_gradient, softmax_losses
 from poise.values.checks import check_number, check_one_of
 from poise.values.counts import ClassCounts
 
-__all__ = ["GalaState", "gala", "gala_gradient", "gala_losses"]
-
 GRADIENT_FLOOR = 1e-3  # added to the accumulated gradients inside the logarithm, as released
 
 

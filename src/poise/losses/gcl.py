@@ -11,8 +11,6 @@ from poise.losses.loss import Loss, true_of
 from poise.values.checks import check_inside, check_positive
 from poise.values.counts import ClassCounts
 
-__all__ = ["GclTerms", "gcl", "gcl_gradient", "gcl_losses"]
-
 SPREAD = 1 / 3  # standard deviation of the noise before it is clamped to [-1, 1]
 
 

@@ -12,18 +12,6 @@ from poise.values.arrays import as_labels
 from poise.values.counts import ClassCounts, as_counts
 from poise.values.randomness import Stream, uniforms
 
-__all__ = [
-    "Loss",
-    "bind",
-    "draws",
-    "gradient",
-    "mass_of",
-    "rows_of",
-    "stack_states",
-    "stateless",
-    "true_of",
-]
-
 Step = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 
 

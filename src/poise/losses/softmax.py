@@ -19,21 +19,6 @@ from poise.losses.weights import class_balanced_weights, prior_power
 from poise.values.checks import check_inside, check_number, check_one_of, check_positive
 from poise.values.counts import ClassCounts
 
-__all__ = [
-    "SoftmaxTerms",
-    "adjust",
-    "balanced_softmax",
-    "class_balanced",
-    "cross_entropy",
-    "label_aware_smoothing",
-    "ldam",
-    "los",
-    "prior_weighted",
-    "softmax_gradient",
-    "softmax_losses",
-    "vs",
-]
-
 DEFERRED_FROM = 0.8  # share of the epochs before deferred re-weighting: 160 of 200 in LDAM's release
 
 

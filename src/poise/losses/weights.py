@@ -6,8 +6,6 @@ from torch import Tensor
 from poise.values.checks import check_inside
 from poise.values.counts import ClassCounts, as_counts
 
-__all__ = ["class_balanced_weights", "prior_power"]
-
 
 def class_balanced_weights(counts: ClassCounts | Tensor, beta: float = 0.9999) -> Tensor:
     """(C,) float64 weights (1 - beta) / (1 - beta^n_k), normalised to sum to C (Cui et al., CVPR 2019).

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from poise.errors import InputError, reason_of
 
-__all__ = ["replacing", "replacing_folder", "sha256_of", "staged_folder", "writable", "write_atomically"]
-
 
 def write_atomically(path: Path, content: bytes | str) -> Path:
     """Write `content` to a temporary neighbour, flush it to the disk, and rename it to `path`.

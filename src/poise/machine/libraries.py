@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 from poise.errors import MissingExtraError
 
-__all__ = ["held_at", "needed", "without_bars"]
-
 T = TypeVar("T")
 
 

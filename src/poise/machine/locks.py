@@ -10,8 +10,6 @@ from types import FrameType
 
 from poise.errors import InputError, reason_of
 
-__all__ = ["claimed", "stoppable"]
-
 LOCK = ".lock"
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 

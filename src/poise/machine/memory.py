@@ -3,8 +3,6 @@
 import ctypes
 import sys
 
-__all__ = ["keep_freed_memory"]
-
 # Names in malloc.h: from which size on a block is mapped by itself, and how much may lie free at the end of the heap.
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 LARGE = (2**30, 2**25)  # newer versions of the C library take the first, older ones at most the second

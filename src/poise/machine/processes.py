@@ -20,8 +20,6 @@ from torch import Tensor, nn
 
 from poise.errors import InputError, PoiseError, reason_of
 
-__all__ = ["ALONE", "World", "device_of", "share_of", "started", "synchronised"]
-
 TIMEOUT_SECONDS = 600.0  # a dead process is noticed at once by its closed connection; this is for one that hangs
 PATIENCE = timedelta(days=7)  # of those that have done their share of an extraction
 ROLL_CALL_SECONDS = 3.0

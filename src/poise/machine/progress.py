@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-__all__ = ["Phase", "Progress", "part_of", "unseen"]
-
 Progress = Callable[[int, int], object]
 """Called with what is done and what there is in all."""
 

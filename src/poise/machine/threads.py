@@ -12,8 +12,6 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-__all__ = ["ALONE", "Crew", "crew"]
-
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 

@@ -14,8 +14,6 @@ from poise.methods import Traits, defaults, entries, parameters, retrain
 from poise.methods.published import published
 from poise.values.problem import Method
 
-__all__ = ["LABELS", "Listing", "describe", "describe_all", "described", "gist", "needs", "references"]
-
 Printable = Table | str
 # How a paragraph of a method's docstring begins that says one of these things; the others are notes.
 LABELS = {"formula": "Formula", "use": "When to use it", "differs": "Paper and code", "raises": "Raises"}

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from poise.values.head import Head
 from poise.values.problem import Method, Problem
 
-__all__ = ["Chain", "then"]
-
 
 @dataclass(frozen=True)
 class Chain:

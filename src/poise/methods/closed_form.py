@@ -18,8 +18,6 @@ from poise.values.features import Features
 from poise.values.head import Head, Prep
 from poise.values.problem import Method, Problem
 
-__all__ = ["class_means", "lda", "ncm", "train_means"]
-
 Transform = Literal["cl2n", "l2n", "raw"]
 Distance = Literal["l2", "dot", "cos"]
 Shrinkage = Literal["ledoit_wolf", "empirical_bayes"]

@@ -19,17 +19,6 @@ from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.problem import Method, Problem
 
-__all__ = [
-    "l2_norm",
-    "logit_adjustment",
-    "prediction_rebalancing",
-    "rebalance",
-    "stage1",
-    "tau_norm",
-    "temperature",
-    "unlearn",
-]
-
 
 def _stage1_head(problem: Problem, seed: int) -> Head:
     head = with_stage1(problem, seed).head

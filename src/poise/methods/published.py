@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from poise.values.spec import Spec
 
-__all__ = ["PUBLISHED", "Published", "published", "stated"]
-
 
 class Published(NamedTuple):
     """A spec, the features it is stated for, and what is open about it."""

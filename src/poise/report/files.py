@@ -7,8 +7,6 @@ from poise.errors import InputError, reason_of
 from poise.machine.atomic import write_atomically
 from poise.results.contents import Contents, read
 
-__all__ = ["FORMATS", "find_report", "read_report", "write_formats", "write_report"]
-
 NAME = "report.json"
 FORMATS = ("html", "md", "latex", "csv", "svg", "png")
 

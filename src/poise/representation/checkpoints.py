@@ -19,8 +19,6 @@ import torch
 from poise.errors import InputError, reason_of
 from poise.machine.atomic import replacing, writable
 
-__all__ = ["NEWEST", "PREVIOUS", "load_checkpoint", "save_checkpoint", "sweep"]
-
 NEWEST = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 FORMAT = "poise.checkpoint"

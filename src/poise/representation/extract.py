@@ -26,8 +26,6 @@ from poise.values.counts import ClassCounts
 from poise.values.fields import check_fields, one_of, whole
 from poise.values.randomness import Stream, seed_for
 
-__all__ = ["Views", "extract", "feature_rows", "feed_of", "is_small"]
-
 SMALL = 64  # pixels of a side up to which a whole set is kept in memory
 MEMORY = 4 * 2**30  # bytes of pixels up to which it is
 

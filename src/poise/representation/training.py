@@ -32,9 +32,6 @@ from poise.values.counts import ClassCounts
 from poise.values.head import Head
 from poise.values.randomness import Stream, hashed, seed_for
 
-__all__ = ["Trained", "multiplies_bf16", "train", "uses_bf16"]
-
-
 Log = Callable[[Mapping[str, Any]], None]
 
 

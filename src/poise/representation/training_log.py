@@ -15,8 +15,6 @@ from poise.errors import InputError, MissingExtraError, reason_of
 from poise.machine.atomic import write_atomically
 from poise.values.checks import check_one_of
 
-__all__ = ["TRACKERS", "Log", "opened", "rows_of", "tracker"]
-
 Log = Callable[[Mapping[str, Any]], None]
 
 

@@ -15,30 +15,6 @@ from poise.errors import InputError
 if TYPE_CHECKING:
     from poise.results.scores import Scores
 
-__all__ = [
-    "CSV_FIELDS",
-    "GROUPS",
-    "SCORES",
-    "Advised",
-    "Bins",
-    "Change",
-    "Classes",
-    "Closer",
-    "Confusion",
-    "Contents",
-    "Coverage",
-    "Gain",
-    "Named",
-    "Path",
-    "Point",
-    "Protocol",
-    "Range",
-    "Row",
-    "Size",
-    "Verdict",
-    "read",
-]
-
 SCHEMA = 1
 GROUPS = ("many", "medium", "few")
 PerClass = tuple[float | None, ...]

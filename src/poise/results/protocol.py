@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from poise.results.record import Record
 
-__all__ = ["ENDS", "protocol_facts", "protocol_lines"]
-
 ENDS = "best value at the end of its range"
 
 

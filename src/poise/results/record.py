@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from poise.results.scores import Scores
 
-__all__ = ["Record", "Role", "Selection", "versions"]
-
 Role = Literal["baseline", "recipe", "tuned", "trial"]
 
 

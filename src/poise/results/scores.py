@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-__all__ = ["Interval", "Scores"]
-
 
 @dataclass(frozen=True)
 class Scores:

@@ -11,8 +11,6 @@ from poise.values.features import Features
 from poise.values.problem import Problem
 from poise.values.wording import some
 
-__all__ = ["check_test", "shared_rows", "uncovered"]
-
 
 def check_test(problem: Problem, test: Features) -> None:
     """Raises: MemorisedRowsError for test rows that were used before; InputError for a split that does not fit."""

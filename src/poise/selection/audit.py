@@ -25,8 +25,6 @@ from poise.values.head import Head
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = ["ADJUSTMENTS", "Audit", "audit", "logit_problem"]
-
 ADJUSTMENTS = (Spec("logit_adjustment"), Spec("rebalance"), Spec("temperature"))
 STRENGTH = "tau"  # of the first
 

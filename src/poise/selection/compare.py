@@ -34,8 +34,6 @@ from poise.values.head import Head
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = ["Oracle", "compare", "run"]
-
 Oracle = Callable[[Problem, Features, int], float]
 
 

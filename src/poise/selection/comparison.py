@@ -24,8 +24,6 @@ from poise.values.head import Head
 from poise.values.spec import Spec
 from poise.values.wording import percent, signed
 
-__all__ = ["Comparison", "Scorer", "Standing", "Tried", "gain_of"]
-
 FEW = 10  # test rows per class, on average
 WIDE = 0.1  # half of an interval that says little
 WORTHWHILE = 0.02  # a gain that the interval should exclude before "keep" is said without reserve

@@ -24,19 +24,6 @@ from poise.values.head import Head, Prep
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = [
-    "SEARCHES",
-    "Axes",
-    "Rung",
-    "Search",
-    "as_search",
-    "different",
-    "narrowed",
-    "principal_axes",
-    "projected",
-    "shortened",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:

@@ -34,20 +34,6 @@ from poise.values.head import Head
 from poise.values.problem import Method, Problem
 from poise.values.spec import Spec
 
-__all__ = [
-    "Fitted",
-    "Measured",
-    "Sums",
-    "fit_methods",
-    "fit_specs",
-    "make_record",
-    "measure",
-    "measure_all",
-    "measured",
-    "remarks_of",
-    "sums_of",
-]
-
 
 class Fitted(NamedTuple):
     """A head and the seconds it took: its own, and its equal share of the pass that trained several."""

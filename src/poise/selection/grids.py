@@ -19,8 +19,6 @@ from poise.values.checks import is_number, is_whole
 from poise.values.randomness import Stream
 from poise.values.spec import Spec
 
-__all__ = ["AXES", "BUDGET", "Axis", "axes", "default_grid", "edges", "filled", "product", "sample", "short"]
-
 BUDGET = 16
 MOST = 10_000  # settings of one method
 LIMITS = (0.0, math.inf)  # of most parameters: rates, strengths and scales, where 0 is to do nothing

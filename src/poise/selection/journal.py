@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import optuna
     from filelock import BaseFileLock
 
-__all__ = ["FIRST", "JOURNAL", "Finished", "Worker", "joined"]
-
 JOURNAL, GUARD, STUDY = "journal.log", "study.lock", "poise"
 PATIENCE = 600  # seconds to wait for a lock that is held for less than a second at a time
 FIRST = 16  # finished trials before the sampler follows what was found

@@ -31,24 +31,6 @@ from poise.values.head import Head
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = [
-    "FOLDS",
-    "METRICS",
-    "USUAL",
-    "Early",
-    "Judgement",
-    "Judging",
-    "Rule",
-    "Trial",
-    "competing",
-    "judge",
-    "judge_grids",
-    "order",
-    "ranked",
-    "subset",
-    "value_of",
-]
-
 Rule = Literal["held_out", "kfold"]
 METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "many", "medium", "few")
 FOLDS = 5

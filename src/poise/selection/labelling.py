@@ -16,8 +16,6 @@ from poise.values.head import Head
 from poise.values.problem import Problem
 from poise.values.wording import percent, signed, some
 
-__all__ = ["Advice", "advice"]
-
 MOST = 12
 NAMED = 12
 DOUBT = 1.645  # standard errors that an estimate must stand above zero: one chance in twenty

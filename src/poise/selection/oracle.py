@@ -38,14 +38,6 @@ from poise.values.head import Head
 from poise.values.problem import Method, Problem
 from poise.values.randomness import Stream
 
-__all__ = [
-    "gap_closed",
-    "learning_curve",
-    "oracle_accuracy",
-    "oracle_head",
-    "oracle_scores",
-]
-
 EXTRA_WEIGHT = 3.0  # of a row that the backbone never saw, beside rows that it has memorised
 EPOCHS = 10
 STEPS = 500  # at least, where an epoch has few

@@ -17,8 +17,6 @@ from poise.values.checks import check_one_of, is_whole
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = ["FIRST", "NULLS", "Pass", "Protocol", "Schedule", "scheduled", "searched"]
-
 Protocol = Literal["held_out", "kfold", "cross_fit", "paper"]
 FIRST = Spec("ce", start="fresh")  # what becomes the stage-1 head where there is none, with tuned settings
 NULLS = (Spec("tau_norm"), Spec("logit_adjustment"))

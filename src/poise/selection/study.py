@@ -35,8 +35,6 @@ from poise.values.head import Head
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = ["Studied", "Tried", "study"]
-
 RESULTS = "trials.csv"
 SCHEMA = 1
 EDGE = 0.05  # a best value in this outer share of its range lies at the end of it

@@ -13,8 +13,6 @@ from poise.values.features import Features
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = ["over_epochs", "over_settings", "over_strengths", "path"]
-
 SHORTEST = 3
 
 

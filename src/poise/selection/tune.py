@@ -26,8 +26,6 @@ from poise.values.features import Features
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
-__all__ = ["BASELINE", "Matched", "Tuned", "as_specs", "match_marginal", "pick", "recommend", "records_of", "tune"]
-
 BASELINE = Spec("stage1")
 
 

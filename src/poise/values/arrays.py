@@ -9,9 +9,6 @@ from torch import Tensor
 
 from poise.errors import InputError
 
-__all__ = ["row_blocks", "row_slices"]
-
-
 READ_NUMBERS = 2**24  # of features that are looked at at a time
 
 

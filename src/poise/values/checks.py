@@ -7,8 +7,6 @@ from typing import Any
 
 from poise.errors import InputError
 
-__all__ = ["check_inside", "check_number", "check_one_of", "check_positive", "is_number", "is_whole"]
-
 
 def is_number(value: Any) -> bool:
     """Is it a finite real number (numpy's too), and no boolean?"""

@@ -10,8 +10,6 @@ from torch import Tensor
 from poise.errors import InputError
 from poise.values.arrays import as_labels
 
-__all__ = ["ClassCounts", "as_counts"]
-
 
 @dataclass(frozen=True, eq=False)
 class ClassCounts:

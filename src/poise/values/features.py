@@ -15,8 +15,6 @@ from poise.errors import InputError
 from poise.values.arrays import as_labels, as_values, as_weights, row_blocks
 from poise.values.counts import ClassCounts, as_counts
 
-__all__ = ["Features"]
-
 
 @dataclass(frozen=True, eq=False)
 class Features:

@@ -11,22 +11,6 @@ from typing import Any, NamedTuple
 from poise.errors import InputError
 from poise.values.checks import is_number, is_whole
 
-__all__ = [
-    "FLAG",
-    "TABLE",
-    "TEXT",
-    "WHOLE",
-    "Kind",
-    "at_least",
-    "check_fields",
-    "list_of",
-    "number",
-    "one_of",
-    "optional",
-    "table_of",
-    "whole",
-]
-
 
 class Kind(NamedTuple):
     """What a value may be: words that complete "NAME must be ...", and the test."""

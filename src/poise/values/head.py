@@ -14,9 +14,6 @@ from poise.errors import InputError
 from poise.machine.atomic import write_atomically
 from poise.values.arrays import as_values
 
-__all__ = ["Head", "Prep"]
-
-
 HEAD_SCHEMA = 1
 
 

@@ -9,8 +9,6 @@ from poise.values.arrays import classes_in
 from poise.values.features import Features
 from poise.values.head import Head
 
-__all__ = ["Method", "Problem"]
-
 
 @dataclass(frozen=True, eq=False)
 class Problem:

@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Stream", "hashed", "seed_for", "uniforms"]
-
 
 @unique
 class Stream(IntEnum):

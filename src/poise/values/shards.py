@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["Shards"]
-
 
 class Shards(Tensor):
     """Rows (V, N, D) or (N, D) of `parts`, tensors (V, n, D) or (n, D) of one type, one after the other.

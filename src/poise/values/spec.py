@@ -9,8 +9,6 @@ from typing import Any
 
 from poise.errors import InputError
 
-__all__ = ["Spec"]
-
 
 class Spec:
     """The identity of a method: `Spec("los", delta=0.98)`.

@@ -4,8 +4,6 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-__all__ = ["counted", "near", "percent", "prior_in_words", "signed", "some"]
-
 # What other libraries call the same.
 SYNONYMS: Mapping[str, str] = MappingProxyType(
     {

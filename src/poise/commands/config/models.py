@@ -15,8 +15,6 @@ from poise.representation.settings import Stage1
 from poise.values.spec import Spec
 from poise.values.wording import near
 
-__all__ = ["SCHEMA", "Backbone", "Config", "Data", "Extract", "Heads", "Source", "keys"]
-
 SCHEMA = 1
 Plain = bool | int | float | str | None
 

@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from poise.errors import InputError
 from poise.values.wording import near
 
-__all__ = ["STRICT", "checked", "section", "under"]
-
 # A description completes the sentence "KEY must be ..."; it also explains the key in an editor.
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -12,8 +12,6 @@ from poise.representation.augment.photographs import TRANSFORMS
 from poise.representation.augment.texts import built, steps
 from poise.representation.settings import Stage1
 
-__all__ = ["STAGE1", "Stage1Keys", "refuse_steps"]
-
 
 def _wanted(hint: Any) -> str:
     """A type in words."""

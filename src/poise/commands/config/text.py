@@ -12,8 +12,6 @@ import yaml
 
 from poise.errors import InputError
 
-__all__ = ["parsed", "written"]
-
 LARGEST = 1_000_000  # characters of a text
 MOST = 20_000  # values in it, each counted as often as an alias repeats it
 DEEPEST = 20

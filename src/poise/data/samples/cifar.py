@@ -20,8 +20,6 @@ from poise.data.samples.split_parts import Part, Request
 from poise.data.tables.source import listed
 from poise.errors import InputError
 
-__all__ = ["is_cifar", "read_cifar"]
-
 
 class Layout(NamedTuple):
     """Names in an archive: the file of class names, the files of each split, and the labels with their class names."""

@@ -17,8 +17,6 @@ from poise.data.tables.source import LABEL_NAMES, listed
 from poise.errors import InputError, PoiseWarning
 from poise.values.wording import near
 
-__all__ = ["Table", "parts_of", "refuse_missing"]
-
 # Names in lower case by which columns are recognised.
 PATHS = frozenset(
     {"file", "file_name", "file_path", "filename", "filepath", "image", "image_file", "image_path"}

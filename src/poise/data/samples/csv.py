@@ -10,8 +10,6 @@ from poise.data.samples.column_roles import Table, parts_of
 from poise.data.samples.split_parts import Part, Request, one_per_split
 from poise.data.tables.delimited import delimited_rows
 
-__all__ = ["is_delimited", "read_delimited"]
-
 SUFFIXES = (".csv", ".tsv")
 
 

@@ -23,8 +23,6 @@ from poise.machine.progress import Progress
 from poise.values.checks import check_one_of
 from poise.values.wording import some
 
-__all__ = ["pixels", "readable"]
-
 CHUNK = 256  # images that one thread decodes before it reports
 
 T = TypeVar("T")

@@ -12,8 +12,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from poise.errors import InputError, reason_of
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "decode", "read_stored"]
-
 Stored = bytes | memoryview
 
 # Pillow warns above this size and refuses above twice of it; here more than this is refused.

@@ -6,8 +6,6 @@ from poise.data.samples.split_parts import Part, Request
 from poise.errors import InputError
 from poise.values.wording import near
 
-__all__ = ["PREFIX", "is_demo", "read_demo"]
-
 PREFIX = "demo:"
 
 

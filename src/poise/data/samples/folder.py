@@ -18,8 +18,6 @@ from poise.data.samples.split_parts import SPLITS, Part, Request
 from poise.data.tables.source import listed
 from poise.errors import InputError, PoiseWarning
 
-__all__ = ["is_folder", "is_image", "read_folder", "read_image"]
-
 
 def is_folder(path: Path) -> bool:
     """Is it a folder?"""

@@ -10,15 +10,13 @@ from typing import NamedTuple
 
 from poise.data.samples.cifar import is_cifar, read_cifar
 from poise.data.samples.csv import is_delimited, read_delimited
-from poise.data.samples.decode_all import pixels, readable, whole_rows
 from poise.data.samples.decoding import MAX_PIXELS
 from poise.data.samples.demo import PREFIX as DEMO
 from poise.data.samples.demo import is_demo, read_demo
 from poise.data.samples.folder import is_folder, is_image, read_folder, read_image
 from poise.data.samples.hub import PREFIX, is_hub, read_hub
 from poise.data.samples.idx import is_idx, read_idx
-from poise.data.samples.items import Encoded, Files, Pixels
-from poise.data.samples.lists import is_list, read_counts, read_list
+from poise.data.samples.lists import is_list, read_list
 from poise.data.samples.npz import is_npz, read_npz
 from poise.data.samples.parquet_images import is_parquet, read_parquet
 from poise.data.samples.sample_set import Items, Samples
@@ -27,19 +25,6 @@ from poise.data.tables.source import listed
 from poise.errors import InputError
 from poise.values.checks import check_one_of
 from poise.values.wording import near
-
-__all__ = [
-    "FORMATS",
-    "Encoded",
-    "Files",
-    "Pixels",
-    "open_items",
-    "open_samples",
-    "pixels",
-    "read_counts",
-    "readable",
-    "whole_rows",
-]
 
 
 class Format(NamedTuple):

@@ -23,8 +23,6 @@ from poise.data.tables.source import listed
 from poise.errors import InputError, reason_of
 from poise.machine.libraries import needed, without_bars
 
-__all__ = ["PREFIX", "HubImages", "is_hub", "read_hub"]
-
 PREFIX = "hf:"
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk writes for several splits, and for one
 

@@ -15,8 +15,6 @@ from poise.data.samples.items import Pixels
 from poise.data.samples.split_parts import Part, Request, split_in
 from poise.errors import InputError
 
-__all__ = ["is_idx", "read_idx"]
-
 IMAGES = re.compile(r"(.*)images[-.]idx3-ubyte(\.gz)?")
 FASHION = (
     "T-shirt/top",

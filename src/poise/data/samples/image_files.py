@@ -10,8 +10,6 @@ from PIL import Image
 from poise.data.samples.decoding import SUFFIXES
 from poise.errors import InputError, reason_of
 
-__all__ = ["Level", "level", "middle_square", "walk"]
-
 JUNK = frozenset({"desktop.ini", "thumbs.db"})  # hidden files aside
 
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from poise.data.samples.decoding import MAX_PIXELS, decode, read_stored
 from poise.errors import InputError
 
-__all__ = ["Encoded", "Files", "Origin", "Pixels"]
-
 
 @dataclass(frozen=True)
 class Files:

@@ -20,8 +20,6 @@ from poise.data.samples.split_parts import Part, Request, one_per_split
 from poise.errors import InputError
 from poise.values.counts import ClassCounts
 
-__all__ = ["is_list", "read_counts", "read_list"]
-
 SUFFIXES = (".txt", ".txt.gz")
 INTEGER = re.compile(r"-?\d{1,18}")
 

@@ -14,8 +14,6 @@ from poise.data.samples.split_parts import SPLITS, Part, Request
 from poise.data.tables.source import LABEL_NAMES, listed
 from poise.errors import InputError
 
-__all__ = ["is_npz", "read_npz"]
-
 IMAGES = frozenset({"data", "image", "images", "img", "imgs", "pixels", "x"})
 NAMES = ("class_names", "names", "label_names")
 

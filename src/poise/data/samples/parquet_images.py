@@ -22,8 +22,6 @@ from poise.data.samples.split_parts import Part, Request, by_split
 from poise.errors import InputError, reason_of
 from poise.machine.libraries import needed
 
-__all__ = ["is_parquet", "read_parquet"]
-
 DEPTHS = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 
 

@@ -19,8 +19,6 @@ from poise.errors import InputError
 from poise.values.arrays import as_labels
 from poise.values.counts import ClassCounts
 
-__all__ = ["Items", "Kind", "Samples", "Sentences"]
-
 Kind = Literal["image", "text"]
 
 

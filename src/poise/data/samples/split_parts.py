@@ -17,8 +17,6 @@ from poise.data.tables.labels import Coded, code, match
 from poise.data.tables.source import listed
 from poise.errors import InputError, PoiseWarning
 
-__all__ = ["SPLITS", "Part", "Request", "assembled", "by_split", "one_per_split", "split_in"]
-
 # How splits are called, and what they are called here, in this order.
 SPLITS: Mapping[str, str] = MappingProxyType(
     {

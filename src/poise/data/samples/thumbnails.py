@@ -9,8 +9,6 @@ from PIL import Image
 from poise.data.samples.sample_set import Samples
 from poise.errors import InputError
 
-__all__ = ["thumbnails"]
-
 
 def thumbnails(
     samples: Samples, classes: Iterable[int], *, each: int = 3, side: int = 64

@@ -39,8 +39,6 @@ from poise.values.features import Features
 from poise.values.fields import whole
 from poise.values.shards import Shards
 
-__all__ = ["check_store", "load_features", "save_features"]
-
 IN_MEMORY = 2**30  # bytes up to which a store is read into memory
 REMEDY = "restore it from a copy, or write the features again"
 

@@ -24,8 +24,6 @@ from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.shards import Shards
 
-__all__ = ["UNFINISHED", "begin", "finish", "is_finished", "missing", "write_shard"]
-
 UNFINISHED = "extracting.json"
 
 

@@ -19,18 +19,6 @@ from poise.values.checks import is_whole
 from poise.values.features import Features
 from poise.values.fields import FLAG, TABLE, TEXT, WHOLE, check_fields, list_of, one_of, optional, table_of, whole
 
-__all__ = [
-    "DTYPES",
-    "MANIFEST",
-    "SCHEMA",
-    "SHARD_NAME",
-    "Manifest",
-    "Shard",
-    "mapped",
-    "read_manifest",
-    "write_manifest",
-]
-
 SCHEMA = 1
 MANIFEST = "manifest.json"
 SHARD_NAME = "{:05d}.safetensors"

@@ -16,8 +16,6 @@ from poise.data.tables.source import LABEL_NAMES, Ask, listed
 from poise.errors import InputError, PoiseWarning
 from poise.values.wording import near
 
-__all__ = ["Roles", "check_header", "roles", "single_precision"]
-
 # Compared in lower case; the last two are what pandas calls an index that was saved.
 ROW_NUMBER_NAMES = frozenset({"id", "idx", "index", "row", "rowid", "row_id", "row_number", "sample_id", "image_id"})
 ROW_NUMBER_STARTS = ("unnamed:", "__index_level_")

@@ -14,8 +14,6 @@ from poise.data.tables.columns import Roles, check_header, roles, single_precisi
 from poise.data.tables.source import Ask, Source
 from poise.errors import InputError, reason_of
 
-__all__ = ["delimited_rows", "read_delimited"]
-
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(nan|inf)\s*", re.IGNORECASE)
 SAMPLE = 100  # rows that decide which columns hold numbers
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "spaces"}

@@ -15,8 +15,6 @@ from poise.data.tables.source import listed
 from poise.errors import InputError
 from poise.values.wording import near
 
-__all__ = ["Coded", "code", "match"]
-
 INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 

@@ -12,8 +12,6 @@ from poise.data.tables.source import Ask, Source, listed
 from poise.errors import InputError, reason_of
 from poise.machine.libraries import needed
 
-__all__ = ["read_parquet"]
-
 
 def read_parquet(path: Path, ask: Ask) -> Source:
     """The rows of a Parquet file. Features are the numeric columns, or the one column of lists; they become float32.

@@ -9,8 +9,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LABEL_NAMES", "ROWS", "Ask", "Source", "listed"]
-
 # What the labels are called where nobody says so, in lower case: a column of a table or an array of a file.
 LABEL_NAMES = ("y", "labels", "label", "targets", "target", "class", "category")
 ROWS = ("x", "features", "X", "embeddings")  # what the features are called in a file of arrays

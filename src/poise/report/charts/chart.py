@@ -11,27 +11,6 @@ from typing import Any, NamedTuple
 from poise.report.text.words import one_line, shortened
 from poise.values import wording
 
-__all__ = [
-    "DASH",
-    "Axis",
-    "Figure",
-    "Table",
-    "Trace",
-    "axis",
-    "band",
-    "css",
-    "legible",
-    "markers",
-    "name_ticks",
-    "percent",
-    "plotly_text",
-    "points",
-    "ref",
-    "rounded",
-    "short",
-    "signed",
-]
-
 Trace = dict[str, Any]
 Axis = dict[str, Any]
 

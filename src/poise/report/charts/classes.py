@@ -30,18 +30,6 @@ from poise.report.text.words import finite_ratio
 from poise.results.contents import GROUPS, Contents, PerClass, Row
 from poise.values.wording import counted
 
-__all__ = [
-    "DRAWN",
-    "READINGS",
-    "binned",
-    "class_figures",
-    "class_order",
-    "dotted",
-    "drawn_classes",
-    "first_choices",
-    "shared",
-]
-
 DRAWN = 1500  # points that a browser draws without delay, for a handful of methods at once
 LISTED = 100  # rows at each end of a table of classes
 BINS = 8

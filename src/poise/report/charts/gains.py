@@ -23,8 +23,6 @@ from poise.report.charts.styles import best_word, method_name, styles
 from poise.report.text.words import pareto
 from poise.results.contents import Closer, Contents, Gain, Row
 
-__all__ = ["at_equal_many", "gains", "tradeoff"]
-
 LEVELS = 5  # many-recalls at which few-recalls are compared
 
 

@@ -11,20 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "BLUE",
-    "GRAY",
-    "GROUP_LOOKS",
-    "PALE",
-    "VERMILION",
-    "Drawn",
-    "as_xy",
-    "blank",
-    "in_percent",
-    "logarithmic",
-    "with_looks",
-]
-
 WIDTH = 3.4  # inches: a column of the usual two
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, GRAY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#555555"
 PALE = "#BBBBBB"

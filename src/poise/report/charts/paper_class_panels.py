@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["bins", "changes", "class_frequency", "gradient_ratio", "magnitude", "recall_by_size", "weight_norms"]
-
 READING = "unit"  # of the Logits Magnitude
 BINS = 8  # of classes by size, for means
 FURTHEST = 10  # classes gained, and lost

@@ -18,8 +18,6 @@ from poise.results.contents import Contents
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw", "render"]
-
 DRAWINGS = {
     "class_frequency": paper_class_panels.class_frequency,
     "gains": paper_panels.gains,

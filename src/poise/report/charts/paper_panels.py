@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["coverage", "front", "gains", "paths", "reliability", "tradeoff"]
-
 PATHS = 8  # panels: the numbers that were tried most often
 
 

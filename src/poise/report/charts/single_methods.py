@@ -29,8 +29,6 @@ from poise.report.charts.gains import gains, tradeoff
 from poise.report.charts.styles import SYMBOLS, method_name
 from poise.results.contents import GROUPS, Closer, Contents, Path, Point
 
-__all__ = ["charts"]
-
 CHANGED = 12  # classes at each end of the chart of changes
 LABELLED = 30
 POINTS = 200  # of a curve

@@ -6,8 +6,6 @@ from typing import NamedTuple
 from poise.report.text.words import recommended
 from poise.results.contents import Contents, Row
 
-__all__ = ["SYMBOLS", "Style", "best_word", "method_name", "styles"]
-
 SYMBOLS = MappingProxyType(
     {"all": "circle", "balanced": "circle", "many": "circle", "medium": "square", "few": "triangle-up"}
 )

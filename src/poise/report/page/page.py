@@ -26,8 +26,6 @@ from poise.report.charts.styles import best_word
 from poise.report.page import view
 from poise.results.contents import Contents
 
-__all__ = ["render"]
-
 SCRIPTS = ("unpack.js", "figures.js", "methods.js", "main.js")  # one after another, as one module
 NO_STYLE = ""  # plotly makes an empty style element and adds its rules to it, which policies by hash allow
 

@@ -11,17 +11,6 @@ from poise.report.charts.styles import method_name
 from poise.report.text.words import baseline, recommended
 from poise.results.contents import Change, Contents, Gain, PerClass, Row
 
-__all__ = [
-    "best_first",
-    "choices",
-    "confusions",
-    "pair_remark",
-    "pictures",
-    "sections",
-    "spoken",
-    "tiles",
-]
-
 IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 PICTURES = 4  # of a class
 SHOWN_CHANGES = 6  # classes with pictures at each end

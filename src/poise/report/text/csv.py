@@ -13,8 +13,6 @@ from typing import Any
 
 from poise.results.contents import Contents, Row
 
-__all__ = ["classes_csv", "formulas", "methods_csv"]
-
 # Those of full width are taken for the others by some.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 

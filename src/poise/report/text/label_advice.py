@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from poise.results.contents import Advised, Size
 from poise.values.wording import percent
 
-__all__ = ["headroom_lines"]
-
 
 def headroom_lines(curve: Sequence[Size], advice: Advised) -> list[str]:
     """The learning curve as a small table in per cent, then the advice; no table where no rows could be added."""

@@ -11,8 +11,6 @@ from poise.report.text.words import lines, one_line
 from poise.results.contents import Contents, Gain, Row
 from poise.values.wording import percent, signed
 
-__all__ = ["to_latex"]
-
 COLUMNS = ("all", "many", "medium", "few", "balanced")
 
 TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")

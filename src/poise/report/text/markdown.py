@@ -11,8 +11,6 @@ from poise.report.text.words import closer, lines, one_line, recommended, with_h
 from poise.results.contents import GROUPS, Change, Contents, Row
 from poise.values.wording import percent, signed
 
-__all__ = ["cell", "to_markdown"]
-
 SHOWN = 10  # classes gained, classes lost, and confusions
 
 PUNCTUATION = str.maketrans({mark: f"\\{mark}" for mark in r"\`*_{}[]<>#|~$&@!"})

@@ -20,17 +20,6 @@ from poise.results.contents import CSV_FIELDS, Row
 from poise.results.scores import Scores
 from poise.values.wording import percent
 
-__all__ = [
-    "LEGEND",
-    "as_given",
-    "listing",
-    "scores_by_part",
-    "to_csv",
-    "to_markdown",
-    "to_terminal",
-    "trials",
-]
-
 
 class Column(NamedTuple):
     """A column for people: its heading and how a method reads there."""

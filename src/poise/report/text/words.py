@@ -8,20 +8,6 @@ from rich.text import Text
 from poise.results.contents import Closer, Contents, Gain, Row
 from poise.values.wording import percent, signed
 
-__all__ = [
-    "Line",
-    "baseline",
-    "closer",
-    "compared",
-    "finite_ratio",
-    "lines",
-    "one_line",
-    "pareto",
-    "recommended",
-    "shortened",
-    "with_half_width",
-]
-
 # Control characters become their pictures (a line feed reads ␊), so that no name breaks a line, moves the cursor of a
 # terminal or ends a comment; what turns the direction of writing becomes the mark of a character that is not shown.
 PICTURES = {

@@ -11,8 +11,6 @@ from torch.nn.functional import pad as padded_with
 from poise.errors import InputError
 from poise.values.checks import check_one_of, is_whole
 
-__all__ = ["Augmentation", "PadMode", "chain", "crop", "cutout", "flip"]
-
 PadMode = Literal["zero", "reflect"]
 
 

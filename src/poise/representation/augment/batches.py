@@ -10,8 +10,6 @@ from poise.errors import InputError
 from poise.values.checks import check_positive
 from poise.values.randomness import seed_for
 
-__all__ = ["beta_share", "normalised"]
-
 
 def normalised(
     images: Tensor,

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-__all__ = ["NAMES", "OPERATIONS", "SHEARS", "Operation", "Shear", "operate", "operations"]
-
 Operation = Callable[[Tensor, Tensor], Tensor]
 Source = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Shear = Literal["nearest", "bicubic"]

@@ -25,8 +25,6 @@ from poise.representation import augment
 from poise.representation.augment.texts import built, steps
 from poise.values.checks import check_one_of, is_number, is_whole
 
-__all__ = ["TRANSFORMS", "Interpolation", "Transform", "eval_transform", "train_transform"]
-
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 Change = Callable[[Image], Image]
 

@@ -16,8 +16,6 @@ from poise.representation.augment.augmentation import Augmentation
 from poise.representation.augment.operations import NAMES, SHEARS, Shear, operate, operations
 from poise.values.checks import check_inside, check_one_of, is_whole
 
-__all__ = ["POLICIES", "PolicyName", "auto_augment", "color_jitter", "rand_augment"]
-
 PolicyName = Literal["cifar10", "imagenet"]
 Draw = tuple[str, float, int]  # operation, probability, level of 0 ... 9 (0 where the operation has none)
 

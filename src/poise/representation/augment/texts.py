@@ -8,8 +8,6 @@ from poise.errors import InputError
 from poise.values.spec import Spec
 from poise.values.wording import near
 
-__all__ = ["built", "steps"]
-
 T = TypeVar("T")
 
 

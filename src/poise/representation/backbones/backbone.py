@@ -14,8 +14,6 @@ from poise.representation.backbones.weights import Loaded
 from poise.values.checks import check_one_of, is_number, is_whole
 from poise.values.head import Head
 
-__all__ = ["HALVES", "IMAGENET", "INTERPOLATIONS", "Backbone", "Made", "Triple", "check_size", "seeded"]
-
 Triple = tuple[float, float, float]
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 # Mean and deviation by which images are normalised: the usual ones of ImageNet, and those that give [-1, 1].

@@ -11,8 +11,6 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["CifarResNet", "conv3x3", "draw_kaiming"]
-
 
 def conv3x3(into: int, out: int, stride: int = 1) -> nn.Conv2d:
     """A 3 x 3 convolution without bias that keeps the size up to its stride."""

@@ -8,8 +8,6 @@ from torch import nn
 from poise.errors import InputError
 from poise.representation.backbones.backbone import IMAGENET, Made
 
-__all__ = ["make_own"]
-
 
 def make_own(name: str, *, options: dict[str, Any]) -> Made:
     """What the factory returns; `options` are its keyword arguments.

@@ -11,8 +11,6 @@ from poise.representation.backbones.backbone import IMAGENET, Made, Triple
 from poise.representation.backbones.hub import hub
 from poise.representation.backbones.weights import Loaded, find_classifier
 
-__all__ = ["make_hf"]
-
 WAYS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # the numbers are Pillow's
 
 

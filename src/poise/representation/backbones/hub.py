@@ -11,8 +11,6 @@ from urllib.request import getproxies
 
 from poise.errors import InputError, reason_of
 
-__all__ = ["hub"]
-
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
 
 

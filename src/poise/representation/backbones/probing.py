@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from poise.errors import InputError, reason_of
 
-__all__ = ["Probed", "last_block", "probed"]
-
 # Where features usually are among several outputs, best first.
 USUAL = ("pooler_output", "features", "image_embeds", "last_hidden_state")
 Pool = Literal["rows", "maps", "mean", "first"]

@@ -14,8 +14,6 @@ from torch.nn import functional
 from poise.representation.backbones.cifar import conv3x3, draw_kaiming
 from poise.values.checks import check_one_of
 
-__all__ = ["BasicResNet", "ConvNet4", "Start"]
-
 Start = Literal["kaiming", "kaiming_torch_stem", "torch"]
 
 

@@ -11,8 +11,6 @@ from poise.machine.libraries import needed
 from poise.representation import sentences
 from poise.representation.backbones.hub import hub
 
-__all__ = ["TextBackbone", "build_text"]
-
 
 @dataclass(frozen=True, eq=False)
 class TextBackbone:

@@ -9,8 +9,6 @@ from poise.machine.libraries import needed
 from poise.representation.backbones.backbone import INTERPOLATIONS, Made
 from poise.representation.backbones.hub import hub
 
-__all__ = ["make_timm", "timm_names"]
-
 
 def timm_names() -> tuple[str, ...]:
     """The networks of timm; none without timm."""

@@ -22,8 +22,6 @@ from poise.errors import InputError, reason_of
 from poise.values.head import Head
 from poise.values.wording import some
 
-__all__ = ["Loaded", "find_classifier", "load_weights"]
-
 CLASSIFIERS = {"classifier", "fc", "head", "head_dist", "heads", "last_linear", "linear", "logits"}
 
 
