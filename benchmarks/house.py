@@ -1,11 +1,14 @@
 """The shape of the package in a few numbers: folders, sizes, imports, functions.
 
-    python benchmarks/house.py [--folder src/poise] [--rules tests/test_architecture.py]
+    python benchmarks/house.py [--folder src/poise] [--rules tests/test_architecture.py] [--picture]
 
 Nothing is imported; the source is read. An import counts for the module that it names, and for the faces
 (`__init__.py`) of the folders on the way there that do not hold the importing module themselves. Imports for type
 checkers are left out. A chain is a path of modules in which each imports the next; modules of one circle count once.
 Parameters are all of a function's but self and cls; a body is its lines without the docstring.
+
+--picture prints the import rules as a Mermaid graph instead, without the arrows that follow from others; it stands in
+docs/architecture.md.
 """
 
 import argparse
@@ -148,15 +151,30 @@ def functions(module: Module) -> Iterator[Function]:
             )
 
 
-def rules(path: Path, table: str = "MAY_IMPORT") -> int | None:
-    """How many rows the import rules have; None if there is no such table."""
+def rules(path: Path, table: str = "MAY_IMPORT") -> dict[str, str] | None:
+    """Wing -> what it may import, in words; None if the file has no such table."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
-        named = (
-            node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else 0
-        )
-        if isinstance(named, ast.Name) and named.id == table and isinstance(node.value, ast.Dict):  # type: ignore[attr-defined]
-            return len(node.value.keys)  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table and node.value is not None:
+            found: dict[str, str] = ast.literal_eval(node.value)
+            return found
     return None
+
+
+DRAWN_APART = ("face", "testing", "__main__")  # they see nearly everything, and would hide the rest
+
+
+def picture(found: Mapping[str, str]) -> list[str]:
+    """The rules as a Mermaid graph from top to bottom; an arrow that two others make is left out."""
+    # A word without a row is one of the public modules, which share the row `pure`.
+    named = {wing: {word if word in found else "pure" for word in words.split()} for wing, words in found.items()}
+    may = {wing: targets - {wing, *DRAWN_APART} for wing, targets in named.items() if wing not in DRAWN_APART}
+
+    def below(wing: str) -> set[str]:
+        return may[wing].union(*(below(target) for target in may[wing]))
+
+    shown = {wing: targets.difference(*(below(target) for target in targets)) for wing, targets in may.items()}
+    arrows = (f"    {wing} --> {target}" for wing in reversed(shown) for target in sorted(shown[wing]))
+    return ["```mermaid", "graph TD", *arrows, "```"]
 
 
 def report(folder: Path, rules_in: Path) -> list[str]:
@@ -170,6 +188,7 @@ def report(folder: Path, rules_in: Path) -> list[str]:
     wide = sorted((f for f in every if f.parameters > MANY), key=lambda f: -f.parameters)
     longest = max(every, key=lambda f: f.lines)
     biggest = max(found, key=lambda m: m.lines)
+    table = rules(rules_in)
     statements = sum(isinstance(node, ast.stmt) for module in found for node in ast.walk(module.tree))
     rows = (
         ("modules in the package's own folder", per_folder[folder]),
@@ -184,7 +203,7 @@ def report(folder: Path, rules_in: Path) -> list[str]:
         (f"functions with more than {MANY} parameters", len(wide)),
         (f"longest body ({longest.name})", longest.lines),
         (f"longest file ({biggest.name})", biggest.lines),
-        ("rows of the import rules", rules(rules_in) if rules(rules_in) is not None else "-"),
+        ("rows of the import rules", "-" if table is None else len(table)),
     )
     lines = ["| what | number |", "|---|---|", *(f"| {what} | {number} |" for what, number in rows)]
     lines += ["", "longest chain: " + " > ".join(chains[0])]
@@ -200,8 +219,10 @@ def main() -> None:
     here = Path(__file__).resolve().parent.parent
     parser.add_argument("--folder", type=Path, default=here / "src" / "poise")
     parser.add_argument("--rules", type=Path, default=here / "tests" / "test_architecture.py")
+    parser.add_argument("--picture", action="store_true")
     asked = parser.parse_args()
-    print("\n".join(report(asked.folder.resolve(), asked.rules)))
+    lines = picture(rules(asked.rules) or {}) if asked.picture else report(asked.folder.resolve(), asked.rules)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

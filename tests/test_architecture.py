@@ -95,6 +95,20 @@ def test_no_imports_go_in_circles(house: ModuleType, within_functions: bool) -> 
     assert house.circles(house.graph(house.modules(ROOT), within_functions)) == []
 
 
+def test_the_page_on_architecture_shows_the_rules_and_has_a_paragraph_for_every_wing(house: ModuleType) -> None:
+    page = (ROOT.parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert "\n".join(house.picture(MAY_IMPORT)) in page
+    for name in set(MAY_IMPORT) - {"pure", "face", "testing", "__main__"}:
+        assert f"**`{name}`**" in page, name
+    assert all(f"`{name}`" in page for name in PURE)
+
+
+def test_the_picture_leaves_out_what_follows(house: ModuleType) -> None:
+    rules = {"errors": "", "pure": "errors", "values": "errors", "heads": "errors folds values", "face": "heads"}
+    arrows = ["    heads --> pure", "    heads --> values", "    values --> errors", "    pure --> errors"]
+    assert house.picture(rules) == ["```mermaid", "graph TD", *arrows, "```"]
+
+
 def test_circles_and_chains_are_found(house: ModuleType) -> None:
     edges = {"a": {"b", "c"}, "b": {"c"}, "c": {"d"}, "d": {"c", "e"}, "e": set(), "f": {"f"}}
     assert house.circles(edges) == [["c", "d"]]

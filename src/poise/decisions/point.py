@@ -142,9 +142,9 @@ def _read_costs(name: str, values: Any) -> Costs:
 
 _PRICE = Kind("finite and above 0", lambda value: is_number(value) and value > 0)
 _COST = Kind("finite and 0 or more", lambda value: is_number(value) and value >= 0)
-_SHARE = number("(0, 1]")
+SHARE = number("(0, 1]")
 _CONFIDENCE = number("[0, 1]").said("a confidence between 0 and 1")
-_ALPHA = number("(0, 1)").said("the share of rows whose class may be missing, above 0 and below 1")
+ALPHA = number("(0, 1)").said("the share of rows whose class may be missing, above 0 and below 1")
 
 
 def _per_class(most: float, span: str) -> Callable[[str, Any], PerClass]:
@@ -166,5 +166,5 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "thresholds": _per_class(1.0, "between 0 and 1"),
     "top_k": lambda name, v: int(whole(1).check(name, v)),
     "conformal": _per_class(math.inf, "0 or more"),
-    "alpha": lambda name, v: float(_ALPHA.check(name, v)),
+    "alpha": lambda name, v: float(ALPHA.check(name, v)),
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poise.decisions.decide import best_answers, check_logits
-from poise.decisions.point import _ALPHA, _SHARE, OperatingPoint
+from poise.decisions.point import ALPHA, SHARE, OperatingPoint
 from poise.errors import InputError
 from poise.values.arrays import as_labels
 from poise.values.counts import ClassCounts, as_counts
@@ -138,7 +138,7 @@ def threshold_for(curve: Curve, *, accuracy: float | None = None, coverage: floa
     if (accuracy is None) == (coverage is None):
         raise InputError("a threshold is chosen for an accuracy or for a coverage; give exactly one")
     name, target = ("coverage", coverage) if accuracy is None else ("accuracy", accuracy)
-    _SHARE.check(name, target)
+    SHARE.check(name, target)
     assert target is not None
     if accuracy is None:
         return float(curve.thresholds[(curve.coverage >= target).nonzero().flatten()[-1]])
@@ -163,7 +163,7 @@ def class_thresholds(
     Raises: InputError if shapes disagree, logits are not finite, there is no row or precision is outside (0, 1].
     """
     y = _check_rows(logits, y)
-    _SHARE.check("precision", precision)
+    SHARE.check("precision", precision)
     label, confidence = best_answers(logits, OperatingPoint(costs=costs))[1:]
     heft = torch.ones_like(confidence) if weight is None else _check_weight(weight, y)
     result = torch.full((logits.shape[1],), math.inf, dtype=torch.float64)
@@ -205,7 +205,7 @@ def conformal_quantiles(logits: Tensor, y: Tensor, *, alpha: float, per_class: b
     Raises: InputError if shapes disagree, logits are not finite, there is no row or alpha is outside (0, 1).
     """
     y = _check_rows(logits, y)
-    alpha = float(_ALPHA.check("alpha", alpha))
+    alpha = float(ALPHA.check("alpha", alpha))
     score = -logits.double().log_softmax(dim=-1).gather(1, y.unsqueeze(1)).squeeze(1)
     classes = logits.shape[1]
     if not per_class:
