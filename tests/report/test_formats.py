@@ -18,16 +18,17 @@ from hostile_report import COUNTS, HOSTILE, PER_CLASS, PLAIN, row, sample
 from poise import methods
 from poise.errors import MissingExtraError
 from poise.methods import catalogue
-from poise.report.charts import paper_figures
-from poise.report.charts.paper_class_panels import bins
-from poise.report.charts.paper_panels import front
+from poise.report.charts import paper_canvas, paper_figures, styles
+from poise.report.charts.classes import binned
+from poise.report.charts.gains import gains
+from poise.report.charts.plotly_charts import figure
 from poise.report.files import find_report, read_report, write_formats, write_report
 from poise.report.text import terminal
 from poise.report.text.csv import classes_csv, formulas, methods_csv
 from poise.report.text.latex import to_latex
 from poise.report.text.markdown import cell, to_markdown
 from poise.report.text.words import lines, one_line, shortened
-from poise.results.contents import Contents, read
+from poise.results.contents import GROUPS, Contents, read
 from poise.results.scores import Scores
 from poise.values.wording import percent, signed
 from report_samples import from_flat
@@ -274,13 +275,44 @@ def test_figures_without_data_are_left_out() -> None:
     assert list(paper_figures.draw(bare())) == ["class_frequency"]
 
 
-def test_the_front_holds_what_no_other_method_beats_in_both() -> None:
-    assert front([(0.5, 0.5), (0.9, 0.1), (0.6, 0.4), (0.5, 0.3), (0.55, 0.4)]) == [(0.9, 0.1), (0.6, 0.4), (0.5, 0.5)]
+def test_a_page_and_a_paper_draw_the_same_numbers() -> None:
+    chart = gains(sample())
+    assert chart is not None
+    axes = paper_figures.draw(sample())["gains"].axes[0]
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    traces = figure(chart)["traces"]
+    assert len(traces) == 3
+    for trace in traces:
+        assert (trace["x"], trace["y"]) in drawn
+    assert axes.get_xlabel() == figure(chart)["layout"]["xaxis"]["title"]["text"]
+
+
+def test_every_look_of_a_page_has_one_on_paper() -> None:
+    assert {*styles.COLORS, "accent", "baseline", "ink", "muted", "paper", *GROUPS} <= set(paper_canvas.COLORS)
+    assert {*styles.MARKS, *styles.SYMBOLS.values(), "line-ns"} <= set(paper_canvas.MARKERS)
+    assert set(styles.DASHES) <= set(paper_canvas.DASHES)
+    looks = [paper_canvas.COLORS[name] for name in ("accent", "baseline", *styles.COLORS)]
+    assert len(set(looks)) == len(looks)
+
+
+def test_heads_with_the_same_norms_are_one_curve() -> None:
+    alike = tuple(head.model_copy(update={"norms": sample().closer[0].norms}) for head in sample().closer)
+    legend = paper_figures.draw(sample(closer=alike))["weight_norms"].legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["los(delta=0.9,lr=0.1), stage1"]
+
+
+def test_groups_are_panels_with_the_baseline_and_the_recommended_head_in_each() -> None:
+    drawn = paper_figures.draw(sample())["reliability"]
+    assert [axes.get_title(loc="left") for axes in drawn.axes if axes.axison] == ["all", "many", "few"]
+    names = {text.get_text() for text in drawn.legends[0].get_texts()}
+    assert names == {"los(delta=0.9,lr=0.1)", "stage1"}
 
 
 def test_means_are_over_classes_of_like_size_and_never_divide_those_of_one_size() -> None:
-    points = [(float(size), float(k)) for k, size in enumerate([5] * 9 + [3, 2, 2, 9, 8, 7, 1])]
-    assert [[size for size, _ in part] for part in bins(points)] == [[1, 2, 2], [3] + [5] * 9, [7, 8], [9]]
+    pairs = [(float(size), float(size == 3)) for size in [5] * 9 + [3, 2, 2, 9, 8, 7, 1]]
+    sizes, means = binned(pairs)
+    assert sizes == pytest.approx([72**0.5, (7 * 5**9) ** 0.1, 12 ** (1 / 3), 1.0])  # 9 8 | 7 and all 5 | 3 2 2 | 1
+    assert means == pytest.approx([0.0, 0.0, 1 / 3, 0.0])
 
 
 def test_without_matplotlib_the_command_that_installs_it_is_named(monkeypatch, tmp_path: Path) -> None:

@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 
-from poise.report.charts.chart import legible, plotly_text, signed
-from poise.report.charts.classes import DRAWN, binned, count_ticks, drawn_classes, first_choices, shared
+from poise.report.charts.chart import legible, signed
+from poise.report.charts.choices import first_choices, pair
+from poise.report.charts.classes import DRAWN, binned, count_axis, drawn_classes, shared
 from poise.report.charts.gains import around, at_equal_many, interpolated, pareto
+from poise.report.charts.plotly_charts import figure, plotly_text
 from poise.report.charts.single_methods import charts
 from poise.report.charts.styles import styles
 from poise.report.page.page import library, render
 from poise.report.page.view import choices, gain_tile, pair_remark
 from poise.results.contents import Classes, Contents, Gain, Verdict
-from report_samples import HOSTILE, PIXEL, almost_nothing, everything, fitted
+from report_samples import COUNTS, HOSTILE, PIXEL, almost_nothing, everything, fitted
 
 PARTS = ("recall", "changes", "confusions", "tradeoff", "paths", "confidence", "labels", "inside")
 VOID = {"meta", "link", "img", "input", "br", "wbr", "rect", "path"}
@@ -295,48 +297,50 @@ def test_figures_have_a_sentence_and_a_table_of_their_numbers() -> None:
     page, figures = Page(render(everything())), charts(everything())
     shown = [a["data-figure"] for _, a in page.elements if "data-figure" in a]
     assert sorted(shown) == sorted(figures)
-    for name, figure in figures.items():
+    for name, chart in figures.items():
         assert f"{name}-reading" in page.ids
-        assert figure.table.rows
-        assert {len(row) for row in figure.table.rows} == {len(figure.table.head)}
+        assert chart.table.rows
+        assert {len(row) for row in chart.table.rows} == {len(chart.table.head)}
 
 
 # Numbers of the charts.
 
 
 def test_gains_stand_in_points_with_both_intervals_and_the_way_to_the_oracle() -> None:
-    figure = charts(everything())["gains"]
-    wide, tied, behind, recommended = figure.traces
+    chart = charts(everything())["gains"]
+    wide, tied, behind, recommended = figure(chart)["traces"]
     assert (tied["x"], behind["x"], recommended["x"]) == ([8.0], [3.0], [10.0])
     assert recommended["error_x"]["array"] == recommended["error_x"]["arrayminus"] == [1.0]
     assert wide["error_x"]["array"] == [3.0, 3.0, 3.0]
-    assert [shape["x0"] for shape in figure.layout["shapes"]] == pytest.approx([10.0, 20.0])  # oracle 70 less 50
-    assert figure.table.rows[0] == ("logit_adjustment(tau=1.0)", "+10.0", "+9.0 to +11.0", "+7.0 to +13.0", "50 %")
+    assert [shape["x0"] for shape in figure(chart)["layout"]["shapes"]] == pytest.approx(
+        [10.0, 20.0]
+    )  # oracle 70 less 50
+    assert chart.table.rows[0] == ("logit_adjustment(tau=1.0)", "+10.0", "+9.0 to +11.0", "+7.0 to +13.0", "50 %")
 
 
 def test_an_oracle_below_a_method_draws_no_gap() -> None:
     verdict = Verdict.model_validate(everything().verdict.model_dump() | {"oracle": 0.55})
-    assert charts(without(verdict=verdict))["gains"].layout["shapes"] == []
+    assert figure(charts(without(verdict=verdict))["gains"])["layout"]["shapes"] == []
 
 
 def test_bounds_beyond_all_points_are_cut_in_the_chart_of_gains() -> None:
     gain = Gain(estimate=-0.5, low=-0.6, high=-0.4, classes_low=-1.3, classes_high=0.2)
     rows = (everything().rows[0], everything().rows[2].model_copy(update={"gain": gain}))
-    figure = charts(without(rows=rows))["gains"]
-    assert figure.traces[0]["error_x"]["arrayminus"] == [50.0]
-    assert figure.table.rows[0][3] == "\N{MINUS SIGN}100.0 to +20.0"
+    chart = charts(without(rows=rows))["gains"]
+    assert figure(chart)["traces"][0]["error_x"]["arrayminus"] == [50.0]
+    assert chart.table.rows[0][3] == "\N{MINUS SIGN}100.0 to +20.0"
 
 
 def test_many_against_few_shows_whole_curves_and_no_impossible_recalls() -> None:
-    assert around([0.01, 1.0]) == [0.0, 100.0]
-    layout = charts(everything())["tradeoff"].layout
+    assert around([0.01, 1.0]) == (0.0, 100.0)
+    layout = figure(charts(everything())["tradeoff"])["layout"]
     assert layout["xaxis"]["range"][0] < 60.0  # where the curves end
     assert layout["yaxis"]["range"][1] > 60.0
     assert at_equal_many(fitted()) is None
 
 
 def test_a_few_classes_are_named_on_the_axis_and_many_are_not() -> None:
-    names = charts(everything())["frequency"].layout["xaxis"]["ticktext"]
+    names = figure(charts(everything())["frequency"])["layout"]["xaxis"]["ticktext"]
     assert names[0] == plotly_text(HOSTILE[0], 16) == "&lt;img src=x oner…"
     assert len(names) == 6
     size = 13
@@ -348,7 +352,7 @@ def test_a_few_classes_are_named_on_the_axis_and_many_are_not() -> None:
         edges=(100, 20),
     )
     contents = almost_nothing().model_copy(update={"classes": classes})
-    assert "ticktext" not in charts(contents)["frequency"].layout["xaxis"]
+    assert "ticktext" not in figure(charts(contents)["frequency"])["layout"]["xaxis"]
 
 
 def test_the_front_holds_places_that_nothing_beats() -> None:
@@ -366,15 +370,11 @@ def test_few_recall_is_compared_at_equal_many_recall() -> None:
 
 
 def test_means_are_over_classes_of_similar_size() -> None:
-    contents = everything()
-    sizes, means = binned(contents, (0.9, 0.8, 0.6, 0.5, 0.4, None))
+    sizes, means = binned(zip(COUNTS, (0.9, 0.8, 0.6, 0.5, 0.4, None), strict=True))
     assert sizes == pytest.approx([1000, 300, 80, 40, 9])
     assert means == pytest.approx([0.9, 0.8, 0.6, 0.5, 0.4])
-    counts = tuple(range(160, 0, -10))  # sixteen classes: two in each group
-    many = Classes(
-        names=tuple("abcdefghijklmnop"), counts=counts, scored=counts, groups=("few",) * 16, edges=(200, 170)
-    )
-    sizes, means = binned(without(classes=many), tuple(i / 16 for i in range(16)))
+    # Sixteen classes: two in each part.
+    sizes, means = binned((160 - 10 * i, i / 16) for i in range(16))
     assert len(sizes) == 8
     assert sizes[0] == pytest.approx(math.sqrt(160 * 150))
     assert means[0] == pytest.approx(1 / 32)
@@ -393,7 +393,9 @@ def test_classes_stand_by_falling_size_and_zero_rows_can_be_drawn() -> None:
     [((5, 120), [5, 10, 20, 50, 100]), ((0, 3), [1, 2]), ((2, 90_000), [10, 100, 1000, 10_000, 100_000])],
 )
 def test_axes_of_counts_have_round_ticks(counts: tuple[int, ...], ticks: list[int]) -> None:
-    assert count_ticks(counts)["tickvals"] == ticks
+    found = count_axis("rows", counts).ticks
+    assert found is not None
+    assert found.values == ticks
 
 
 def test_of_thousands_of_classes_some_are_drawn_with_both_ends() -> None:
@@ -416,7 +418,7 @@ def test_of_thousands_of_classes_some_are_drawn_with_both_ends() -> None:
 
 
 def test_changes_say_which_are_beyond_chance() -> None:
-    sure, unsure = charts(everything())["changes"].traces
+    sure, unsure = figure(charts(everything())["changes"])["traces"]
     assert sure["x"] == pytest.approx([-5.0, 30.0])
     assert sure["error_x"]["array"] == pytest.approx([1.96, 19.6])
     assert unsure["x"] == pytest.approx([30.0])
@@ -424,21 +426,21 @@ def test_changes_say_which_are_beyond_chance() -> None:
 
 
 def test_empty_bins_are_left_out_of_reliability() -> None:
-    first = charts(everything())["reliability"].traces[0]
+    first = figure(charts(everything())["reliability"])["traces"][0]
     assert (first["x"], first["y"], first["customdata"]) == ([50.0, 90.0], [25.0, 80.0], [40, 60])
 
 
 def test_a_ratio_that_has_no_logarithm_is_left_out() -> None:
-    assert charts(everything())["ratio"].traces[0]["y"] == [0.5, 1.0, 2.0, 1.0, 0.25, None]
+    assert figure(charts(everything())["ratio"])["traces"][0]["y"] == [0.5, 1.0, 2.0, 1.0, 0.25, None]
 
 
 def test_paths_mark_the_value_taken_and_tell_the_rows() -> None:
-    figure = charts(everything())["paths"]
-    first, second = figure.variants["path"].values()
+    chart = charts(everything())["paths"]
+    first, second = figure(chart)["variants"]["path"].values()
     assert first["shapes"][0]["x0"] == 1.0
     assert first["annotations"][0]["text"] == "selected: 1"
     assert second["shapes"] == []
-    assert [t["name"] for t in figure.traces if t["show"] == {"path": "1"}] == ["balanced", "many", "few"]
+    assert [t["name"] for t in figure(chart)["traces"] if t["show"] == {"path": "1"}] == ["balanced", "many", "few"]
     text = render(everything())
     assert "logit_adjustment: tau (selection rows)" in text
     assert "los: epoch (test rows)" in text
@@ -469,9 +471,18 @@ def test_a_recommended_head_with_the_same_spread_gives_way_and_the_page_says_so(
     assert pair_remark(contents) in render(contents)
 
 
+@pytest.mark.parametrize(("factor", "drawn"), [(1.019, 2), (1.021, 1)])
+def test_two_spreads_are_the_same_within_two_per_cent(factor: float, drawn: int) -> None:
+    rows = everything().rows
+    spread = tuple(None if value is None else factor * value for value in rows[0].spread["unit"])
+    near = rows[1].model_copy(update={"spread": {"unit": spread}})
+    apart = rows[2].model_copy(update={"spread": {"unit": (0.9,) * 6}})
+    assert pair(without(rows=(rows[0], near, apart, *rows[3:]))) == (drawn, 0)
+
+
 def test_one_method_is_drawn_once_inside_the_heads() -> None:
-    figure = charts(fitted())["magnitude"]
-    assert [trace["show"] for trace in figure.traces] == [{"a": "0", "reading": "unit"}]
+    chart = charts(fitted())["magnitude"]
+    assert [trace["show"] for trace in figure(chart)["traces"]] == [{"a": "0", "reading": "unit"}]
     assert re.search(r'<label class="needs-js" hidden>Second method', render(fitted()))
 
 

@@ -1,21 +1,28 @@
-"""What a chart is: plotly traces and a layout as plain values, and the same numbers as a table to be read aloud.
+"""What a chart is: plain numbers, words and names of looks, drawn alike by plotly (page) and matplotlib (papers).
 
-Two kinds of values are filled in by the page. `{"ref": name}` stands for a list that several charts share, so that it
-is stored once; `{"css": name}` stands for a colour of the style sheet, so that light and dark differ there only. A
-trace may have `show`, a dict: it is drawn while each of these controls has that value chosen.
+A chart may hold more than is shown at once: a series with `show` is drawn while each of these controls has that value
+chosen. Numbers have the units and the digits that are drawn. `Ref` stands for a list that several charts share (see
+`poise.report.charts.classes.shared`), so that a page stores it once.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from poise.report.text.words import one_line, shortened
 from poise.values import wording
 
-Trace = dict[str, Any]
-Axis = dict[str, Any]
-
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+
+
+class Ref(NamedTuple):
+    """A shared list by its name."""
+
+    name: str
+
+
+Numbers = Sequence[float | None] | Ref
 
 
 class Table(NamedTuple):
@@ -26,17 +33,103 @@ class Table(NamedTuple):
     note: str = ""
 
 
-class Figure(NamedTuple):
-    """A chart of `height` pixels. `table` holds its numbers as text, or some of them.
+class Intervals(NamedTuple):
+    """Lengths of bars to the right of points, and to the left where they differ; width of bar and cap in pixels."""
 
-    `variants`: layouts by control and chosen value, laid over `layout`.
+    right: Sequence[float | None]
+    left: Sequence[float | None] | None
+    color: str
+    width: float
+    cap: float = 0
+
+
+class Series(NamedTuple):
+    """Points, a line, both, or bars along x. Sizes and widths in pixels; colours are names of the style sheet.
+
+    `outline`: width and colour around the markers. `text` names the points, `detail` are further values, and `hover`
+    is what a page says of a point, in the words of plotly. `group`: of series that are switched as one.
     """
 
-    traces: tuple[Trace, ...]
-    layout: dict[str, Any]
+    kind: Literal["points", "line", "both", "bars"]
+    name: str
+    x: Numbers
+    y: Numbers
+    color: str
+    symbol: str = "circle"
+    size: float = 6
+    dash: str = "solid"
+    width: float = 2.5
+    opacity: float | None = None
+    outline: tuple[float, str] | None = None
+    pattern: str = ""
+    intervals: Intervals | None = None
+    text: Sequence[str] | Ref = ()
+    detail: Sequence[float | str | None] | Ref = ()
+    hover: str = ""
+    legend: bool = True
+    group: str = ""
+    clipped: bool = True
+    show: Mapping[str, str] = MappingProxyType({})
+
+
+class Ticks(NamedTuple):
+    """Labels at values. Names have the widths to which they are cut, on a wide and on a narrow screen."""
+
+    values: Sequence[float]
+    labels: Sequence[str]
+    widths: tuple[int, int] | None = None
+
+
+class Axis(NamedTuple):
+    """An axis; `zero`: zero has a line, or the axis starts there; `powers`: only powers of ten have a tick."""
+
+    title: str
+    log: bool = False
+    powers: bool = False
+    range: tuple[float | None, float | None] | None = None
+    ticks: Ticks | None = None
+    zero: Literal["", "line", "start"] = ""
+
+
+class Band(NamedTuple):
+    """A pale background behind a group of classes, from x to x."""
+
+    group: str
+    low: float
+    high: float
+
+
+class Rule(NamedTuple):
+    """A dotted line across: upright at an x, level at a y, or the diagonal from 0 to `at` in both."""
+
+    way: Literal["upright", "level", "diagonal"]
+    at: float
+    text: str = ""
+
+
+class View(NamedTuple):
+    """What a chosen value changes: the axis along, and its lines."""
+
+    x: Axis
+    rules: tuple[Rule, ...]
+
+
+class Chart(NamedTuple):
+    """Series between two axes. `table` holds the numbers as text, or some of them; `height` and `top` in pixels.
+
+    `top`: the room above for the words of lines. `views` by control and chosen value.
+    """
+
+    series: tuple[Series, ...]
+    x: Axis
+    y: Axis
     table: Table
     height: int = 380
-    variants: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+    bands: tuple[Band, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    top: int = 0
+    legend: bool = True
+    views: Mapping[str, Mapping[str, View]] = MappingProxyType({})
 
 
 def legible(text: str) -> str:
@@ -47,12 +140,6 @@ def legible(text: str) -> str:
 def short(text: str, width: int = 40) -> str:
     """A legible name cut to a width, the cut marked."""
     return shortened(legible(text), width)
-
-
-def plotly_text(text: str, width: int = 40) -> str:
-    """A name as plotly shows it literally: its pseudo-HTML, its templates and its mathematics are all escaped."""
-    line = short(text, width).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return line.replace("%", "&#37;").replace("$", "&#36;")
 
 
 def percent(share: float | None) -> str:
@@ -75,49 +162,6 @@ def points(values: Iterable[float | None]) -> list[float | None]:
     return rounded(None if value is None else 100 * value for value in values)
 
 
-def css(name: str) -> dict[str, str]:
-    """A colour of the style sheet."""
-    return {"css": name}
-
-
-def ref(name: str) -> dict[str, str]:
-    """A shared list."""
-    return {"ref": name}
-
-
-def axis(title: str, **others: Any) -> Axis:
-    """An axis with its title."""
-    return {"title": {"text": title}, **others}
-
-
-def name_ticks(names: Sequence[str], width: int = 24) -> dict[str, Any]:
+def names_axis(names: Sequence[str], width: int = 24) -> Axis:
     """Names along an upright axis, from below, at 0, 1, 2 ...: as numbers, two equal names stay two."""
-    return {
-        "tickvals": list(range(len(names))),
-        "ticktext": [plotly_text(name, width) for name in names],
-        "narrowtext": [plotly_text(name, 15) for name in names],
-        "range": [-0.7, len(names) - 0.3],
-        "automargin": True,
-    }
-
-
-def markers(color: str, symbol: str = "circle", **others: Any) -> dict[str, Any]:
-    """Marker values of a trace."""
-    return {"color": css(color), "symbol": symbol, **others}
-
-
-def band(group: str, low: float, high: float) -> dict[str, Any]:
-    """A pale background behind the x range of a group of classes; on log axes, bounds are plain numbers."""
-    return {
-        "type": "rect",
-        "xref": "x",
-        "yref": "paper",
-        "x0": low,
-        "x1": high,
-        "y0": 0,
-        "y1": 1,
-        "layer": "below",
-        "line": {"width": 0},
-        "fillcolor": css(group),
-        "opacity": 0.09,
-    }
+    return Axis("", range=(-0.7, len(names) - 0.3), ticks=Ticks(range(len(names)), names, (width, 15)))

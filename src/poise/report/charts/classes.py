@@ -4,30 +4,32 @@ Classes stand in order of falling training count everywhere. Of very many classe
 points; lines of means are over all of them.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from statistics import geometric_mean
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby, pairwise
+from statistics import fmean, geometric_mean
 from typing import Any, NamedTuple
 
 from poise.report.charts.chart import (
     DASH,
-    Figure,
+    Axis,
+    Band,
+    Chart,
+    Numbers,
+    Ref,
+    Rule,
+    Series,
     Table,
-    Trace,
-    axis,
-    band,
-    css,
+    Ticks,
     legible,
-    markers,
     percent,
-    plotly_text,
     points,
-    ref,
     rounded,
+    short,
 )
+from poise.report.charts.choices import first_choices
 from poise.report.charts.styles import SYMBOLS, Style, method_name, styles
 from poise.report.text.words import finite_ratio
-from poise.results.contents import GROUPS, Contents, PerClass, Row
+from poise.results.contents import GROUPS, Closer, Contents, PerClass, Row
 from poise.values.wording import counted
 
 DRAWN = 1500  # points that a browser draws without delay, for a handful of methods at once
@@ -72,7 +74,7 @@ def shared(contents: Contents) -> dict[str, list[Any]]:
     drawn, classes = drawn_classes(contents), contents.classes
     rank = {k: i + 1 for i, k in enumerate(class_order(contents))}
     lists: dict[str, list[Any]] = {
-        "name": [plotly_text(classes.names[k], 60) for k in drawn],
+        "name": [short(classes.names[k], 60) for k in drawn],
         "count": [classes.counts[k] for k in drawn],
         "shown_count": [drawable(classes.counts[k]) for k in drawn],
         "rank": [rank[k] for k in drawn],
@@ -91,8 +93,8 @@ def drawable(count: int) -> float:
     return max(count, 0.5)
 
 
-def count_ticks(counts: Sequence[int]) -> dict[str, Any]:
-    """1, 2, 5, 10 ... around the counts on a logarithmic axis; powers of ten alone where that would be many."""
+def count_axis(title: str, counts: Sequence[int]) -> Axis:
+    """A logarithmic axis: 1, 2, 5, 10 ... around the counts; powers of ten alone where that would be many."""
     low, high = 0.7 * drawable(min(counts)), 1.4 * drawable(max(counts))
     powers = [10**i for i in range(len(str(max(counts))) + 1)]
     every = [step * power for power in powers for step in (1, 2, 5) if low <= step * power <= high]
@@ -100,10 +102,10 @@ def count_ticks(counts: Sequence[int]) -> dict[str, Any]:
     shown: list[float] = list(few if len(every) > TICKS else every)
     if len(shown) < 2:
         shown = sorted({drawable(min(counts)), drawable(max(counts))})
-    return {"tickvals": shown, "ticktext": [f"{value:,g}" for value in shown]}
+    return Axis(title, log=True, ticks=Ticks(shown, [f"{value:,g}" for value in shown]))
 
 
-def class_figures(contents: Contents) -> dict[str, Figure | None]:
+def class_figures(contents: Contents) -> dict[str, Chart | None]:
     """Every chart of this module by name; None where its numbers are missing."""
     return {
         "frequency": frequency(contents),
@@ -114,133 +116,124 @@ def class_figures(contents: Contents) -> dict[str, Figure | None]:
     }
 
 
-def frequency(contents: Contents) -> Figure:
+def frequency(contents: Contents) -> Chart:
     """Training rows of every class on a logarithmic axis, coloured by group."""
     drawn, classes, lists = drawn_classes(contents), contents.classes, shared(contents)
-    traces = []
+    series = []
     for group in GROUPS:
         own = [i for i, k in enumerate(drawn) if classes.groups[k] == group]
         size = sum(each == group for each in classes.groups)
-        trace = {
-            "type": "scatter",
-            "mode": "markers",
-            "name": f"{group} ({counted(size, 'class', 'classes')})",
-            "x": [lists["rank"][i] for i in own],
-            "y": [lists["shown_count"][i] for i in own],
-            "text": [lists["name"][i] for i in own],
-            "customdata": [lists["count"][i] for i in own],
-            "marker": markers(group, SYMBOLS[group], size=7),
-            "hovertemplate": "%{text}<br>%{customdata:,} training rows<br>rank %{x}<extra>" + group + "</extra>",
-        }
-        traces += [trace] if own else []
-    layout = {
-        "xaxis": rank_axis(contents),
-        "yaxis": axis("training rows (log)", type="log", **count_ticks(classes.counts)),
-        "showlegend": True,
-    }
+        x, y, text, detail = ([lists[name][i] for i in own] for name in ("rank", "shown_count", "name", "count"))
+        found = Series(
+            "points",
+            f"{group} ({counted(size, 'class', 'classes')})",
+            x,
+            y,
+            group,
+            SYMBOLS[group],
+            size=7,
+            text=text,
+            detail=detail,
+            hover="%{text}<br>%{customdata:,} training rows<br>rank %{x}<extra>" + group + "</extra>",
+        )
+        series += [found] if own else []
     table = class_table(contents, ("rows", "group"), lambda k: (f"{classes.counts[k]:,}", classes.groups[k]))
-    return Figure(tuple(traces), layout, table, 340)
+    return Chart(tuple(series), rank_axis(contents), count_axis("training rows (log)", classes.counts), table, 340)
 
 
-def recall(contents: Contents) -> Figure | None:
+def recall(contents: Contents) -> Chart | None:
     """Recall of every class against its training rows, a colour per method, with means over classes of similar size."""
     rows = [index for index, row in enumerate(contents.rows) if row.per_class]
     if not rows:
         return None
-    looks = styles(contents)
-    traces = [trace for index in rows for trace in recall_traces(contents, index, looks[index])]
+    looks, counts = styles(contents), contents.classes.counts
     chosen = [index for index in first_choices(contents) if index in rows]
     table = class_table(
         contents,
         ("rows", *(method_name(contents.rows[i]) for i in chosen)),
-        lambda k: (f"{contents.classes.counts[k]:,}", *(percent(contents.rows[i].per_class[k]) for i in chosen)),
+        lambda k: (f"{counts[k]:,}", *(percent(contents.rows[i].per_class[k]) for i in chosen)),
     )
-    layout = {
-        "xaxis": axis("training rows of the class (log)", type="log", **count_ticks(contents.classes.counts)),
-        "yaxis": axis("recall, %", range=[-4, 104]),
-        "shapes": count_bands(contents),
-    }
-    return Figure(tuple(traces), layout, table, 440)
+    return Chart(
+        tuple(series for index in rows for series in recalls(contents, index, looks[index])),
+        count_axis("training rows of the class (log)", counts),
+        Axis("recall, %", range=(-4, 104)),
+        table,
+        440,
+        bands=count_bands(contents),
+        legend=False,
+    )
 
 
-def recall_traces(contents: Contents, index: int, look: Style) -> tuple[Trace, Trace]:
+def recalls(contents: Contents, index: int, look: Style) -> tuple[Series, Series]:
     """The points of the classes, and the line of their means."""
     row, show = contents.rows[index], {"method": str(index)}
-    name = plotly_text(method_name(row))
-    x, y = binned(contents, row.per_class)
-    dots = {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "legendgroup": str(index),
-        "showlegend": False,
-        "x": ref("shown_count"),
-        "y": ref(f"recall/{index}"),
-        "text": ref("name"),
-        "customdata": ref("count"),
-        "marker": markers(look.color, look.symbol, size=6, opacity=0.45),
-        "hovertemplate": "%{text}<br>recall %{y:.1f} %<br>%{customdata:,} training rows",
-        "show": show,
-    }
-    line = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": name,
-        "legendgroup": str(index),
-        "x": rounded(x),
-        "y": points(y),
-        "line": {"color": css(look.color), "width": 3, "dash": look.dash},
-        "marker": markers(look.color, look.symbol, size=9, line={"width": 1.5, "color": css("paper")}),
-        "hovertemplate": "mean of classes near %{x:.0f} rows<br>recall %{y:.1f} %",
-        "show": show,
-    }
-    return dots, line
+    dots = Series(
+        "points",
+        short(method_name(row)),
+        Ref("shown_count"),
+        Ref(f"recall/{index}"),
+        look.color,
+        look.symbol,
+        opacity=0.45,
+        text=Ref("name"),
+        detail=Ref("count"),
+        hover="%{text}<br>recall %{y:.1f} %<br>%{customdata:,} training rows",
+        legend=False,
+        group=str(index),
+        show=show,
+    )
+    sizes = map(drawable, contents.classes.counts)
+    x, y = binned(zip(sizes, row.per_class, strict=True))
+    hover = "mean of classes near %{x:.0f} rows<br>recall %{y:.1f} %"
+    return dots, mean_line(dots, look.dash, rounded(x), points(y))._replace(hover=hover)
 
 
-def binned(contents: Contents, values: PerClass) -> tuple[list[float], list[float]]:
-    """Geometric mean count and mean value of up to eight groups of classes, equally many in each, by falling count.
+def mean_line(dots: Series, dash: str, x: Numbers, y: Numbers) -> Series:
+    """A line of means through points, in their look."""
+    bare = dots._replace(text=(), detail=(), hover="", legend=True, opacity=None)
+    return bare._replace(kind="both", x=x, y=y, dash=dash, width=3, size=9, outline=(1.5, "paper"))
 
-    Classes without a value are left out first.
+
+def binned(
+    pairs: Iterable[tuple[float, float | None]], mean: Callable[[Sequence[float]], float] = fmean
+) -> tuple[list[float], list[float]]:
+    """Geometric mean size and mean value of up to eight parts of classes, about equally many in each, by falling size.
+
+    Pairs are the size of a class and its value; classes without a value are left out first. Those of one size stay
+    together.
     """
-    order = [k for k in class_order(contents) if values[k] is not None]
-    edges = [round(i * len(order) / BINS) for i in range(BINS + 1)]
-    bins = [order[low:high] for low, high in pairwise(edges) if high > low]
-    sizes = [geometric_mean([drawable(contents.classes.counts[k]) for k in members]) for members in bins]
-    known = [[value for k in members if (value := values[k]) is not None] for members in bins]
-    return sizes, [sum(own) / len(own) for own in known]
+    known = sorted(((size, value) for size, value in pairs if value is not None), key=lambda pair: -pair[0])
+    edges = [round(i * len(known) / BINS) for i in range(BINS + 1)]
+    parts: list[list[tuple[float, float]]] = []
+    done = edge = 0
+    for _, same in groupby(known, key=lambda pair: pair[0]):
+        if done >= edge:
+            parts.append([])
+            edge = next((each for each in edges if each > done), len(known))
+        parts[-1] += same
+        done = sum(map(len, parts))
+    return [geometric_mean([s for s, _ in part]) for part in parts], [mean([v for _, v in part]) for part in parts]
 
 
-def first_choices(contents: Contents) -> list[int]:
-    """Rows that are drawn first: the baseline, the one recommended, and the null if it is another."""
-    rows = contents.rows
-    wanted = [
-        *(i for i, row in enumerate(rows) if row.role == "baseline"),
-        *(i for i, row in enumerate(rows) if row.recommended),
-        *(i for i, row in enumerate(rows) if row.method == contents.verdict.null and row.role == "tuned"),
-    ]
-    return list(dict.fromkeys(wanted)) or [0]
-
-
-def per_reading(contents: Contents, measure: Measure) -> Figure | None:
+def per_reading(contents: Contents, measure: Measure) -> Chart | None:
     """A measure of two methods by class rank. Controls: `a` and `b` (the methods), `reading`."""
     have = [(i, reading) for i, row in enumerate(contents.rows) for reading in measure.values(row)]
     if not have:
         return None
-    slots = {"a": ("accent", "circle"), "b": ("c1", "diamond-open")}
+    slots = {"a": ("accent", "circle", "solid"), "b": ("c1", "diamond-open", "dash")}
     if len({i for i, _ in have}) == 1:
         del slots["b"]
-    traces = [
+    series = [
         by_rank(
-            plotly_text(method_name(contents.rows[index])),
-            f"{measure.name}/{reading}/{index}",
-            markers(color, symbol, size=6),
+            short(method_name(contents.rows[index])),
+            Ref(f"{measure.name}/{reading}/{index}"),
+            Style(*look),
             {slot: str(index), "reading": reading},
         )
-        for slot, (color, symbol) in slots.items()
+        for slot, look in slots.items()
         for index, reading in have
     ]
-    layout = rank_layout(contents, axis(measure.title, rangemode="tozero"))
-    return Figure(tuple(traces), layout, measured_table(contents, measure))
+    return rank_chart(contents, series, Axis(measure.title, zero="start"), measured_table(contents, measure))
 
 
 def measured_table(contents: Contents, measure: Measure) -> Table:
@@ -253,30 +246,22 @@ def measured_table(contents: Contents, measure: Measure) -> Table:
     return class_table(contents, tuple(n for n, _ in found), lambda k: tuple(number(v[k]) for _, v in found))
 
 
-def norms(contents: Contents) -> Figure | None:
+def norms(contents: Contents) -> Chart | None:
     """Norms of the weight rows of the heads looked at closer, by class rank."""
-    return by_closer(contents, "norm", axis("norm of the weight row", rangemode="tozero"), lambda head: head.norms)
+    return by_closer(contents, "norm", Axis("norm of the weight row", zero="start"), lambda head: head.norms)
 
 
-def ratio(contents: Contents) -> Figure | None:
+def ratio(contents: Contents) -> Chart | None:
     """GALA's accumulated pull over push of every class, on a logarithmic axis."""
 
-    def ratios(head: Any) -> PerClass:
+    def ratios(head: Closer) -> PerClass:
         return tuple(finite_ratio(pull, push) for pull, push in zip(head.pull, head.push, strict=True))
 
-    figure = by_closer(contents, "pull / push", axis("pull / push (log)", type="log", dtick=1), ratios)
-    if figure is None:
-        return None
-    even = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": dotted()}
-    return figure._replace(layout=figure.layout | {"shapes": [*figure.layout["shapes"], even]})
+    chart = by_closer(contents, "pull / push", Axis("pull / push (log)", log=True, powers=True), ratios)
+    return None if chart is None else chart._replace(rules=(Rule("level", 1),))
 
 
-def dotted() -> dict[str, Any]:
-    """The line of a reference value."""
-    return {"color": css("muted"), "width": 1.5, "dash": "dot"}
-
-
-def by_closer(contents: Contents, what: str, y: dict[str, Any], values: Callable[[Any], PerClass]) -> Figure | None:
+def by_closer(contents: Contents, what: str, y: Axis, values: Callable[[Closer], PerClass]) -> Chart | None:
     """A number per class of the heads looked at closer, by rank; None if no head has it."""
     found = [(head.row, values(head)) for head in contents.closer]
     found = [(row, own) for row, own in found if any(value is not None for value in own)]
@@ -284,70 +269,77 @@ def by_closer(contents: Contents, what: str, y: dict[str, Any], values: Callable
         return None
     looks, drawn = styles(contents), drawn_classes(contents)
     names = [method_name(contents.rows[row]) for row, _ in found]
-    traces = [
-        by_rank(
-            plotly_text(name),
-            rounded(own[k] for k in drawn),
-            markers(looks[row].color, looks[row].symbol, size=6),
-            {"close": str(row)},
-        )
+    series = [
+        by_rank(short(name), rounded(own[k] for k in drawn), looks[row], {"close": str(row)})
         for name, (row, own) in zip(names, found, strict=True)
     ]
     table = class_table(
         contents, tuple(f"{what}, {name}" for name in names), lambda k: tuple(number(own[k]) for _, own in found)
     )
-    return Figure(tuple(traces), rank_layout(contents, y) | {"showlegend": True}, table)
+    return rank_chart(contents, series, y, table)
 
 
-def by_rank(name: str, values: Any, marker: dict[str, Any], show: dict[str, str]) -> Trace:
-    """Points of one method over the ranks of the classes; `values` is a list or the name of a shared one."""
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": ref("rank"),
-        "y": ref(values) if isinstance(values, str) else values,
-        "text": ref("name"),
-        "customdata": ref("count"),
-        "marker": marker,
-        "hovertemplate": "%{text}<br>%{y:.4g}<br>%{customdata:,} training rows",
-        "show": show,
-    }
+def by_rank(name: str, values: Numbers, look: Style, show: dict[str, str]) -> Series:
+    """Points of one method over the ranks of the classes."""
+    return Series(
+        "points",
+        name,
+        Ref("rank"),
+        values,
+        look.color,
+        look.symbol,
+        dash=look.dash,
+        text=Ref("name"),
+        detail=Ref("count"),
+        hover="%{text}<br>%{y:.4g}<br>%{customdata:,} training rows",
+        show=show,
+    )
 
 
-def rank_layout(contents: Contents, y: dict[str, Any]) -> dict[str, Any]:
-    """A layout over the ranks of the classes, the groups as bands."""
-    classes, bands, start = contents.classes, [], 0.5
+def rank_chart(contents: Contents, series: Sequence[Series], y: Axis, table: Table) -> Chart:
+    """Series over the ranks of the classes, the groups as bands."""
+    bands, start = [], 0.5
     for group in GROUPS:
-        end = start + sum(each == group for each in classes.groups)
-        bands += [band(group, start, end)] if end > start else []
+        end = start + sum(each == group for each in contents.classes.groups)
+        bands += [Band(group, start, end)] if end > start else []
         start = end
-    return {"xaxis": rank_axis(contents), "yaxis": y, "shapes": bands, "showlegend": True}
+    return Chart(tuple(series), rank_axis(contents), y, table, bands=tuple(bands))
 
 
-def rank_axis(contents: Contents) -> dict[str, Any]:
+def over_sizes(contents: Contents, chart: Chart) -> Chart:
+    """A chart by rank as one over training counts, with lines of means; the same values twice are one curve."""
+    lists, mean = shared(contents), geometric_mean if chart.y.log else fmean
+    found: dict[tuple[float | None, ...], Series] = {}
+    for series in chart.series:
+        values = tuple(lists[series.y.name] if isinstance(series.y, Ref) else series.y)
+        twin = found.get(values)
+        found[values] = series if twin is None else twin._replace(name=short(f"{twin.name}, {series.name}", 60))
+    both = []
+    for values, series in found.items():
+        dots = series._replace(x=Ref("shown_count"), opacity=0.45, legend=False)
+        line = mean_line(dots, series.dash, *binned(zip(lists["shown_count"], values, strict=True), mean))
+        both += [dots, line]
+    x = count_axis("training rows of the class (log)", contents.classes.counts)
+    return chart._replace(series=tuple(both), x=x, bands=count_bands(contents))
+
+
+def rank_axis(contents: Contents) -> Axis:
     """Ranks of the classes; a few classes are named."""
-    order = class_order(contents)
+    order, title = class_order(contents), "class, most frequent first"
     if len(order) > FEW:
-        return axis("class, most frequent first")
+        return Axis(title)
     names = [contents.classes.names[k] for k in order]
-    ticks = {
-        "tickvals": list(range(1, len(order) + 1)),
-        "ticktext": [plotly_text(name, 16) for name in names],
-        "narrowtext": [plotly_text(name, 10) for name in names],
-        "range": [0.5, len(order) + 0.5],
-        "autotickangles": [0, -35, -90],  # ends at its tick, so that the last one is not cut off
-    }
-    return axis("class, most frequent first", **ticks)
+    return Axis(title, range=(0.5, len(order) + 0.5), ticks=Ticks(range(1, len(order) + 1), names, (16, 10)))
 
 
-def count_bands(contents: Contents) -> list[dict[str, Any]]:
+def count_bands(contents: Contents) -> tuple[Band, ...]:
     """The groups as bands over training counts; they meet between two whole numbers."""
     (many, few), counts = contents.classes.edges, contents.classes.counts
     low, high = 0.7 * drawable(min(counts)), 1.4 * max(*counts, 1)
     edges = (low, max(low, few - 0.5), many + 0.5, max(high, many + 0.5))
     pairs = zip(reversed(GROUPS), pairwise(edges), strict=True)
-    return [band(group, max(start, low), min(end, high)) for group, (start, end) in pairs if end > low and start < high]
+    shown = [(group, start, end) for group, (start, end) in pairs if end > low and start < high]
+    return tuple(Band(group, max(start, low), min(end, high)) for group, start, end in shown)
 
 
 def number(value: float | None) -> str:

@@ -2,23 +2,21 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
 
 from poise.report.charts.chart import (
     DASH,
-    Figure,
+    Axis,
+    Chart,
+    Intervals,
+    Rule,
+    Series,
     Table,
-    Trace,
-    axis,
-    css,
-    markers,
-    name_ticks,
+    names_axis,
     percent,
-    plotly_text,
     points,
+    short,
     signed,
 )
-from poise.report.charts.classes import dotted
 from poise.report.charts.styles import best_word, method_name, styles
 from poise.report.text.words import pareto
 from poise.results.contents import Closer, Contents, Gain, Row
@@ -26,38 +24,27 @@ from poise.results.contents import Closer, Contents, Gain, Row
 LEVELS = 5  # many-recalls at which few-recalls are compared
 
 
-def gains(contents: Contents) -> Figure | None:
+def gains(contents: Contents) -> Chart | None:
     """Gains over the baseline with both intervals, smallest at the bottom, and the way to the oracle."""
-    found = [row.model_copy(update={"gain": possible(row.gain)}) for row in contents.rows if row.gain is not None]
-    rows = sorted(found, key=gained)
+    found = [(row, possible(row.gain)) for row in contents.rows if row.gain is not None]
+    rows = sorted(found, key=lambda pair: pair[1].estimate)
     if not rows:
         return None
+    placed = [(place, row, gain) for place, (row, gain) in enumerate(rows)]
     parts = (
-        (
-            "cannot be told from the best",
-            "c1",
-            "circle",
-            [i for i, r in enumerate(rows) if r.tied and not r.recommended],
-        ),
-        (
-            "behind the best",
-            "muted",
-            "circle-open",
-            [i for i, r in enumerate(rows) if not r.tied and not r.recommended],
-        ),
-        (best_word(contents), "accent", "diamond", [i for i, r in enumerate(rows) if r.recommended]),
+        ("cannot be told from the best", "c1", "circle", [p for p in placed if p[1].tied and not p[1].recommended]),
+        ("behind the best", "muted", "circle-open", [p for p in placed if not p[1].tied and not p[1].recommended]),
+        (best_word(contents), "accent", "diamond", [p for p in placed if p[1].recommended]),
     )
-    traces = [wide_intervals(rows), *(gain_trace(rows, *part) for part in parts if part[-1])]
-    shapes, annotations = gap_lines(contents)
-    layout = {
-        "xaxis": axis("gain in balanced accuracy, points", zeroline=True),
-        "yaxis": name_ticks([row.own for row in rows], 36),
-        "shapes": shapes,
-        "annotations": annotations,
-        "margin": {"t": 70},
-        "showlegend": True,
-    }
-    return Figure(tuple(traces), layout, gain_table(contents, rows[::-1]), 150 + 24 * len(rows))
+    return Chart(
+        (wide_intervals([gain for _, gain in rows]), *(gain_points(*part) for part in parts if part[-1])),
+        Axis("gain in balanced accuracy, points", zero="line"),
+        names_axis([row.own for row, _ in rows], 36),
+        gain_table(contents, rows[::-1]),
+        150 + 24 * len(rows),
+        rules=gap_lines(contents),
+        top=70,
+    )
 
 
 def possible(gain: Gain) -> Gain:
@@ -67,62 +54,42 @@ def possible(gain: Gain) -> Gain:
     return gain.model_copy(update={name: min(max(bound, -1.0), 1.0) for name, bound in bounds.items()})
 
 
-def gained(row: Row) -> float:
-    """The gain of a row, 0 for the baseline."""
-    return 0.0 if row.gain is None else row.gain.estimate
-
-
-def wide_intervals(rows: Sequence[Row]) -> Trace:
+def wide_intervals(known: Sequence[Gain]) -> Series:
     """The intervals over classes, as thin lines behind."""
-    known = [row.gain for row in rows if row.gain is not None]
-    bars = {
-        "type": "data",
-        "symmetric": False,
-        "array": points(max(gain.classes_high - gain.estimate, 0.0) for gain in known),
-        "arrayminus": points(max(gain.estimate - gain.classes_low, 0.0) for gain in known),
-        "thickness": 1,
-        "width": 3,
-        "color": css("muted"),
-    }
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "interval over classes of this kind",
-        "x": points(gain.estimate for gain in known),
-        "y": list(range(len(rows))),
-        "error_x": bars,
-        "marker": markers("muted", "line-ns", size=1),
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
+    above = points(max(gain.classes_high - gain.estimate, 0.0) for gain in known)
+    below = points(max(gain.estimate - gain.classes_low, 0.0) for gain in known)
+    return Series(
+        "points",
+        "interval over classes of this kind",
+        points(gain.estimate for gain in known),
+        range(len(known)),
+        "muted",
+        "line-ns",
+        size=1,
+        intervals=Intervals(above, below, "muted", 1, 3),
+        legend=False,
+    )
 
 
-def gain_trace(rows: Sequence[Row], name: str, color: str, symbol: str, chosen: Sequence[int]) -> Trace:
-    """Estimates of some rows with their intervals over images."""
-    gained = [(i, row, row.gain) for i in chosen if (row := rows[i]).gain is not None]
-    known: list[Gain] = [gain for _, _, gain in gained if gain is not None]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": points(gain.estimate for gain in known),
-        "y": [i for i, _, _ in gained],
-        "text": [plotly_text(row.method, 90) for _, row, _ in gained],
-        "customdata": [interval_text(gain) for gain in known],
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": points((gain.high or gain.estimate) - gain.estimate for gain in known),
-            "arrayminus": points(
-                gain.estimate - (gain.low if gain.low is not None else gain.estimate) for gain in known
-            ),
-            "thickness": 3,
-            "width": 0,
-            "color": css(color),
-        },
-        "marker": markers(color, symbol, size=10, line={"width": 2, "color": css(color)}),
-        "hovertemplate": "%{text}<br>%{x:+.1f} points<br>%{customdata}<extra></extra>",
-    }
+def gain_points(name: str, color: str, symbol: str, chosen: Sequence[tuple[int, Row, Gain]]) -> Series:
+    """Estimates of some rows at their places, with their intervals over images."""
+    known = [gain for _, _, gain in chosen]
+    above = points((gain.high or gain.estimate) - gain.estimate for gain in known)
+    below = points(gain.estimate - (gain.low if gain.low is not None else gain.estimate) for gain in known)
+    return Series(
+        "points",
+        name,
+        points(gain.estimate for gain in known),
+        [place for place, _, _ in chosen],
+        color,
+        symbol,
+        size=10,
+        outline=(2, color),
+        intervals=Intervals(above, below, color, 3),
+        text=[short(row.method, 90) for _, row, _ in chosen],
+        detail=[interval_text(gain) for gain in known],
+        hover="%{text}<br>%{x:+.1f} points<br>%{customdata}<extra></extra>",
+    )
 
 
 def interval_text(gain: Gain) -> str:
@@ -133,19 +100,13 @@ def interval_text(gain: Gain) -> str:
     return f"{signed(gain.low)} to {signed(gain.high)} over images<br>{classes}"
 
 
-def gap_lines(contents: Contents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def gap_lines(contents: Contents) -> tuple[Rule, ...]:
     """Upright lines where half and all of the gap to the oracle are closed."""
     gap = gap_to_oracle(contents)
     if gap is None:
-        return [], []
-    shares = (0.5, 1.0)
-    lines = [
-        {"type": "line", "x0": 100 * gap * s, "x1": 100 * gap * s, "yref": "paper", "y0": 0, "y1": 1, "line": dotted()}
-        for s in shares
-    ]
+        return ()
     # Half the way has no text of its own: where intervals are wide, the two would be printed over each other.
-    text = {"x": 100 * gap, "y": 1, "yref": "paper", "yanchor": "bottom", "text": "oracle", "showarrow": False}
-    return lines, [text]
+    return Rule("upright", 50 * gap), Rule("upright", 100 * gap, "oracle")
 
 
 def gap_to_oracle(contents: Contents) -> float | None:
@@ -157,7 +118,7 @@ def gap_to_oracle(contents: Contents) -> float | None:
     return contents.verdict.oracle - start[0]
 
 
-def gain_table(contents: Contents, rows: Sequence[Row]) -> Table:
+def gain_table(contents: Contents, rows: Sequence[tuple[Row, Gain]]) -> Table:
     """Gains with both intervals, and the share of the gap closed."""
     gap = gap_to_oracle(contents)
     lines = [
@@ -168,8 +129,7 @@ def gain_table(contents: Contents, rows: Sequence[Row]) -> Table:
             f"{signed(gain.classes_low)} to {signed(gain.classes_high)}",
             *(() if gap is None else (f"{100 * gain.estimate / gap:.0f} %",)),
         )
-        for row in rows
-        if (gain := row.gain) is not None
+        for row, gain in rows
     ]
     head = ("method", "gain, points", "over images", "over classes", *(() if gap is None else ("gap closed",)))
     return Table(head, tuple(lines))
@@ -178,7 +138,7 @@ def gain_table(contents: Contents, rows: Sequence[Row]) -> Table:
 # Many against few.
 
 
-def tradeoff(contents: Contents) -> Figure | None:
+def tradeoff(contents: Contents) -> Chart | None:
     """Recall of the few against recall of the many: all methods, their front, and curves of some heads."""
     placed = [
         (row, many, few)
@@ -193,55 +153,53 @@ def tradeoff(contents: Contents) -> Figure | None:
         ("baseline", "ink", "square", [p for p in placed if p[0].role == "baseline" and not p[0].recommended]),
         (best_word(contents), "accent", "diamond", [p for p in placed if p[0].recommended]),
     )
-    traces = [
-        *([front_trace([(many, few) for row, many, few in placed if row.role != "recipe"])] if placed[1:] else []),
-        *(curve_trace(contents, head) for head in contents.closer if curve(head)),
-        *(place_trace(*part) for part in parts if part[-1]),
-    ]
-    rows = tuple((method_name(row), percent(many), percent(few)) for row, many, few in placed)
     curves = [place for head in contents.closer for place in curve(head)]
-    layout = {
-        "xaxis": axis("recall of the many, %", range=around([m for _, m, _ in placed] + [m for m, _ in curves])),
-        "yaxis": axis("recall of the few, %", range=around([f for _, _, f in placed] + [f for _, f in curves])),
-        "showlegend": True,
-    }
-    return Figure(tuple(traces), layout, Table(("method", "many, %", "few, %"), rows), 480)
+    series = [
+        *([front([(many, few) for row, many, few in placed if row.role != "recipe"])] if placed[1:] else []),
+        *(shifted(contents, head) for head in contents.closer if curve(head)),
+        *(places(*part) for part in parts if part[-1]),
+    ]
+    return Chart(
+        tuple(series),
+        Axis("recall of the many, %", range=around([m for _, m, _ in placed] + [m for m, _ in curves])),
+        Axis("recall of the few, %", range=around([f for _, _, f in placed] + [f for _, f in curves])),
+        Table(
+            ("method", "many, %", "few, %"),
+            tuple((method_name(row), percent(many), percent(few)) for row, many, few in placed),
+        ),
+        480,
+    )
 
 
-def around(shares: Sequence[float]) -> list[float | None]:
+def around(shares: Sequence[float]) -> tuple[float | None, float | None]:
     """An axis range in per cent with some room at both ends, within 0 to 100."""
     room = 0.08 * (max(shares) - min(shares)) + 0.02
-    return points((max(min(shares) - room, 0.0), min(max(shares) + room, 1.0)))
+    low, high = points((max(min(shares) - room, 0.0), min(max(shares) + room, 1.0)))
+    return low, high
 
 
-def place_trace(name: str, color: str, symbol: str, placed: Sequence[tuple[Row, float, float]]) -> Trace:
+def places(name: str, color: str, symbol: str, placed: Sequence[tuple[Row, float, float]]) -> Series:
     """One point per method."""
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": points(many for _, many, _ in placed),
-        "y": points(few for _, _, few in placed),
-        "text": [plotly_text(method_name(row), 90) for row, _, _ in placed],
-        "marker": markers(color, symbol, size=14 if color == "accent" else 9, line={"width": 1.5, "color": css(color)}),
-        "cliponaxis": False,
-        "hovertemplate": "%{text}<br>many %{x:.1f} %, few %{y:.1f} %<extra></extra>",
-    }
+    return Series(
+        "points",
+        name,
+        points(many for _, many, _ in placed),
+        points(few for _, _, few in placed),
+        color,
+        symbol,
+        size=14 if color == "accent" else 9,
+        outline=(1.5, color),
+        text=[short(method_name(row), 90) for row, _, _ in placed],
+        hover="%{text}<br>many %{x:.1f} %, few %{y:.1f} %<extra></extra>",
+        clipped=False,
+    )
 
 
-def front_trace(places: Sequence[tuple[float, float]]) -> Trace:
+def front(found: Sequence[tuple[float, float]]) -> Series:
     """The Pareto front as a line."""
-    front = pareto(places)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "Pareto front",
-        "x": points(many for many, _ in front),
-        "y": points(few for _, few in front),
-        "line": {"color": css("muted"), "width": 10},
-        "opacity": 0.25,
-        "hoverinfo": "skip",
-    }
+    best = pareto(found)
+    x, y = points(many for many, _ in best), points(few for _, few in best)
+    return Series("line", "Pareto front", x, y, "muted", width=10, opacity=0.25)
 
 
 def curve(head: Closer) -> list[tuple[float, float]]:
@@ -250,18 +208,19 @@ def curve(head: Closer) -> list[tuple[float, float]]:
     return [(p.many, p.few) for p in ordered if p.many is not None and p.few is not None]
 
 
-def curve_trace(contents: Contents, head: Closer) -> Trace:
+def shifted(contents: Contents, head: Closer) -> Series:
     """The trade-off of one head as a line."""
-    look, places = styles(contents)[head.row], curve(head)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": plotly_text(method_name(contents.rows[head.row]), 36) + ", shifted",
-        "x": points(many for many, _ in places),
-        "y": points(few for _, few in places),
-        "line": {"color": css(look.color), "width": 2, "dash": look.dash},
-        "hovertemplate": "many %{x:.1f} %, few %{y:.1f} %",
-    }
+    look, along = styles(contents)[head.row], curve(head)
+    return Series(
+        "line",
+        short(method_name(contents.rows[head.row]), 36) + ", shifted",
+        points(many for many, _ in along),
+        points(few for _, few in along),
+        look.color,
+        dash=look.dash,
+        width=2,
+        hover="many %{x:.1f} %, few %{y:.1f} %",
+    )
 
 
 def at_equal_many(contents: Contents) -> Table | None:

@@ -12,25 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from poise.machine.libraries import needed
-from poise.report.charts import paper_class_panels, paper_panels
+from poise.report.charts.classes import shared
+from poise.report.charts.paper_canvas import drawn
+from poise.report.charts.paper_panels import DRAWINGS
 from poise.results.contents import Contents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-DRAWINGS = {
-    "class_frequency": paper_class_panels.class_frequency,
-    "gains": paper_panels.gains,
-    "recall_by_size": paper_class_panels.recall_by_size,
-    "tradeoff": paper_panels.tradeoff,
-    "paths": paper_panels.paths,
-    "magnitude": paper_class_panels.magnitude,
-    "weight_norms": paper_class_panels.weight_norms,
-    "gradient_ratio": paper_class_panels.gradient_ratio,
-    "reliability": paper_panels.reliability,
-    "coverage": paper_panels.coverage,
-    "changes": paper_class_panels.changes,
-}
 
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names may hold dollars
@@ -81,9 +69,10 @@ def draw(contents: Contents) -> "dict[str, Figure]":
 
     Raises: MissingExtraError without matplotlib.
     """
+    lists = shared(contents)
     with _style():
-        drawn = {name: drawing(contents) for name, drawing in DRAWINGS.items()}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+        found = {name: panels for name, drawing in DRAWINGS.items() if (panels := drawing(contents))}
+        return {name: drawn(panels, lists) for name, panels in found.items()}
 
 
 def render(figure: "Figure", kind: Literal["svg", "png"]) -> bytes:

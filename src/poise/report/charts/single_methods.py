@@ -4,30 +4,30 @@
 are left out.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 from poise.report.charts.chart import (
     DASH,
-    Figure,
+    Axis,
+    Chart,
+    Intervals,
+    Rule,
+    Series,
     Table,
-    Trace,
-    axis,
-    css,
+    View,
     legible,
-    markers,
-    name_ticks,
+    names_axis,
     percent,
-    plotly_text,
     points,
     rounded,
+    short,
     signed,
 )
-from poise.report.charts.classes import class_figures, dotted, first_choices
+from poise.report.charts.choices import first_choices
+from poise.report.charts.classes import class_figures
 from poise.report.charts.gains import gains, tradeoff
 from poise.report.charts.styles import SYMBOLS, method_name
-from poise.results.contents import GROUPS, Closer, Contents, Path, Point
+from poise.results.contents import GROUPS, Bins, Closer, Contents, Coverage, Path, Point
 
 CHANGED = 12  # classes at each end of the chart of changes
 LABELLED = 30
@@ -37,7 +37,7 @@ SURE = 1.96  # standard errors on each side of a difference
 DASHES = {"all": "solid", "balanced": "solid", "many": "dot", "medium": "dashdot", "few": "dash"}
 
 
-def charts(contents: Contents) -> dict[str, Figure]:
+def charts(contents: Contents) -> dict[str, Chart]:
     """Every chart that the report can show, by name."""
     found = {
         "gains": gains(contents),
@@ -57,52 +57,51 @@ def charts(contents: Contents) -> dict[str, Figure]:
 # Scores along a number.
 
 
-def paths(contents: Contents) -> Figure | None:
+def paths(contents: Contents) -> Chart | None:
     """Scores along a parameter or over epochs; an upright line at the value taken. Control: `path`, its index."""
     if not contents.paths:
         return None
-    traces, layouts, rows = [], {}, []
-    for index, path in enumerate(contents.paths):
-        traces += [trace | {"show": {"path": str(index)}} for trace in score_lines(path.points)]
-        layouts[str(index)] = path_layout(path)
-        rows += [(legible(path.family), legible(path.parameter), *cells) for cells in score_rows(path.points)]
-    layout = {"yaxis": axis("accuracy, %"), "showlegend": True, "margin": {"t": 60}}
-    table = Table(("method", "parameter", "value", "balanced", *GROUPS), tuple(rows))
-    return Figure(tuple(traces), layout, table, 380, {"path": layouts})
+    found = list(enumerate(contents.paths))
+    rows = [
+        (legible(path.family), legible(path.parameter), *cells)
+        for _, path in found
+        for cells in score_rows(path.points)
+    ]
+    return Chart(
+        tuple(series._replace(show={"path": str(i)}) for i, path in found for series in score_lines(path.points)),
+        Axis(""),
+        Axis("accuracy, %"),
+        Table(("method", "parameter", "value", "balanced", *GROUPS), tuple(rows)),
+        top=60,
+        views={"path": {str(i): path_view(path) for i, path in found}},
+    )
 
 
-def path_layout(path: Path) -> dict[str, Any]:
-    """The axis of a path and the mark of the value taken. Shapes on a log axis have plain numbers, texts logarithms."""
+def path_view(path: Path) -> View:
+    """The axis of a path and the mark of the value taken."""
     values = [point.value for point in path.points]
     log = min(values, default=0) > 0 and max(values) / min(values) > WIDE
-    layout = {
-        "xaxis": axis(plotly_text(path.parameter), type="log" if log else "linear"),
-        "shapes": [],
-        "annotations": [],
-    }
     value = path.selected
-    if value is None or (log and value <= 0):
-        return layout
-    line = {"type": "line", "x0": value, "x1": value, "yref": "paper", "y0": 0, "y1": 1, "line": dotted()}
-    place = {"x": math.log10(value) if log else value, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
-    return layout | {"shapes": [line], "annotations": [place | {"text": f"selected: {value:.4g}"}]}
+    known = value is not None and not (log and value <= 0)
+    rules = (Rule("upright", value, f"selected: {value:.4g}"),) if known and value is not None else ()
+    return View(Axis(short(path.parameter), log=log), rules)
 
 
-def score_lines(along: Sequence[Point]) -> tuple[Trace, ...]:
+def score_lines(along: Sequence[Point]) -> tuple[Series, ...]:
     """Lines of balanced accuracy and of the recall of each group."""
     names = ("balanced", *GROUPS)
     columns = {name: [getattr(point, name) for point in along] for name in names}
     return tuple(
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": name,
-            "x": rounded(point.value for point in along),
-            "y": points(columns[name]),
-            "line": {"color": css("ink" if name == "balanced" else name), "width": 2.5, "dash": DASHES[name]},
-            "marker": markers("ink" if name == "balanced" else name, SYMBOLS[name], size=6),
-            "hovertemplate": "%{y:.1f} % at %{x:.4g}",
-        }
+        Series(
+            "both",
+            name,
+            rounded(point.value for point in along),
+            points(columns[name]),
+            "ink" if name == "balanced" else name,
+            SYMBOLS[name],
+            dash=DASHES[name],
+            hover="%{y:.1f} % at %{x:.4g}",
+        )
         for name in names
         if any(value is not None for value in columns[name])
     )
@@ -115,20 +114,20 @@ def score_rows(along: Sequence[Point]) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def learning(contents: Contents) -> Figure | None:
+def learning(contents: Contents) -> Chart | None:
     """Scores of a head trained with more labelled rows per class."""
     sizes = contents.learning_curve
     if not sizes:
         return None
     words = "more labelled rows per class"
-    layout = {"xaxis": axis(words), "yaxis": axis("accuracy, %"), "showlegend": True}
-    return Figure(score_lines(sizes), layout, Table((words, "balanced", *GROUPS), score_rows(sizes)), 340)
+    table = Table((words, "balanced", *GROUPS), score_rows(sizes))
+    return Chart(score_lines(sizes), Axis(words), Axis("accuracy, %"), table, 340)
 
 
 # Classes that changed, and classes to label.
 
 
-def changes(contents: Contents) -> Figure | None:
+def changes(contents: Contents) -> Chart | None:
     """Classes that gained or lost most, with 1.96 standard errors; filled where the change exceeds them."""
     ordered = sorted(contents.changes, key=lambda change: change.after - change.before)
     if not ordered:
@@ -138,32 +137,22 @@ def changes(contents: Contents) -> Figure | None:
     differences = [change.after - change.before for change in ends]
     beyond = [abs(d) > SURE * change.error for d, change in zip(differences, ends, strict=True)]
     parts = ((True, "beyond what chance explains", ""), (False, "may be chance", "/"))
-    traces = []
+    series = []
     for sure, name, pattern in parts:
         own = [i for i in range(len(ends)) if beyond[i] is sure]
-        trace = {
-            "type": "bar",
-            "orientation": "h",
-            "name": name,
-            "x": points(differences[i] for i in own),
-            "y": own,
-            "text": [plotly_text(names[ends[i].label], 60) for i in own],
-            "textposition": "none",
-            "customdata": [f"{percent(ends[i].before)} % before, {percent(ends[i].after)} % after" for i in own],
-            "error_x": error_bars([SURE * ends[i].error for i in own]),
-            "marker": {
-                "color": css("accent" if sure else "muted"),
-                "pattern": {"shape": pattern, "fillmode": "replace", "size": 6},
-            },
-            "hovertemplate": "%{text}<br>%{x:+.1f} points<br>%{customdata}<extra></extra>",
-        }
-        traces += [trace] if own else []
-    layout = {
-        "xaxis": axis("change in recall, points", zeroline=True),
-        "yaxis": name_ticks([names[change.label] for change in ends]),
-        "bargap": 0.35,
-        "showlegend": True,
-    }
+        bars = Series(
+            "bars",
+            name,
+            points(differences[i] for i in own),
+            own,
+            "accent" if sure else "muted",
+            pattern=pattern,
+            intervals=error_bars([SURE * ends[i].error for i in own]),
+            text=[short(names[ends[i].label], 60) for i in own],
+            detail=[f"{percent(ends[i].before)} % before, {percent(ends[i].after)} % after" for i in own],
+            hover="%{text}<br>%{x:+.1f} points<br>%{customdata}<extra></extra>",
+        )
+        series += [bars] if own else []
     rows = tuple(
         (
             legible(names[change.label]),
@@ -176,15 +165,16 @@ def changes(contents: Contents) -> Figure | None:
         for change, sure in zip(ends[::-1], beyond[::-1], strict=True)
     )
     head = ("class", "group", "recall before, %", "after, %", "change, points", "beyond chance")
-    return Figure(tuple(traces), layout, Table(head, rows), 130 + 22 * len(ends))
+    x, y = Axis("change in recall, points", zero="line"), names_axis([names[change.label] for change in ends])
+    return Chart(tuple(series), x, y, Table(head, rows), 130 + 22 * len(ends))
 
 
-def error_bars(half_widths: Sequence[float]) -> dict[str, Any]:
+def error_bars(half_widths: Sequence[float]) -> Intervals:
     """Symmetric horizontal error bars."""
-    return {"type": "data", "array": points(half_widths), "thickness": 1.5, "width": 3, "color": css("ink")}
+    return Intervals(points(half_widths), None, "ink", 1.5, 3)
 
 
-def advice(contents: Contents) -> Figure | None:
+def advice(contents: Contents) -> Chart | None:
     """What more labelled rows of a class would give, with standard errors; those chosen are filled."""
     told = contents.advice
     if told is None or not told.label:
@@ -192,26 +182,22 @@ def advice(contents: Contents) -> Figure | None:
     every = zip(told.label, told.gain, told.error, told.head_gain, strict=True)
     listed = list(every)[:LABELLED][::-1]
     names = contents.classes.names
-    traces = []
+    series = []
     for chosen, name, symbol in ((True, "advised", "diamond"), (False, "others", "circle-open")):
         own = [(i, *item) for i, item in enumerate(listed) if (item[0] in told.chosen) is chosen]
-        trace = {
-            "type": "scatter",
-            "mode": "markers",
-            "name": name,
-            "x": points(gain for _, _, gain, _, _ in own),
-            "y": [i for i, *_ in own],
-            "text": [plotly_text(names[label], 60) for _, label, *_ in own],
-            "error_x": error_bars([error for *_, error, _ in own]),
-            "marker": markers("accent" if chosen else "muted", symbol, size=10),
-            "hovertemplate": "%{text}<br>%{x:+.1f} points of recall<extra></extra>",
-        }
-        traces += [trace] if own else []
-    layout = {
-        "xaxis": axis("gain in recall of the class, points", zeroline=True),
-        "yaxis": name_ticks([names[label] for label, *_ in listed]),
-        "showlegend": True,
-    }
+        dots = Series(
+            "points",
+            name,
+            points(gain for _, _, gain, _, _ in own),
+            [i for i, *_ in own],
+            "accent" if chosen else "muted",
+            symbol,
+            size=10,
+            intervals=error_bars([error for *_, error, _ in own]),
+            text=[short(names[label], 60) for _, label, *_ in own],
+            hover="%{text}<br>%{x:+.1f} points of recall<extra></extra>",
+        )
+        series += [dots] if own else []
     rows = tuple(
         (
             legible(names[label]),
@@ -223,55 +209,56 @@ def advice(contents: Contents) -> Figure | None:
         for label, gain, error, head_gain in listed[::-1]
     )
     head = ("class", "training rows", "gain, points (± standard error)", "gain by another head, points", "advised")
-    return Figure(tuple(traces), layout, Table(head, rows), 130 + 22 * len(listed))
+    x, y = Axis("gain in recall of the class, points", zero="line"), names_axis([names[label] for label, *_ in listed])
+    return Chart(tuple(series), x, y, Table(head, rows), 130 + 22 * len(listed))
 
 
 # Confidence.
 
 
-def reliability(contents: Contents) -> Figure | None:
+def reliability(contents: Contents) -> Chart | None:
     """Share right against confidence by group. Control: `head`, the row of the method."""
-    traces, rows, listed = [], [], first_choices(contents)
-    for head in contents.closer:
-        for group, bins in head.reliability.items():
-            if bins is None:
-                continue
-            full = [i for i, size in enumerate(bins.rows) if size]
-            color = "ink" if group == "all" else group
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "name": group,
-                    "x": points(bins.confidence[i] for i in full),
-                    "y": points(bins.right[i] for i in full),
-                    "customdata": [bins.rows[i] for i in full],
-                    "line": {"color": css(color), "width": 2.5, "dash": DASHES.get(group, "solid")},
-                    "marker": markers(color, SYMBOLS.get(group, "circle"), size=8),
-                    "hovertemplate": "confidence %{x:.1f} %, right %{y:.1f} %<br>%{customdata:,} rows",
-                    "show": {"head": str(head.row)},
-                }
-            )
-            method = method_name(contents.rows[head.row])
-            rows += (
-                []
-                if head.row not in listed
-                else [
-                    (method, group, f"{bins.rows[i]:,}", percent(bins.confidence[i]), percent(bins.right[i]))
-                    for i in full
-                ]
-            )
-    if not traces:
+    listed = first_choices(contents)
+    found = [
+        (head.row, group, bins)
+        for head in contents.closer
+        for group, bins in head.reliability.items()
+        if bins is not None
+    ]
+    if not found:
         return None
-    diagonal = {"type": "line", "x0": 0, "x1": 100, "y0": 0, "y1": 100, "line": dotted()}
-    layout = {
-        "xaxis": axis("mean confidence, %", range=[-2, 102]),
-        "yaxis": axis("share right, %", range=[-2, 102]),
-        "shapes": [diagonal],
-        "showlegend": True,
-    }
-    return Figure(
-        tuple(traces), layout, Table(("method", "group", "rows", "confidence, %", "right, %"), tuple(rows)), 420
+    rows = [
+        (method_name(contents.rows[row]), group, f"{size:,}", percent(confidence), percent(right))
+        for row, group, bins in found
+        if row in listed
+        for size, confidence, right in zip(bins.rows, bins.confidence, bins.right, strict=True)
+        if size
+    ]
+    return Chart(
+        tuple(by_confidence(*each) for each in found),
+        Axis("mean confidence, %", range=(-2, 102)),
+        Axis("share right, %", range=(-2, 102)),
+        Table(("method", "group", "rows", "confidence, %", "right, %"), tuple(rows)),
+        420,
+        rules=(Rule("diagonal", 100),),
+    )
+
+
+def by_confidence(row: int, group: str, bins: Bins) -> Series:
+    """The bins of a group that are not empty."""
+    full = [i for i, size in enumerate(bins.rows) if size]
+    return Series(
+        "both",
+        group,
+        points(bins.confidence[i] for i in full),
+        points(bins.right[i] for i in full),
+        "ink" if group == "all" else group,
+        SYMBOLS.get(group, "circle"),
+        size=8,
+        dash=DASHES.get(group, "solid"),
+        detail=[bins.rows[i] for i in full],
+        hover="confidence %{x:.1f} %, right %{y:.1f} %<br>%{customdata:,} rows",
+        show={"head": str(row)},
     )
 
 
@@ -281,79 +268,88 @@ def thinned(values: Sequence[float]) -> list[int]:
     return list(range(len(values))) if last < POINTS else [round(i * last / (POINTS - 1)) for i in range(POINTS)]
 
 
-def coverage(contents: Contents) -> Figure | None:
+def coverage(contents: Contents) -> Chart | None:
     """Accuracy and balanced accuracy of the answers against the share answered. Control: `head`."""
-    lines = {"accuracy": ("ink", "solid"), "balanced": ("accent", "dash")}
-    traces, rows, listed = [], [], first_choices(contents)
-    for head in contents.closer:
-        if (found := head.coverage) is None:
-            continue
-        taken = thinned(found.coverage)
-        method = method_name(contents.rows[head.row])
-        for name, (color, dash) in lines.items():
-            values = getattr(found, name)
-            traces.append(coverage_trace(head, name, [values[i] for i in taken], color, dash))
-        rows += (
-            []
-            if head.row not in listed
-            else [
-                (
-                    method,
-                    f"{found.threshold[i]:.3f}",
-                    percent(found.coverage[i]),
-                    percent(found.accuracy[i]),
-                    percent(found.balanced[i]),
-                )
-                for i in taken[:: max(1, len(taken) // 20)]
-            ]
+    looks = {"accuracy": ("ink", "solid"), "balanced": ("accent", "dash")}
+    heads = answering(contents)
+    if not heads:
+        return None
+    rows = [
+        (
+            method_name(contents.rows[head.row]),
+            f"{found.threshold[i]:.3f}",
+            percent(found.coverage[i]),
+            percent(found.accuracy[i]),
+            percent(found.balanced[i]),
         )
-    if not traces:
-        return None
-    layout = {
-        "xaxis": axis("rows answered, %", range=[0, 102]),
-        "yaxis": axis("accuracy of the answers, %"),
-        "showlegend": True,
-    }
-    head_row = ("method", "confidence above", "rows answered, %", "accuracy, %", "balanced accuracy, %")
-    return Figure(tuple(traces), layout, Table(head_row, tuple(rows)), 340)
+        for head, found in heads
+        if head.row in first_choices(contents)
+        for i in told(found)
+    ]
+    return Chart(
+        tuple(
+            along(head.row, found, name, getattr(found, name), *look)
+            for head, found in heads
+            for name, look in looks.items()
+        ),
+        Axis("rows answered, %", range=(0, 102)),
+        Axis("accuracy of the answers, %"),
+        Table(("method", "confidence above", "rows answered, %", "accuracy, %", "balanced accuracy, %"), tuple(rows)),
+        340,
+    )
 
 
-def kept(contents: Contents) -> Figure | None:
+def kept(contents: Contents) -> Chart | None:
     """Rows of each group that are still answered, against all that are. Control: `head`."""
-    traces, rows, listed = [], [], first_choices(contents)
-    for head in contents.closer:
-        found = head.coverage
-        groups = {} if found is None else {name: own for name, own in found.kept.items() if own is not None}
-        for name, own in groups.items():
-            taken = thinned(own)
-            traces.append(coverage_trace(head, name, [own[i] for i in taken], name, DASHES.get(name, "solid")))
-        if found is not None and groups and head.row in listed:
-            method = method_name(contents.rows[head.row])
-            for i in thinned(found.coverage)[:: max(1, min(len(found.coverage), POINTS) // 20)]:
-                cells = [percent(found.kept[g][i]) if found.kept.get(g) else DASH for g in GROUPS]  # type: ignore[index]
-                rows.append((method, percent(found.coverage[i]), *cells))
-    if not traces:
+    heads = [(head, found) for head, found in answering(contents) if any(found.kept.values())]
+    if not heads:
         return None
-    layout = {
-        "xaxis": axis("rows answered, %", range=[0, 102]),
-        "yaxis": axis("answered in the group, %"),
-        "showlegend": True,
-    }
-    return Figure(tuple(traces), layout, Table(("method", "all, %", *(f"{g}, %" for g in GROUPS)), tuple(rows)), 340)
+    rows = [
+        (
+            method_name(contents.rows[head.row]),
+            percent(found.coverage[i]),
+            *(percent(own[i]) if (own := found.kept.get(group)) else DASH for group in GROUPS),
+        )
+        for head, found in heads
+        if head.row in first_choices(contents)
+        for i in told(found)
+    ]
+    return Chart(
+        tuple(
+            along(head.row, found, name, own, name, DASHES.get(name, "solid"))
+            for head, found in heads
+            for name, own in found.kept.items()
+            if own is not None
+        ),
+        Axis("rows answered, %", range=(0, 102)),
+        Axis("answered in the group, %"),
+        Table(("method", "all, %", *(f"{group}, %" for group in GROUPS)), tuple(rows)),
+        340,
+    )
 
 
-def coverage_trace(head: Closer, name: str, values: Sequence[float], color: str, dash: str) -> Trace:
+def answering(contents: Contents) -> list[tuple[Closer, Coverage]]:
+    """The heads of which it is known what answering less often gives."""
+    return [(head, head.coverage) for head in contents.closer if head.coverage is not None]
+
+
+def told(found: Coverage) -> list[int]:
+    """Indices of some twenty points for a table."""
+    taken = thinned(found.coverage)
+    return taken[:: max(1, len(taken) // 20)]
+
+
+def along(row: int, found: Coverage, name: str, values: Sequence[float], color: str, dash: str) -> Series:
     """One line over the share of rows answered."""
-    assert head.coverage is not None
-    taken = thinned(head.coverage.coverage)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "x": points(head.coverage.coverage[i] for i in taken),
-        "y": points(values),
-        "customdata": rounded(head.coverage.threshold[i] for i in taken),
-        "line": {"color": css(color), "width": 2.5, "dash": dash},
-        "hovertemplate": "%{y:.1f} % at %{x:.0f} % answered<br>confidence above %{customdata:.3f}",
-        "show": {"head": str(head.row)},
-    }
+    taken = thinned(found.coverage)
+    return Series(
+        "line",
+        name,
+        points(found.coverage[i] for i in taken),
+        points(values[i] for i in taken),
+        color,
+        dash=dash,
+        detail=rounded(found.threshold[i] for i in taken),
+        hover="%{y:.1f} % at %{x:.0f} % answered<br>confidence above %{customdata:.3f}",
+        show={"head": str(row)},
+    )

@@ -18,9 +18,11 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from poise.report.charts.chart import MINUS, Figure, legible, percent, short, signed
+from poise.report.charts.chart import MINUS, Chart, legible, percent, short, signed
+from poise.report.charts.choices import best_first
 from poise.report.charts.classes import DRAWN, READINGS, shared
 from poise.report.charts.gains import at_equal_many
+from poise.report.charts.plotly_charts import figure, literal
 from poise.report.charts.single_methods import charts
 from poise.report.charts.styles import best_word
 from poise.report.page import view
@@ -45,7 +47,7 @@ def render(contents: Contents) -> str:
         data=pack(figure_data(contents, figures)),
         figures=figures,
         tiles=view.tiles(contents),
-        methods=[contents.rows[i] for i in view.best_first(contents)],
+        methods=[contents.rows[i] for i in best_first(contents)],
         best_word=best_word(contents),
         said=view.spoken(contents),
         readings=READINGS,
@@ -140,18 +142,11 @@ def digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def figure_data(contents: Contents, figures: dict[str, Figure]) -> dict[str, Any]:
+def figure_data(contents: Contents, figures: dict[str, Chart]) -> dict[str, Any]:
     """What the scripts draw."""
-    drawn = {
-        name: {
-            "traces": figure.traces,
-            "layout": figure.layout,
-            "height": figure.height,
-            "variants": figure.variants,
-        }
-        for name, figure in figures.items()
-    }
-    return {"shared": shared(contents), "figures": drawn}
+    lists = shared(contents)
+    drawn = {name: figure(chart) for name, chart in figures.items()}
+    return {"shared": lists | {"name": [literal(name) for name in lists["name"]]}, "figures": drawn}
 
 
 def pack(data: Any) -> str:

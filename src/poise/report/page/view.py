@@ -1,15 +1,14 @@
 """What the template of the page fills in, where that takes more than a filter."""
 
-import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from poise.report.charts.chart import MINUS, Figure, Table, legible, percent, short, signed
-from poise.report.charts.classes import first_choices
+from poise.report.charts.chart import MINUS, Chart, Table, legible, percent, short, signed
+from poise.report.charts.choices import SEEN, best_first, ends, first_choices, pair
 from poise.report.charts.styles import method_name
 from poise.report.text.words import baseline, recommended
-from poise.results.contents import Change, Contents, Gain, PerClass, Row
+from poise.results.contents import Change, Contents, Gain, Row
 
 IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 PICTURES = 4  # of a class
@@ -89,12 +88,6 @@ def before_after(name: str, words: str, score: str, before: Row | None, after: R
     return Tile(name, f"{percent(second)} %", f"{words}, from {percent(first)}")
 
 
-def best_first(contents: Contents) -> list[int]:
-    """The indices of the rows, the best balanced accuracy first."""
-    rows = contents.rows
-    return sorted(range(len(rows)), key=lambda i: -(rows[i].estimate("balanced") or 0.0))
-
-
 def spoken(contents: Contents) -> str:
     """The sentences of a report that were written elsewhere, in small letters."""
     told, protocol = contents.verdict, contents.protocol
@@ -115,31 +108,11 @@ def choices(contents: Contents) -> dict[str, list[Choice]]:
     heads = [i for i in order if i in close]
     return {
         "method": listed([i for i in order if rows[i].per_class], first),
-        "a": listed(magnitudes, [first_inside(contents, magnitudes)]),
-        "b": listed(magnitudes, first[:1]),
+        "a": listed(magnitudes, pair(contents)[:1]),
+        "b": listed(magnitudes, pair(contents)[1:]),
         "close": listed(heads, [i for i in ends(contents) if i in heads] or heads[:2]),
         "head": listed(heads, [next((i for i in first[1:] if i in close), heads[0] if heads else 0)]),
     }
-
-
-def ends(contents: Contents) -> list[int]:
-    """The baseline and the recommended row, where they are."""
-    return [i for i, row in enumerate(contents.rows) if row.role == "baseline" or row.recommended]
-
-
-def first_inside(contents: Contents, candidates: Sequence[int]) -> int | None:
-    """The row drawn against the baseline: the recommended one if it can be told from it there, else the best such."""
-    rows = contents.rows
-    start = first_choices(contents)[0]
-    others = [i for i in candidates if i != start]
-    others.sort(key=lambda i: (not rows[i].recommended, rows[i].role == "recipe"))
-    differ = [i for i in others if not same_spread(rows[i], rows[start])]
-    return next(iter([*differ, *others, *candidates]), None)
-
-
-def same_spread(left: Row, right: Row) -> bool:
-    """Do two rows have the same Regularized Std? Neither a shifted bias nor another scale changes it."""
-    return alike(left.spread.get("unit", ()), right.spread.get("unit", ()))
 
 
 def pair_remark(contents: Contents) -> str:
@@ -151,15 +124,9 @@ def pair_remark(contents: Contents) -> str:
     if contents.rows[shown.number] is best:
         return ""
     return (
-        f"{short(best.own)} has the same Regularized Std as {short(base.own)}, because it only shifts or scales the "
-        "logits; the best method that differs is drawn first instead."
+        f"{short(best.own)} has the same Regularized Std as {short(base.own)} within {100 * SEEN:g} %, as if "
+        "it only shifted or scaled the logits; the best method that differs is drawn first instead."
     )
-
-
-def alike(left: PerClass, right: PerClass) -> bool:
-    """Are all numbers the same within one in a thousand?"""
-    pairs = zip(left, right, strict=False)
-    return all(a == b or (a is not None and b is not None and math.isclose(a, b, rel_tol=1e-3)) for a, b in pairs)
 
 
 def confusions(contents: Contents) -> list[tuple[str, Table]]:
@@ -198,7 +165,7 @@ def inline(images: Sequence[str]) -> tuple[str, ...]:
     return tuple(image for image in images if IMAGE.fullmatch(image))[:PICTURES]
 
 
-def sections(contents: Contents, figures: dict[str, Figure]) -> list[Section]:
+def sections(contents: Contents, figures: dict[str, Chart]) -> list[Section]:
     """The parts of the report in order, without those that have nothing to show."""
     every = (
         (True, "verdict", "Result" if contents.verdict.decision == "fitted" else "Verdict"),

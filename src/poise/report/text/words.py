@@ -66,12 +66,6 @@ def recommended(contents: Contents) -> Row | None:
     return next((row for row in contents.rows if row.recommended), None)
 
 
-def compared(contents: Contents) -> list[Row]:
-    """The baseline and the recommended row, once if they are the same."""
-    first, second = baseline(contents), recommended(contents)
-    return [row for row in (first, None if second is first else second) if row is not None]
-
-
 def closer(contents: Contents, row: Row) -> Closer | None:
     """What was looked at more closely of a row."""
     return next((found for found in contents.closer if contents.rows[found.row] is row), None)
