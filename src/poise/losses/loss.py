@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.values.arrays import as_labels
-from poise.values.counts import ClassCounts, as_counts
+from poise.values.counts import ClassCounts, as_counts, as_labels
 from poise.values.randomness import Stream, uniforms
 
 Step = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
