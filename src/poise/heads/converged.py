@@ -20,7 +20,6 @@ from poise import losses
 from poise.errors import InputError, PoiseWarning
 from poise.heads.lbfgs import Curvature, Minimum, lbfgs
 from poise.heads.scaling import Space, space_of
-from poise.losses import Loss
 from poise.losses.softmax import SoftmaxTerms, adjust, softmax_both, softmax_losses
 from poise.machine.processes import ALONE, World, share_of
 from poise.machine.threads import Crew, crew
@@ -30,6 +29,7 @@ from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.fields import whole
 from poise.values.head import Head
+from poise.values.loss import Loss
 from poise.values.problem import Method, Problem
 
 

@@ -27,13 +27,14 @@ from poise.heads.plan import Plan, learning_rates
 from poise.heads.scaling import space_of
 from poise.heads.step import Batch, Columns, Cut, Family, Projected, Share
 from poise.heads.trained_parts import Leaves, Part, full
-from poise.losses import Loss, cross_entropy, draws, stack_states
+from poise.losses import cross_entropy
 from poise.machine.progress import Progress
 from poise.machine.threads import ALONE, Crew, crew
 from poise.sampling import Sampler, instance, windowed
 from poise.values.counts import ClassCounts
 from poise.values.fields import whole
 from poise.values.head import Head
+from poise.values.loss import Loss, draws, stack_states
 from poise.values.problem import Problem
 from poise.values.randomness import Stream
 from poise.values.shards import Shards

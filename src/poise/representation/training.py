@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError, PoiseWarning, StoppedError
-from poise.losses import Loss, draws, mass_of
 from poise.machine.processes import World, synchronised
 from poise.machine.progress import Progress
 from poise.representation.augment import beta_share, normalised
@@ -30,6 +29,7 @@ from poise.representation.network import Network
 from poise.representation.settings import Stage1, changes
 from poise.values.counts import ClassCounts
 from poise.values.head import Head
+from poise.values.loss import Loss, draws, mass_of
 from poise.values.randomness import Stream, hashed, seed_for
 
 Log = Callable[[Mapping[str, Any]], None]
