@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from poise.data.samples.sample_set import Items
     from poise.decisions.answers import Tallied
     from poise.decisions.point import OperatingPoint
-    from poise.deployment.deploy import Deployed
+    from poise.deployment.calibration import Deployed
     from poise.deployment.model import Model
     from poise.export.onnx_model import Exported
 

@@ -249,7 +249,7 @@ class Tuning:
         """Raises: InputError for a word that there is not, and for options that exclude each other."""
         from poise.errors import InputError
         from poise.selection.elimination import SEARCHES
-        from poise.selection.judging import METRICS
+        from poise.selection.rules import METRICS
         from poise.values.checks import check_one_of
 
         check_one_of("--select", self.select or "kfold", ("held_out", "kfold"))
@@ -361,7 +361,7 @@ SHOWN = 16  # trials of a study in the table; all are in its file
 def _studied(read: "Inputs", spec: "Spec", tuning: Tuning, folder: Path, voice: Voice) -> None:
     """Work at a study and say where it stands."""
     from poise.report.text import terminal
-    from poise.selection.judging import Judging
+    from poise.selection.rules import Judging
     from poise.selection.study import study
 
     budget, together, judging = tuning.budget or 64, tuning.together, Judging(**tuning.how(read))
