@@ -344,8 +344,8 @@ def check(
 ) -> None:
     """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
     from poise.commands.check import check_path
+    from poise.commands.description import is_described
     from poise.commands.fit import check_run
-    from poise.commands.stages import is_described
     from poise.data.store.manifest import MANIFEST
     from poise.errors import InputError
 

@@ -16,7 +16,8 @@ import torch
 
 from poise.commands import run_folder
 from poise.commands.config import Config
-from poise.commands.stages import Loaded, is_described, load_problem, represent, store_features, write_description
+from poise.commands.description import is_described, write_description
+from poise.commands.stages import Loaded, load_problem, represent, store_features
 from poise.data.samples.decode_all import whole_rows
 from poise.data.samples.sample_set import Items
 from poise.data.samples.thumbnails import thumbnails
