@@ -16,7 +16,8 @@ import torch
 from poise.deployment.candidates import CANDIDATES
 from poise.deployment.deploy import offered
 from poise.heads.plan import Plan
-from poise.heads.solver import KEPT_NUMBERS, MOST_NUMBERS, Retrain, fit_heads, fresh
+from poise.heads.reading import KEPT_NUMBERS
+from poise.heads.solver import MOST_NUMBERS, Retrain, fit_heads, fresh
 from poise.methods import from_spec
 from poise.methods.chain import Chain
 from poise.metrics import MOST_LOGITS
