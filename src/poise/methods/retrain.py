@@ -26,26 +26,6 @@ from poise.sampling import Sampler
 from poise.values.checks import check_inside, check_one_of, check_positive
 from poise.values.loss import Loss
 
-__all__ = [
-    "balanced_softmax",
-    "ce",
-    "choices",
-    "class_balanced",
-    "cosine",
-    "crt",
-    "focal",
-    "gala",
-    "gcl",
-    "label_aware_smoothing",
-    "ldam",
-    "los",
-    "lws",
-    "marc",
-    "recipe",
-    "vs",
-    "weight_balancing",
-]
-
 STARTS: Mapping[str, Start] = MappingProxyType({"stage1": stage1, "fresh": fresh})
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
     {
