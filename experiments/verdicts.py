@@ -33,7 +33,7 @@ from poise.results.record import versions
 from poise.selection.comparison import Comparison, Standing
 from poise.selection.fit_and_measure import Measured, measure
 from poise.selection.judging import Judgement, Trial
-from poise.selection.schedule import NULLS
+from poise.selection.rules import NULLS
 from poise.selection.tune import recommend
 
 CLASSES, DIM, HELD_OUT = 50, 16, 20

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.values.arrays import as_labels
+from poise.values.counts import as_labels
 from poise.values.fields import whole
 from poise.values.randomness import Stream
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from poise.errors import InputError
 from poise.results.scores import Scores
-from poise.values.arrays import as_labels, row_slices
-from poise.values.counts import ClassCounts, as_counts
+from poise.values.arrays import row_slices
+from poise.values.counts import ClassCounts, as_counts, as_labels
 from poise.values.features import Features
 from poise.values.head import Head
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.values.arrays import as_labels
 from poise.values.checks import check_one_of
-from poise.values.counts import ClassCounts, as_counts
+from poise.values.counts import ClassCounts, as_counts, as_labels
 
 __all__ = [
     "Sweep",

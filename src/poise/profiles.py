@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.values.arrays import as_labels
-from poise.values.counts import ClassCounts, as_counts
+from poise.values.counts import ClassCounts, as_counts, as_labels
 
 __all__ = ["SPLITS", "Split", "exponential", "pareto", "select", "split_hash", "split_rows", "step"]
 

@@ -29,7 +29,7 @@ from poise.commands.workload import Estimate
 from poise.data import bundled
 from poise.errors import InputError, MemorisedRowsError, Message, PoiseWarning
 from poise.report import files as reports
-from poise.selection import elimination, judging
+from poise.selection import elimination, rules
 from poise.selection.fit_and_measure import remarks_of
 
 SIZES, NAMES = (40, 20, 8), ("zebra", "ant", "cat")
@@ -121,7 +121,7 @@ def test_what_is_completed_is_what_the_tables_hold():
     assert completion.method_names("") == sorted(methods.available())
     assert completion.demo_sets("") == list(bundled.DEMO_SETS)
     assert completion.searches("") == list(elimination.SEARCHES)
-    assert completion.metrics("") == list(judging.METRICS)
+    assert completion.metrics("") == list(rules.METRICS)
     assert completion.report_formats("") == [*reports.FORMATS, "all"]
     assert completion.recipe_files("") == list(recipes())
 

@@ -11,9 +11,9 @@ import torch
 from image_world import QUICK, SIZES, pictures, table
 from poise.commands import stages
 from poise.commands.config import Config, load_config
+from poise.commands.description import is_described, write_description
 from poise.commands.stages import (
     extract_splits,
-    is_described,
     load_problem,
     opened_backbone,
     prepare,
@@ -21,7 +21,6 @@ from poise.commands.stages import (
     run_data,
     stage1_scores,
     store_features,
-    write_description,
 )
 from poise.data.store.feature_store import load_features
 from poise.data.store.manifest import read_manifest

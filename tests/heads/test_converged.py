@@ -106,8 +106,8 @@ def test_a_path_holds_the_optimum_of_every_weight_decay_in_their_order(name):
 def test_blocks_of_rows_add_up(monkeypatch):
     features = train()
     whole = fit_path(features, losses.vs(), [1e-2], tolerance=1e-9)[0].head
-    monkeypatch.setattr("poise.heads.converged.BLOCK", 1)
-    monkeypatch.setattr("poise.heads.converged.LEAST_ROWS", 10)
+    monkeypatch.setattr("poise.heads.objective.BLOCK", 1)
+    monkeypatch.setattr("poise.heads.objective.LEAST_ROWS", 10)
     blocks = fit_path(features, losses.vs(), [1e-2], tolerance=1e-9)[0].head
     torch.testing.assert_close(blocks.weight, whole.weight, rtol=0, atol=1e-6)
 
@@ -157,8 +157,8 @@ def test_rows_are_read_a_few_at_a_time(views, dtype, monkeypatch):
     features = replace(features, x=features.x.to(dtype))
     monkeypatch.setattr("poise.heads.converged.SMALL", 0)
     monkeypatch.setattr("poise.heads.converged.SAMPLED", 30)
-    monkeypatch.setattr("poise.heads.converged.BLOCK", 1)
-    monkeypatch.setattr("poise.heads.converged.LEAST_ROWS", 10)
+    monkeypatch.setattr("poise.heads.objective.BLOCK", 1)
+    monkeypatch.setattr("poise.heads.objective.LEAST_ROWS", 10)
     monkeypatch.setattr("poise.heads.scaling.BLOCK", 10 * features.dim)
     plain = fit_path(features, losses.cross_entropy(), [1e-2])[0]
     object.__setattr__(features, "x", features.x.as_subclass(Shards))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from poise.heads import solver
+from poise.heads import reading, solver
 from poise.heads.solver import Retrain, fit_heads
 from poise.losses import gala
 from poise.machine.processes import World
@@ -80,7 +80,7 @@ def reads(world: World, folder: Path) -> None:
         return rows(self, numbers)
 
     stored = replace(given.train, x=Shards(given.train.x.split([half, len(given.train) - half], dim=1)))
-    solver.KEPT_NUMBERS = 0
+    reading.KEPT_NUMBERS = 0
     Shards.rows = seen  # type: ignore[method-assign]
     fit_heads(Problem(stored, world=world), [build("ce", start="fresh", epochs=2, batch_size=16)])
     assert read == set(range(half) if world.rank == 0 else range(half, len(given.train)))

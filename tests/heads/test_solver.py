@@ -15,7 +15,7 @@ from poise import losses, methods
 from poise.constraints import max_norm, unit_norm
 from poise.data.bundled import load_demo
 from poise.errors import CancelledError, InputError, PoiseWarning
-from poise.heads import solver, trained_parts
+from poise.heads import reading, solver, trained_parts
 from poise.heads.plan import Plan, Schedule, learning_rates
 from poise.heads.solver import Retrain, fit_heads, fresh
 from poise.losses import Loss
@@ -206,7 +206,7 @@ def test_how_memory_is_used_changes_nothing_beyond_rounding(monkeypatch, limit, 
     # Products of other shapes add up in another order, so double precision shows that nothing else differs.
     problem, recipes = world(dtype=torch.float64), mixed()
     expected = fit_heads(problem, recipes)
-    monkeypatch.setattr(solver, limit, value)
+    monkeypatch.setattr(solver if hasattr(solver, limit) else reading, limit, value)
     found = fit_heads(problem, recipes)
     x = problem.train.x[0]
     assert max(relative(a(x), b(x)) for a, b in zip(found, expected, strict=True)) < 1e-10
@@ -220,7 +220,7 @@ def test_rows_on_disk_give_the_heads_of_rows_in_memory(monkeypatch):
     stored = replace(problem, train=replace(problem.train, x=shards))
     monkeypatch.setattr(Shards, "joined", lambda self: pytest.fail("all rows were joined in memory"))
     assert all_same(fit_heads(stored, recipes), fit_heads(problem, recipes))
-    monkeypatch.setattr(solver, "KEPT_NUMBERS", 0)
+    monkeypatch.setattr(reading, "KEPT_NUMBERS", 0)
     assert all_same(fit_heads(stored, recipes), fit_heads(problem, recipes))
 
 
@@ -228,8 +228,8 @@ def test_rows_beyond_a_window_are_drawn_window_by_window(monkeypatch):
     problem = world()
     rows, dim = len(problem.train), problem.train.dim
     stored = replace(problem, train=replace(problem.train, x=Shards(problem.train.x.split(7, dim=1))))
-    monkeypatch.setattr(solver, "WINDOW_NUMBERS", dim * (rows // 3))
-    monkeypatch.setattr(solver, "BLOCK_NUMBERS", 2 * dim)
+    monkeypatch.setattr(reading, "WINDOW_NUMBERS", dim * (rows // 3))
+    monkeypatch.setattr(reading, "BLOCK_NUMBERS", 2 * dim)
 
     def regrouped(y, counts, epoch, epochs, seed):
         return windowed(instance(y, counts, epoch, epochs, seed), rows, 2, rows // 3, epoch, seed)

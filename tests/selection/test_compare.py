@@ -21,7 +21,7 @@ from poise.selection.compare import compare
 from poise.selection.comparison import PAPER_VERDICT, Comparison, Standing
 from poise.selection.fit_and_measure import fit_specs, make_record, measure
 from poise.selection.grids import default_grid
-from poise.selection.schedule import NULLS
+from poise.selection.rules import NULLS
 from poise.selection.tune import tune
 from poise.statistics import paired_difference, recalls, simultaneous_intervals
 from poise.values.counts import ClassCounts

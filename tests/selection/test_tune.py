@@ -18,13 +18,14 @@ from poise.metrics import evaluate
 from poise.priors import divergence
 from poise.results.scores import Scores
 from poise.selection.fit_and_measure import Fitted, Measured, fit_specs, sums_of
-from poise.selection.judging import METRICS, Judging, judge, subset
-from poise.selection.tune import as_specs, match_marginal, pick, tune
+from poise.selection.judging import judge, subset
+from poise.selection.rules import METRICS, Judging
+from poise.selection.tune import match_marginal, pick, tune
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.problem import Problem
-from poise.values.spec import Spec
+from poise.values.spec import Spec, as_specs
 
 TAUS = tuple(Spec("tau_norm", tau=tau) for tau in (0.0, 0.5, 1.0, 1.5))
 MIXED = (

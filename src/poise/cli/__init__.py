@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from poise import __version__
-from poise.cli import deploy, export, images, rebalance, report, search, study
+from poise.cli import compare, deploy, export, images, rebalance, report, study, tune
 from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.errors import PoiseError
@@ -63,8 +63,8 @@ VERBS = (
     study.inspect,
     images.train,
     images.extract,
-    search.compare,
-    search.tune,
+    compare.compare,
+    tune.tune,
     study.audit,
     deploy.fit,
     deploy.predict,

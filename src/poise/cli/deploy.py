@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from poise.data.samples.sample_set import Items
     from poise.decisions.answers import Tallied
     from poise.decisions.point import OperatingPoint
-    from poise.deployment.deploy import Deployed
+    from poise.deployment.calibration import Deployed
     from poise.deployment.model import Model
     from poise.export.onnx_model import Exported
 
@@ -344,8 +344,8 @@ def check(
 ) -> None:
     """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
     from poise.commands.check import check_path
+    from poise.commands.description import is_described
     from poise.commands.fit import check_run
-    from poise.commands.stages import is_described
     from poise.data.store.manifest import MANIFEST
     from poise.errors import InputError
 

@@ -85,7 +85,7 @@ def _changes(given: Mapping[str, Any]) -> list[str]:
 
 
 def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, voice: Voice) -> None:
-    from poise.commands import run_folder, stages
+    from poise.commands import description, run_folder, stages
     from poise.machine.locks import claimed
     from poise.machine.memory import keep_freed_memory
     from poise.machine.processes import started
@@ -95,12 +95,12 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, voic
         run_folder.prepare(out)
         with claimed(out) if world.first else nullcontext():
             splits = stages.prepare(config, strict=strict)
-            if world.first and not stages.is_described(out):
-                stages.write_description(config, splits, out)
+            if world.first and not description.is_described(out):
+                description.write_description(config, splits, out)
             phase = partial(progress_bar, quiet=voice.silent or not world.first)
             network = stages.represent(config, splits, out, world=world, allow_changed=allow_changed, phase=phase)
             stores = stages.store_features(config, network, splits, out, world=world, phase=phase)
-            written = stages.write_description(config, splits, out) if world.first else []
+            written = description.write_description(config, splits, out) if world.first else []
         if not world.first:
             return
     scores = stages.stage1_scores(stages.load_problem(network, stores))

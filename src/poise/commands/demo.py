@@ -25,7 +25,7 @@ from poise.selection.compare import compare
 from poise.selection.comparison import Comparison
 from poise.selection.labelling import advice
 from poise.selection.oracle import learning_curve, oracle_accuracy
-from poise.selection.schedule import Protocol
+from poise.selection.rules import Protocol
 from poise.values.checks import check_one_of
 from poise.values.counts import ClassCounts
 from poise.values.features import Features

@@ -16,7 +16,8 @@ import torch
 
 from poise.commands import run_folder
 from poise.commands.config import Config
-from poise.commands.stages import Loaded, is_described, load_problem, represent, store_features, write_description
+from poise.commands.description import is_described, write_description
+from poise.commands.stages import Loaded, load_problem, represent, store_features
 from poise.data.samples.decode_all import whole_rows
 from poise.data.samples.sample_set import Items
 from poise.data.samples.thumbnails import thumbnails
@@ -25,6 +26,7 @@ from poise.data.store.feature_store import check_store
 from poise.data.store.manifest import MANIFEST
 from poise.decisions.answers import Tallied
 from poise.decisions.targets import Targets
+from poise.deployment.calibration import Deployed
 from poise.deployment.deploy import deploy, expectation
 from poise.deployment.model import MODEL_FILE, Model, load
 from poise.deployment.predict import write_predictions
@@ -97,11 +99,12 @@ def fit_samples(
         with phase("comparing heads") as progress:
             comparison = compare_heads(config, found, seed=seed, name=name, progress=progress)
     chosen = _recommended(comparison) if method == "auto" and found.problem.head is not None else method
+    target = config.heads.prior if prior is None else prior
     with phase("fitting") as progress:
         made = deploy(
             found.problem,
             method=chosen or "auto",
-            prior=config.heads.prior if prior is None else prior,
+            prior=target,
             targets=targets,
             seed=seed,
             selected=chosen is not None and chosen != method,
@@ -115,13 +118,8 @@ def fit_samples(
             page = _judged(comparison, model, found, config, splits, seed, title=title, command=command)
             written += tuple(run_folder.write(folder, comparison, contents=page))
         elif made.evidence is not None:
-            target = config.heads.prior if prior is None else prior
-            expected = expectation(model.provenance["unseen_recall"], target, chosen=method == "auto")
-            held_out = found.problem.held_out is not None
-            sentence = f"{model.method}: {expected}."
-            page = contents_of_model(
-                made._replace(model=model), title=title, sentence=sentence, held_out=held_out, command=command
-            )
+            fitted = made._replace(model=model)
+            page = _unjudged(fitted, found, target, chosen=method == "auto", title=title, command=command)
             written += tuple(write_report(folder, page))
     return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
 
@@ -158,6 +156,18 @@ def _judged(
         return page
     wanted = sorted({change.label for change in _extremes(page.changes)})
     return page.model_copy(update={"thumbnails": thumbnails(splits.train, wanted)})
+
+
+def _unjudged(made: Deployed, found: Loaded, prior: Any, *, chosen: bool, title: str, command: str | None) -> Contents:
+    """What the report of a model shows that no test split judged; `chosen`: did the held-out samples choose it?"""
+    expected = expectation(made.model.provenance["unseen_recall"], prior, chosen=chosen)
+    return contents_of_model(
+        made,
+        title=title,
+        sentence=f"{made.model.method}: {expected}.",
+        held_out=found.problem.held_out is not None,
+        command=command,
+    )
 
 
 def _extremes(changes: Sequence[Change]) -> list[Change]:

@@ -1,7 +1,6 @@
 """From a description of a run to its artefacts: splits, a representation, features, a problem for heads.
 
-    folder/config.yaml, environment.json   what was asked for, resolved, and where it ran
-    folder/split.json                      the rows of every part, their hash, and how they came about
+    folder/config.yaml, ...                what the run is (`poise.commands.description`)
     folder/checkpoint.pt, log.jsonl, .csv  the training of stage 1
     folder/representation/                 the trained backbone and its classifier
     folder/features/train, held_out, test  feature stores
@@ -11,18 +10,14 @@ it was stopped.
 """
 
 import json
-import platform
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-from poise.commands.config import Config, Data, dump_config, load_config
+from poise.commands.config import Config, Data, load_config
+from poise.commands.description import CONFIG
 from poise.data.leakage import check_leakage
 from poise.data.samples.decode_all import pixels, readable
 from poise.data.samples.formats import open_samples
@@ -30,7 +25,6 @@ from poise.data.samples.sample_set import Samples
 from poise.data.splits import Splits, divide
 from poise.data.store.feature_store import load_features
 from poise.errors import InputError, PoiseWarning, StoppedError
-from poise.machine.atomic import write_atomically
 from poise.machine.locks import stoppable
 from poise.machine.processes import World, device_of
 from poise.machine.progress import Phase, unseen
@@ -46,9 +40,6 @@ from poise.results.record import versions
 from poise.results.scores import Scores
 from poise.values.features import Features
 from poise.values.problem import Problem
-
-CONFIG = "config.yaml"
-
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
@@ -382,48 +373,3 @@ def extract_splits(
                 progress=progress,
             )
     return stores
-
-
-# --- description ------------------------------------------------------------------------------------------------------
-
-
-def write_description(config: Config, splits: Splits, folder: Path) -> list[Path]:
-    """Write what was asked for, where it runs, and the rows of every part.
-
-    A folder that `is_described` already may hold another run: it is described anew once that run was found the same.
-    """
-    rows = {part: {"split": origin.split, "rows": origin.rows.tolist()} for part, origin in splits.origins.items()}
-    split = {"hash": splits.hash, "notes": list(splits.notes), "parts": rows}
-    return [
-        write_atomically(folder / CONFIG, dump_config(config)),
-        write_atomically(folder / "environment.json", json.dumps(environment(), indent=1) + "\n"),
-        write_atomically(folder / "split.json", json.dumps(split) + "\n"),
-    ]
-
-
-def is_described(folder: Path) -> bool:
-    """Does the folder say which run it holds?"""
-    return (folder / CONFIG).exists()
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and command line; the revision of the source where it is a checkout."""
-    return {
-        "versions": versions(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "revision": _revision(),
-        "command": sys.argv,
-    }
-
-
-def _revision() -> str | None:
-    """The commit of the checkout that this code is in, with "+" if it was changed; None outside of one."""
-    ask = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
-        said = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return said.stdout.strip() or None

@@ -16,13 +16,15 @@ import torch
 from poise.deployment.candidates import CANDIDATES
 from poise.deployment.deploy import offered
 from poise.heads.plan import Plan
-from poise.heads.solver import KEPT_NUMBERS, MOST_NUMBERS, Retrain, fit_heads, fresh
+from poise.heads.reading import KEPT_NUMBERS
+from poise.heads.solver import MOST_NUMBERS, Retrain, fit_heads, fresh
 from poise.methods import from_spec
 from poise.methods.chain import Chain
 from poise.metrics import MOST_LOGITS
 from poise.selection.elimination import Rung, as_search
-from poise.selection.judging import FOLDS, competing
-from poise.selection.schedule import FIRST, Pass, Schedule, searched
+from poise.selection.judging import competing
+from poise.selection.rules import FIRST, FOLDS
+from poise.selection.schedule import Pass, Schedule, searched
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.problem import Problem

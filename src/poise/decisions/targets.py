@@ -14,8 +14,7 @@ from torch import Tensor
 from poise.decisions.decide import best_answers, check_logits
 from poise.decisions.point import ALPHA, SHARE, OperatingPoint
 from poise.errors import InputError
-from poise.values.arrays import as_labels
-from poise.values.counts import ClassCounts, as_counts
+from poise.values.counts import ClassCounts, as_counts, as_labels
 from poise.values.features import Features
 from poise.values.fields import check_fields, number, optional
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poise.deployment.model import Model
 from poise.folds import fold_ids, set_aside
 from poise.priors import prior_shift
 from poise.values.arrays import classes_in
@@ -101,6 +102,17 @@ class Evidence(NamedTuple):
     logits: Tensor
     y: Tensor
     weight: Tensor
+
+
+class Deployed(NamedTuple):
+    """A model, and its final logits on rows that it was chosen and calibrated on (None without such rows).
+
+    `before` are the logits of the given head on the same rows, None if no head was given.
+    """
+
+    model: Model
+    evidence: Evidence | None
+    before: Evidence | None = None
 
 
 def cross_fit(train: Features, units: Ints, fit: Fit) -> list[Trial]:

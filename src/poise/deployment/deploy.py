@@ -7,14 +7,14 @@ Rows alone go through `LongTailClassifier`; a trained model's own head is adjust
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from poise.decisions.point import OperatingPoint
 from poise.decisions.targets import Targets
-from poise.deployment.calibration import Evidence, calibrate, deployed, expected_recall, final
+from poise.deployment.calibration import Deployed, Evidence, calibrate, deployed, expected_recall, final
 from poise.deployment.model import Model
 from poise.deployment.operating_point import choose_operating_point
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
@@ -23,8 +23,8 @@ from poise.methods import implied_prior
 from poise.priors import as_prior
 from poise.results.record import versions
 from poise.selection.grids import BUDGET, default_grid
-from poise.selection.judging import Judging, judge_grids
-from poise.selection.schedule import NULLS
+from poise.selection.judging import judge_grids
+from poise.selection.rules import NULLS, Judging
 from poise.selection.tune import pick, recommend
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
@@ -33,17 +33,6 @@ from poise.values.spec import Spec
 
 # What a given head is offered: the two nulls, and one method of each kind that trains.
 FAMILIES = (Spec("stage1"), *NULLS, Spec("balanced_softmax"), Spec("class_balanced"), Spec("crt"), Spec("los"))
-
-
-class Deployed(NamedTuple):
-    """A model, and its final logits on rows that it was chosen and calibrated on (None without such rows).
-
-    `before` are the logits of the given head on the same rows, None if no head was given.
-    """
-
-    model: Model
-    evidence: Evidence | None
-    before: Evidence | None = None
 
 
 def deploy(

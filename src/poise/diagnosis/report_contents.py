@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.deployment.deploy import Deployed
+from poise.deployment.calibration import Deployed
 from poise.deployment.model import Model
 from poise.diagnosis.measure import (
     EDGES,

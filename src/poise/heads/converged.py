@@ -19,18 +19,20 @@ from torch import Tensor
 from poise import losses
 from poise.errors import InputError, PoiseWarning
 from poise.heads.lbfgs import Curvature, Minimum, lbfgs
-from poise.heads.scaling import Space, space_of
-from poise.losses import Loss
-from poise.losses.softmax import SoftmaxTerms, adjust, softmax_both, softmax_losses
-from poise.machine.processes import ALONE, World, share_of
+from poise.heads.objective import Rows
+from poise.heads.scaling import space_of
+from poise.losses.softmax import SoftmaxTerms, adjust, softmax_losses
+from poise.machine.processes import ALONE, World
 from poise.machine.threads import Crew, crew
-from poise.values.arrays import row_slices
 from poise.values.checks import check_one_of, check_positive
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.fields import whole
 from poise.values.head import Head
+from poise.values.loss import Loss
 from poise.values.problem import Method, Problem
+
+SMALL = 5 * 10**6  # multiplications below which a second thread costs more than it does
 
 
 def converged(*, loss: str = "cross_entropy", weight_decay: float = 1e-4, **params: Any) -> Method:
@@ -122,7 +124,7 @@ def fit_path(
     small = math.prod(features.training_views.shape) * len(kept) // world.size < SMALL
     with crew(1 if small else torch.get_num_threads()) as workers:
         space = space_of(features, scale=True, unit=False, world=world)
-        rows = _Rows.of(features, space, kept, inner)
+        rows = Rows.of(features, space, kept, inner)
         at = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64) if start is None else space.enter(start)
         search = _Search(rows, _Guess.of(rows), dtype, tolerance, max_steps, workers, world)
         known: list[tuple[float, Tensor]] = []
@@ -143,7 +145,7 @@ def _ahead(known: Sequence[tuple[float, Tensor]], place: float) -> Tensor:
     return known[-1][1]
 
 
-def _head(features: Features, kept: Tensor, rows: "_Rows", found: Tensor, world: World) -> Head:
+def _head(features: Features, kept: Tensor, rows: "Rows", found: Tensor, world: World) -> Head:
     """The head on the features as they are, classes that were left out among the others."""
     whole = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64)
     whole[kept] = found
@@ -178,128 +180,6 @@ def _kept(features: Features, terms: SoftmaxTerms) -> Tensor:
     return rows > 0 if terms.spread is None else torch.ones_like(rows, dtype=torch.bool)
 
 
-# --- the objective ----------------------------------------------------------------------------------------------------
-
-SMALL = 5 * 10**6  # multiplications below which a second thread costs more than it does
-BLOCK = 2**17  # logits that are computed at a time: they stay in the cache of a core
-LEAST_ROWS = 512  # of a block, so that adding up its gradient is little beside computing it
-
-
-def _shares(rows: slice, parts: int) -> list[slice]:
-    """Some rows cut into parts."""
-    return [
-        slice(rows.start + share.start, rows.start + share.stop)
-        for share in (share_of(rows.stop - rows.start, parts, part) for part in range(parts))
-    ]
-
-
-class _Rows(NamedTuple):
-    """Rows where they lie: `views` (V, N, D) of features with labels `y` (N,), each by `share` (N,) of sum 1 / V.
-
-    They are centred and converted block by block, which costs little beside their products: there is no second copy.
-    """
-
-    views: Tensor
-    y: Tensor
-    share: Tensor
-    terms: SoftmaxTerms
-    classes: int
-    space: Space
-
-    @classmethod
-    def of(cls, features: Features, space: Space, kept: Tensor, terms: SoftmaxTerms) -> "_Rows":
-        """The rows of positive weight of all training views, classes numbered among the kept."""
-        views, y, weight = features.training_views, (kept.cumsum(0) - 1)[features.y], features.weight
-        share = torch.ones(len(y), dtype=torch.float64) if weight is None else weight.double()
-        rows = cls(views, y, share / (share.sum() * len(views)), terms, int(kept.sum()), space)
-        return rows if share.all() else rows.take(share.nonzero().flatten())
-
-    @property
-    def multiplications(self) -> int:
-        """How many one product of all rows with a head takes."""
-        return math.prod(self.views.shape) * self.classes
-
-    def take(self, which: Tensor) -> "_Rows":
-        """Some rows, copied."""
-        views = torch.stack([self.views[i][which] for i in range(len(self.views))])
-        share = self.share[which]
-        return self._replace(views=views, y=self.y[which], share=share / (share.sum() * len(views)))
-
-    def sample(self, rows: int) -> "_Rows":
-        """About so many of the rows, every k-th of each class in turn; all of them if there are no more."""
-        step = self.views.shape[0] * self.views.shape[1] // rows
-        if step < 2:
-            return self
-        by_class = self.y.argsort(stable=True)
-        return self.take(by_class[step // 2 :: step].sort().values)
-
-    def points(self) -> Tensor:
-        """(V N, D + 1) the rows in float32."""
-        return torch.cat([self.space.rows(self.views[i], torch.float32) for i in range(len(self.views))])
-
-    def logits(self, head: Tensor, among: slice, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Blocks of some rows of each view, their centred features (B, D) and logits (B, C), in the same memory."""
-        size = min(max(LEAST_ROWS, BLOCK // len(head)), among.stop - among.start)
-        weight, bias = (head[:, :-1] * self.space.factor).to(dtype).T, head[:, -1].to(dtype)
-        points, logits = weight.new_empty(size, len(weight)), weight.new_empty(size, len(head))
-        centre = self.space.centre
-        assert centre is not None
-        centre = centre.to(torch.promote_types(dtype, self.views.dtype))
-        for view in (self.views[i] for i in range(len(self.views))):
-            for block in row_slices(among.start, among.stop, size):
-                n = block.stop - block.start
-                x = torch.sub(view[block], centre, out=points[:n])
-                yield block, x, torch.addmm(bias, x, weight, out=logits[:n])
-
-    def loss(self, head: Tensor, among: slice, dtype: torch.dtype) -> tuple[float, Tensor]:
-        """Part of the mean loss, and of its gradient (C, D + 1) in float64, that some rows contribute."""
-        terms = type(self.terms)(*(None if term is None else term.to(dtype) for term in self.terms))
-        value, pull, pulled = (
-            0.0,
-            head[:, :-1].new_zeros(head[:, :-1].shape, dtype=dtype),
-            torch.zeros_like(head[:, -1]),
-        )
-        for block, x, logits in self.logits(head, among, dtype):
-            each, slope = softmax_both(logits, self.y[block], terms)
-            share = self.share[block]
-            value += float(share @ each.double())
-            slope.mul_(share.to(dtype).unsqueeze(-1))
-            pull.addmm_(slope.T, x)
-            pulled += slope.sum(dim=0)
-        return value, torch.cat([pull.double().mul_(self.space.factor), pulled.unsqueeze(-1)], dim=-1)
-
-    def objective(
-        self, head: Tensor, weight_decay: float, dtype: torch.dtype, workers: Crew, world: World
-    ) -> tuple[float, Tensor]:
-        """Value, and gradient (C, D + 1) in float64, at the rows `head` (C, D + 1), over all processes."""
-        sums = torch.zeros(head.numel() + 1, dtype=torch.float64)
-        pull = sums[:-1].view_as(head)
-        for some, pulled in workers.map(
-            lambda among: self.loss(head, among, dtype), _shares(world.own(len(self.y)), workers.threads)
-        ):
-            sums[-1] += some
-            pull += pulled
-        world.add(sums)
-        pull[:, :-1].add_(head[:, :-1], alpha=weight_decay)  # the intercept is free
-        return float(sums[-1]) + weight_decay / 2 * float(head[:, :-1].square().sum()), pull
-
-    def class_curvature(self) -> Tensor:
-        """(C,) second derivatives of the mean loss by the intercepts where every row gets the classes' shares."""
-        share = self.share * len(self.views)
-        spread = torch.zeros(len(self.y)) if self.terms.spread is None else self.terms.spread[self.y]
-        heft = share if self.terms.weight is None else share * self.terms.weight[self.y]
-        mass = torch.bincount(self.y, heft * (1 - self.classes * spread), minlength=self.classes)
-        mass += (heft * spread).sum()
-        curved = mass * (1 - mass / mass.sum())
-        return curved if self.terms.scale is None else curved * self.terms.scale.double().square()
-
-    def mean_log_sum(self, head: Tensor, world: World) -> float:
-        """The mean over the rows of the logarithm of the sum of exponentials."""
-        blocks = self.logits(head, world.own(len(self.y)), torch.float64)
-        mine = sum(float(self.share[block] @ logits.logsumexp(dim=-1)) for block, _, logits in blocks)
-        return float(world.add(torch.tensor(mine, dtype=torch.float64)))
-
-
 # --- the search -------------------------------------------------------------------------------------------------------
 
 SAMPLED = 4096  # rows from which axes and probabilities are estimated, more where features have more dimensions
@@ -315,7 +195,7 @@ BEGUN = 1e-4, 40  # gradient and steps to which it goes there, before it takes a
 class _Stage(NamedTuple):
     """A part of a search: on which rows, in which digits, to which gradient, with how many steps at most."""
 
-    rows: _Rows
+    rows: Rows
     dtype: torch.dtype
     tolerance: float
     max_steps: int
@@ -338,7 +218,7 @@ class _Guess(NamedTuple):
     first: Tensor
 
     @classmethod
-    def of(cls, rows: _Rows) -> "_Guess":
+    def of(cls, rows: Rows) -> "_Guess":
         """From some of the rows; which ones moves no optimum."""
         sample = rows.sample(max(SAMPLED, 4 * rows.views.shape[2]))
         points, views = sample.points(), len(sample.views)
@@ -374,7 +254,7 @@ class _Guess(NamedTuple):
 class _Search(NamedTuple):
     """What the searches for all penalties have in common."""
 
-    rows: _Rows
+    rows: Rows
     guess: _Guess
     dtype: torch.dtype
     tolerance: float

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,19 +24,20 @@ from torch import Tensor
 from poise.constraints import Projection, free
 from poise.errors import CancelledError, InputError, PoiseWarning
 from poise.heads.plan import Plan, learning_rates
+from poise.heads.reading import Reader
 from poise.heads.scaling import space_of
-from poise.heads.step import Batch, Columns, Cut, Family, Projected, Share
+from poise.heads.step import Columns, Cut, Family, Projected, Share
 from poise.heads.trained_parts import Leaves, Part, full
-from poise.losses import Loss, cross_entropy, draws, stack_states
+from poise.losses import cross_entropy
 from poise.machine.progress import Progress
 from poise.machine.threads import ALONE, Crew, crew
-from poise.sampling import Sampler, instance, windowed
+from poise.sampling import Sampler, instance
 from poise.values.counts import ClassCounts
 from poise.values.fields import whole
 from poise.values.head import Head
+from poise.values.loss import Loss, stack_states
 from poise.values.problem import Problem
 from poise.values.randomness import Stream
-from poise.values.shards import Shards
 
 Start = Callable[[Tensor, int], Tensor]
 Cancelled = Callable[[], bool]
@@ -48,10 +49,6 @@ MOST_NUMBERS = 2**25
 CACHED_LOGITS = 2**19
 CACHED_WEIGHTS = 2**18
 LARGE_STEP = 2**23  # multiplications of a product, for all heads of a step, from which on more threads than one pay
-# Training rows are scaled once and kept if they have at most so many numbers, else whenever they are read (256 MB).
-KEPT_NUMBERS = 2**26
-READ_NUMBERS = 2**22  # of rows that are read at a time
-WINDOW_NUMBERS, BLOCK_NUMBERS = 2**28, 2**15  # of rows on disk that are drawn together, and that are neighbours there
 ALIGNED_FROM, ALIGNED = 256, 16  # matrix products into long rows are up to 1.6 times as fast if each begins aligned
 
 
@@ -150,12 +147,8 @@ def fit_heads(
     ticker = _Ticker(progress, sum(recipe.plan.epochs for recipe in recipes))
     for members in _blocks(recipes, len(problem.train.counts), problem.train.dim):
         block = _Block(problem, [recipes[i] for i in members], seed)
-        heads.update(zip(members, block.train(snapshots, ticker, cancelled or _never), strict=True))
+        heads.update(zip(members, block.train(snapshots, ticker, cancelled or (lambda: False)), strict=True))
     return [heads[i] for i in range(len(recipes))]
-
-
-def _never() -> bool:
-    return False
 
 
 def _refuse_if(cancelled: Cancelled, epoch: int, epochs: int) -> None:
@@ -230,7 +223,7 @@ class _Block:
     def __init__(self, problem: Problem, recipes: Sequence[Retrain], seed: int) -> None:
         self.features, self.recipes, self.seed, self.world = problem.train, recipes, seed, problem.world
         first = recipes[0]
-        self.part, self.sampler, self.plan = first.part, first.sampler, first.plan
+        self.part, self.plan = first.part, first.plan
         self.dtype = problem.train.dtype
         self.batch_rows = min(self.plan.batch_size, len(problem.train))
         # Processes that share rows must add in one order, and a GPU is busy with one thread.
@@ -240,13 +233,17 @@ class _Block:
         self.threads = torch.get_num_threads() if pays else 1
         self.digits = torch.bfloat16 if self.plan.matmul == "bfloat16" else self.dtype
         self.space = space_of(problem.train, self.plan.scale_features, self.part.unit_features, self.world)
-        weight = problem.train.weight
-        self.weight = None if weight is None else (weight / weight.mean()).to(self.dtype).unsqueeze(-1)
         self.steps = self.plan.steps(len(problem.train))
-        self.noisy = any(recipe.loss.draw is not None for recipe in recipes)
-        wide = max(problem.train.dim + 1, len(problem.train.counts) if self.noisy else 0)
-        batches = max(1, READ_NUMBERS // (self.batch_rows * wide))
-        self.read_rows = self.batch_rows * min(batches, self.steps)
+        self.reader = Reader(
+            features=problem.train,
+            space=self.space,
+            plan=self.plan,
+            sampler=first.sampler,
+            digits=self.digits,
+            noisy=any(recipe.loss.draw is not None for recipe in recipes),
+            seed=seed,
+            world=self.world,
+        )
         self.rates = self.column([learning_rates(r.plan, self.steps).flatten().tolist() for r in recipes])
         self.decay = self.column([r.plan.weight_decay for r in recipes])
         self.momentum = self.column([r.plan.momentum for r in recipes])
@@ -374,25 +371,6 @@ class _Block:
                 stacklevel=4,
             )
 
-    @cached_property
-    def kept(self) -> list[Tensor] | None:
-        """The training views (N, D + 1) as they are trained on, if they are few enough to keep."""
-        views = self.features.training_views
-        if views.numel() > KEPT_NUMBERS:
-            return None
-        return [self.space.rows(view, self.dtype).to(self.digits) for view in views]
-
-    def read(self, view: int, rows: Tensor) -> Tensor:
-        """(n, D + 1) some rows of a training view, as they are trained on, in memory that the next ones take."""
-        if self.kept is None:
-            return self.space.rows(self.features.training_views[view][rows], self.dtype).to(self.digits)
-        return torch.index_select(self.kept[view], 0, rows, out=self.read_memory[: len(rows)])
-
-    @cached_property
-    def read_memory(self) -> Tensor:
-        """Memory for the rows that are read at a time."""
-        return self.rates.new_empty(self.read_rows, self.features.dim + 1, dtype=self.digits)
-
     @contextmanager
     def workers(self) -> Iterator[Crew]:
         """A thread for each family, or for each share of the only one; else torch's own, where that pays."""
@@ -409,7 +387,7 @@ class _Block:
         for family in self.families:
             if family.loss.epoch is not None:
                 family.state = family.loss.epoch(family.state, epoch, self.plan.epochs)
-        for batches in self.read_batches(epoch):
+        for batches in self.reader.batches(epoch):
             run = partial(
                 Family.run, batches=batches, first=first, part=self.part, nesterov=self.plan.nesterov, ask=ask
             )
@@ -420,33 +398,3 @@ class _Block:
             first += len(batches)
         for family in self.families:
             family.project("epoch")
-
-    def read_batches(self, epoch: int) -> Iterator[list[Batch]]:
-        """The batches of an epoch in order, some at a time."""
-        features, size = self.features, self.plan.batch_size
-        order = self.sampler(features.y, features.counts, epoch, self.plan.epochs, self.seed)
-        if isinstance(features.x, Shards):
-            window = WINDOW_NUMBERS // features.dim
-            order = windowed(order, len(features), max(1, BLOCK_NUMBERS // features.dim), window, epoch, self.seed)
-        order = order[: self.steps * size].to(features.y.device)
-        view, places = epoch % len(features.training_views), torch.split(torch.arange(len(order)), self.read_rows)
-        for read, at in zip(torch.split(order, self.read_rows), places, strict=True):
-            mine = None if self.world.alone else self.world.owns(read, len(features))
-            x, taken, batches = self.read(view, read if mine is None else read[mine]), 0, []
-            for first in range(0, len(read), size):
-                rows = read[first : first + size]
-                own = None if mine is None else mine[first : first + size].nonzero().flatten()
-                here = len(rows if own is None else own)
-                noise = self.draws(at[first : first + size], epoch) if self.noisy else None
-                batches.append(self.batch(x[taken : taken + here], rows, own, noise))
-                taken += here
-            yield batches
-
-    def draws(self, places: Tensor, epoch: int) -> Tensor:
-        """(B, C) random numbers for losses with noise, of the rows at these places (B,) of the order of the epoch."""
-        return draws(places, len(self.features.counts), self.seed, epoch).to(self.rates)
-
-    def batch(self, x: Tensor, rows: Tensor, own: Tensor | None, noise: Tensor | None) -> Batch:
-        """The batch of these rows (B,), of which `x` (b, D + 1) are here."""
-        heft = 1 / len(rows) if self.weight is None else self.weight[rows] / len(rows)
-        return Batch(x, self.features.y[rows], heft, own, self.world, noise)

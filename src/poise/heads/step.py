@@ -12,9 +12,9 @@ from torch import Tensor
 
 from poise.constraints import Projection
 from poise.heads.trained_parts import Leaves, Part
-from poise.losses import Loss, gradient, mass_of
 from poise.machine.processes import World
 from poise.machine.threads import Crew
+from poise.values.loss import Loss, gradient, mass_of
 
 
 class Batch(NamedTuple):

@@ -22,13 +22,12 @@ from torch import Tensor
 
 from poise.errors import InputError
 from poise.losses.bce import class_balanced_bce
+from poise.losses.class_balanced import class_balanced
 from poise.losses.focal import focal
 from poise.losses.gala import gala
 from poise.losses.gcl import gcl
-from poise.losses.loss import Loss, bind, draws, gradient, mass_of, stack_states, stateless
 from poise.losses.softmax import (
     balanced_softmax,
-    class_balanced,
     cross_entropy,
     label_aware_smoothing,
     ldam,
@@ -39,6 +38,7 @@ from poise.losses.softmax import (
 from poise.losses.weights import class_balanced_weights
 from poise.values.checks import check_one_of
 from poise.values.counts import ClassCounts
+from poise.values.loss import Loss, bind, draws, gradient, mass_of, stack_states, stateless
 
 __all__ = [
     "LOSSES",

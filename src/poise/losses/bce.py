@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.losses.loss import Loss, rows_of, true_of
 from poise.losses.weights import class_balanced_weights
 from poise.values.checks import check_inside
 from poise.values.counts import ClassCounts
+from poise.values.loss import Loss, rows_of, true_of
 
 
 class BceTerms(NamedTuple):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from poise.losses.loss import Loss, rows_of, true_of
 from poise.values.checks import check_inside, check_one_of
 from poise.values.counts import ClassCounts
+from poise.values.loss import Loss, rows_of, true_of
 
 FocalVariant = Literal["softmax", "sigmoid"]
 

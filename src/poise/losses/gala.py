@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.losses.loss import Loss, true_of
 from poise.losses.softmax import SoftmaxTerms, softmax_gradient, softmax_losses
 from poise.values.checks import check_number, check_one_of
 from poise.values.counts import ClassCounts
+from poise.values.loss import Loss, true_of
 
 GRADIENT_FLOOR = 1e-3  # added to the accumulated gradients inside the logarithm, as released
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from poise.losses.focal import FocalTerms, focal_gradient, focal_losses
-from poise.losses.loss import Loss, true_of
 from poise.values.checks import check_inside, check_positive
 from poise.values.counts import ClassCounts
+from poise.values.loss import Loss, true_of
 
 SPREAD = 1 / 3  # standard deviation of the noise before it is clamped to [-1, 1]
 

@@ -13,11 +13,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.losses.focal import FocalVariant, focal
-from poise.losses.loss import Loss, rows_of, true_of
 from poise.losses.weights import class_balanced_weights, prior_power
 from poise.values.checks import check_inside, check_number, check_one_of, check_positive
 from poise.values.counts import ClassCounts
+from poise.values.loss import Loss, rows_of, true_of
 
 DEFERRED_FROM = 0.8  # share of the epochs before deferred re-weighting: 160 of 200 in LDAM's release
 
@@ -177,20 +176,6 @@ def _vs(counts: ClassCounts, *, tau: float, gamma: float) -> SoftmaxTerms:
     return SoftmaxTerms(scale=scale, shift=tau * counts.prior.log() if tau else None)
 
 
-def class_balanced(*, beta: float = 0.9999, gamma: float = 0.0, variant: FocalVariant = "softmax") -> Loss:
-    """Class-balanced cross-entropy (Cui et al., CVPR 2019); with `gamma` above 0, class-balanced focal loss.
-
-    A batch is averaged over its rows, whatever their weights, as there. `variant` is that of `focal`: the focal loss of
-    Cui et al. is on sigmoids.
-    """
-    check_one_of("variant", variant, ("softmax", "sigmoid"))
-    check_inside("beta", beta, 0, 1, "use 0.9 to 0.9999")
-    weigh = partial(class_balanced_weights, beta=beta)
-    if gamma or variant == "sigmoid":
-        return focal(gamma=gamma, variant=variant, weigh=weigh)
-    return _softmax(partial(_weighted, weigh=weigh))
-
-
 def prior_weighted(*, rho: float = 1.0) -> Loss:
     """Cross-entropy weighted by prior_k^-rho, normalised to sum to C (the re-weighting of MARC and DisAlign).
 
@@ -202,6 +187,11 @@ def prior_weighted(*, rho: float = 1.0) -> Loss:
 
 def _prior_weighted(counts: ClassCounts, *, rho: float) -> SoftmaxTerms:
     return SoftmaxTerms(weight=prior_power(counts, rho), weighted_mean=torch.ones((), dtype=torch.float64))
+
+
+def weighted(weigh: Callable[[ClassCounts], Tensor]) -> Loss:
+    """Cross-entropy times a weight per class (C,). A batch is averaged over its rows, whatever their weights."""
+    return _softmax(partial(_weighted, weigh=weigh))
 
 
 def _weighted(counts: ClassCounts, *, weigh: Callable[[ClassCounts], Tensor]) -> SoftmaxTerms:

@@ -21,30 +21,10 @@ from poise.heads import trained_parts
 from poise.heads.plan import Options, Plan
 from poise.heads.solver import Retrain, Start, fresh, stage1
 from poise.heads.trained_parts import Part
-from poise.losses import Loss
 from poise.losses.focal import FocalVariant
 from poise.sampling import Sampler
 from poise.values.checks import check_inside, check_one_of, check_positive
-
-__all__ = [
-    "balanced_softmax",
-    "ce",
-    "choices",
-    "class_balanced",
-    "cosine",
-    "crt",
-    "focal",
-    "gala",
-    "gcl",
-    "label_aware_smoothing",
-    "ldam",
-    "los",
-    "lws",
-    "marc",
-    "recipe",
-    "vs",
-    "weight_balancing",
-]
+from poise.values.loss import Loss
 
 STARTS: Mapping[str, Start] = MappingProxyType({"stage1": stage1, "fresh": fresh})
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from poise.errors import InputError
 from poise.heads.plan import Plan, SamplerName, Schedule, learning_rates
-from poise.losses import LOSSES, Loss, class_balanced_weights, gala, gcl
+from poise.losses import LOSSES, class_balanced_weights, gala, gcl
 from poise.sampling import ClassAware, Sampler, class_balanced_iid, instance, progressive, square_root
 from poise.values.checks import is_number, is_whole
 from poise.values.counts import ClassCounts
 from poise.values.fields import FLAG, Kind, at_least, check_fields, number, one_of, optional, whole
+from poise.values.loss import Loss
 from poise.values.spec import Spec
 from poise.values.wording import near
 

@@ -25,9 +25,10 @@ from poise.selection.comparison import Comparison, Scorer, Standing, Tried
 from poise.selection.elimination import Rung
 from poise.selection.fit_and_measure import Fitted, Measured, fit_specs, make_record, measure_all, measured, remarks_of
 from poise.selection.grids import BUDGET
-from poise.selection.judging import FOLDS, Judgement, Judging, judge_grids
-from poise.selection.schedule import NULLS, Protocol, Schedule, scheduled
-from poise.selection.tune import BASELINE, pick, recommend
+from poise.selection.judging import Judgement, judge_grids
+from poise.selection.rules import BASELINE, FOLDS, NULLS, Judging, Protocol
+from poise.selection.schedule import Schedule, scheduled
+from poise.selection.tune import pick, recommend
 from poise.statistics import check_rounds
 from poise.values.features import Features
 from poise.values.head import Head

@@ -7,10 +7,10 @@ in a cheaper way first and go on with the better ones (`poise.selection.eliminat
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,42 +23,13 @@ from poise.machine.progress import Progress, part_of
 from poise.methods import from_spec, traits_of
 from poise.selection.elimination import Looks, Rung, as_search, different, narrowed
 from poise.selection.fit_and_measure import Measured, Sums, fit_specs, measure_all, measured, remarks_of, sums_of
+from poise.selection.rules import USUAL, Judging
 from poise.values.arrays import classes_in
-from poise.values.checks import check_one_of
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.problem import Problem
 from poise.values.spec import Spec
-
-Rule = Literal["held_out", "kfold"]
-METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "many", "medium", "few")
-FOLDS = 5
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Judging:
-    """How settings are judged: the rule, what decides, and the seed of heads and folds; see `tune`.
-
-    `folds` and `groups` belong to kfold, and so does `first`, which makes the stage-1 head of every fold: `ce` with its
-    default plan if it is None.
-
-    Raises: InputError for a rule or a metric that does not exist.
-    """
-
-    select: Rule = "held_out"
-    metric: str = "balanced_accuracy"
-    seed: int = 0
-    folds: int = FOLDS
-    groups: Tensor | Sequence[object] | None = None
-    first: Spec | None = None
-
-    def __post_init__(self) -> None:
-        check_one_of("metric", self.metric, METRICS)
-        check_one_of("selection", self.select, ("held_out", "kfold"))
-
-
-USUAL = Judging()
 
 
 class Trial(NamedTuple):

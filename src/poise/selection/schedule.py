@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from poise.errors import InputError
 from poise.heads.solver import Retrain
@@ -11,15 +11,10 @@ from poise.methods import from_spec, traits_of
 from poise.methods.published import stated
 from poise.selection.elimination import Rung, Search, as_search, different, narrowed
 from poise.selection.grids import BUDGET, default_grid
-from poise.selection.judging import FOLDS, Rule
-from poise.selection.tune import BASELINE, as_specs
+from poise.selection.rules import BASELINE, FIRST, FOLDS, NULLS, Protocol, Rule
 from poise.values.checks import check_one_of, is_whole
 from poise.values.problem import Problem
-from poise.values.spec import Spec
-
-Protocol = Literal["held_out", "kfold", "cross_fit", "paper"]
-FIRST = Spec("ce", start="fresh")  # what becomes the stage-1 head where there is none, with tuned settings
-NULLS = (Spec("tau_norm"), Spec("logit_adjustment"))
+from poise.values.spec import Spec, as_specs
 
 
 class Pass(NamedTuple):

@@ -28,7 +28,8 @@ from poise.methods import from_spec
 from poise.results.scores import Scores
 from poise.selection.grids import Axis, axes, filled, short
 from poise.selection.journal import FIRST, Worker, joined
-from poise.selection.judging import USUAL, Judgement, Judging, judge, order
+from poise.selection.judging import Judgement, judge, order
+from poise.selection.rules import USUAL, Judging
 from poise.selection.tune import pick
 from poise.values.fields import whole
 from poise.values.head import Head

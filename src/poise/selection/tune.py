@@ -12,21 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.errors import InputError, MemorisedRowsError, PoiseWarning
+from poise.errors import MemorisedRowsError, PoiseWarning
 from poise.machine.progress import Progress
 from poise.priors import as_prior, divergence, matching_strength, mean_softmax
 from poise.results.record import Record, Selection
 from poise.selection.elimination import Rung
 from poise.selection.fit_and_measure import fit_specs, make_record
 from poise.selection.grids import edges
-from poise.selection.judging import FOLDS, Judgement, Judging, Rule, competing, judge_grids, ranked, value_of
+from poise.selection.judging import Judgement, competing, judge_grids, ranked, value_of
+from poise.selection.rules import BASELINE, FOLDS, Judging, Rule
 from poise.statistics import simultaneous_intervals
 from poise.values.arrays import as_values
 from poise.values.features import Features
 from poise.values.problem import Problem
-from poise.values.spec import Spec
-
-BASELINE = Spec("stage1")
+from poise.values.spec import Spec, as_specs
 
 
 class Tuned(NamedTuple):
@@ -110,15 +109,6 @@ def match_marginal(
     marginals = {spec: mean_softmax(head(rows)) for spec, (head, _) in fitted.items()}
     best = matching_strength(marginals.__getitem__, specs, target)
     return Matched(best, {spec: float(divergence(marginal, target)) for spec, marginal in marginals.items()})
-
-
-def as_specs(given: Iterable[Spec | str]) -> tuple[Spec, ...]:
-    """Specs of specs or their texts, each once. Raises: InputError if there is none."""
-    texts = (given,) if isinstance(given, Spec | str) else tuple(given)
-    specs = tuple(dict.fromkeys(Spec.parse(spec) if isinstance(spec, str) else spec for spec in texts))
-    if not specs:
-        raise InputError("there is nothing to choose from: give at least one spec, such as 'tau_norm(tau=0.5)'")
-    return specs
 
 
 def records_of(

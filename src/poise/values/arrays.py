@@ -1,4 +1,4 @@
-"""What people give, as tensors that are fit to compute with: values, labels, weights of rows."""
+"""What people give, as tensors that are fit to compute with: values, weights of rows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,24 +26,6 @@ def as_values(what: str, values: Any, *, finite: bool = True) -> Tensor:
     if finite and not torch.isfinite(tensor).all():
         raise InputError(f"{what} holds NaN or infinity")
     return tensor
-
-
-def as_labels(labels: Any, num_classes: int | None) -> Tensor:
-    """Labels as (N,) int64. Raises: InputError naming the first row that is no class index."""
-    try:
-        y = labels if isinstance(labels, Tensor) else torch.tensor(np.array(labels))
-    except (TypeError, ValueError):
-        raise InputError("labels are integers 0, 1, ...; encode names with sklearn's LabelEncoder first") from None
-    if y.ndim != 1:
-        raise InputError(f"labels are one integer per row, got shape {tuple(y.shape)}")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise InputError(f"labels are integers 0, 1, ..., got {y.dtype}; convert whole numbers with .long()")
-    bad = (y < 0) if num_classes is None else (y < 0) | (y >= num_classes)
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        most = "" if num_classes is None else f" and below {num_classes}, the number of classes"
-        raise InputError(f"row {row} has label {int(y[row])}; labels are 0 or more{most}")
-    return y.to(torch.int64)
 
 
 def as_weights(weights: Any, rows: int) -> Tensor:

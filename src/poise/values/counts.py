@@ -1,14 +1,33 @@
-"""`ClassCounts`: training rows per class, from which priors and groups follow."""
+"""Labels, and `ClassCounts`: training rows per class, from which priors and groups follow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.values.arrays import as_labels
+
+
+def as_labels(labels: Any, num_classes: int | None) -> Tensor:
+    """Labels as (N,) int64. Raises: InputError naming the first row that is no class index."""
+    try:
+        y = labels if isinstance(labels, Tensor) else torch.tensor(np.array(labels))
+    except (TypeError, ValueError):
+        raise InputError("labels are integers 0, 1, ...; encode names with sklearn's LabelEncoder first") from None
+    if y.ndim != 1:
+        raise InputError(f"labels are one integer per row, got shape {tuple(y.shape)}")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError(f"labels are integers 0, 1, ..., got {y.dtype}; convert whole numbers with .long()")
+    bad = (y < 0) if num_classes is None else (y < 0) | (y >= num_classes)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        most = "" if num_classes is None else f" and below {num_classes}, the number of classes"
+        raise InputError(f"row {row} has label {int(y[row])}; labels are 0 or more{most}")
+    return y.to(torch.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.values.arrays import as_labels, as_values, as_weights, row_blocks
-from poise.values.counts import ClassCounts, as_counts
+from poise.values.arrays import as_values, as_weights, row_blocks
+from poise.values.counts import ClassCounts, as_counts, as_labels
 
 
 @dataclass(frozen=True, eq=False)

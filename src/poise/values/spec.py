@@ -4,7 +4,7 @@ import ast
 import json
 import keyword
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from poise.errors import InputError
@@ -150,3 +150,12 @@ def _step(node: ast.expr, text: str) -> Spec:
 
 def _unreadable(text: str) -> InputError:
     return InputError(f"cannot read the method {text!r}; write it as name(key=value,...), joined by '+' to chain")
+
+
+def as_specs(given: Iterable[Spec | str]) -> tuple[Spec, ...]:
+    """Specs of specs or their texts, each once. Raises: InputError if there is none."""
+    texts = (given,) if isinstance(given, Spec | str) else tuple(given)
+    specs = tuple(dict.fromkeys(Spec.parse(spec) if isinstance(spec, str) else spec for spec in texts))
+    if not specs:
+        raise InputError("there is nothing to choose from: give at least one spec, such as 'tau_norm(tau=0.5)'")
+    return specs

@@ -16,8 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.values.arrays import as_labels
-from poise.values.counts import ClassCounts
+from poise.values.counts import ClassCounts, as_labels
 
 Kind = Literal["image", "text"]
 

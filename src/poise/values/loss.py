@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.values.arrays import as_labels
-from poise.values.counts import ClassCounts, as_counts
+from poise.values.counts import ClassCounts, as_counts, as_labels
 from poise.values.randomness import Stream, uniforms
 
 Step = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
@@ -85,11 +84,11 @@ def stack_states(states: Sequence[Any], like: Tensor, filled: Callable[[Any], An
         columns = [full if some else terms for terms, full, some in zip(columns, whole, mixed, strict=True)]
     if any(len({term is None for term in terms}) > 1 for terms in columns):
         raise InputError("states of one family have the same terms; a term is None in some of these only")
-    return _with_terms(states[0], [None if terms[0] is None else torch.stack(terms).to(like) for terms in columns])
+    return with_terms(states[0], [None if terms[0] is None else torch.stack(terms).to(like) for terms in columns])
 
 
-def _with_terms(state: Any, terms: list[Tensor | None]) -> Any:
-    # A named tuple is rebuilt with its names; a plain tuple, which a loss from outside may use, as it is.
+def with_terms(state: Any, terms: Sequence[Tensor | None]) -> Any:
+    """A state with these terms: a named tuple with its names, or a plain one, which a loss from outside may use."""
     return state._make(terms) if hasattr(state, "_make") else tuple(terms)
 
 
@@ -114,7 +113,7 @@ def bind(loss: Loss, counts: ClassCounts | Tensor) -> Callable[[Tensor, Tensor],
     def losses(logits: Tensor, y: Tensor) -> Tensor:
         if logits.shape[-1] != len(known):
             raise InputError(f"logits have {logits.shape[-1]} columns for {len(known)} classes")
-        cast = _with_terms(state, [term if term is None else term.to(logits) for term in state])
+        cast = with_terms(state, [term if term is None else term.to(logits) for term in state])
         return loss.apply(logits, as_labels(y, len(known)), cast)[0]
 
     return losses
