@@ -26,7 +26,7 @@ def main() -> None:
     warnings.simplefilter("ignore", PoiseWarning)  # they are remarks of the comparison, and printed below
     lines = ["# Banking77: do heads help?", "", (__doc__ or "").split("\n\n", 2)[2].strip(), "", LEGEND, ""]
     for profile, title in TEXT_SETS.items():
-        found = run_text_demo(profile)
+        found = run_text_demo(profile).comparison
         notes = [*found.remarks, *protocol_lines(found.records)]
         lines += [f"## {title}", "", found.verdict(), "", to_markdown(found.rows, notes=notes)]
     lines += ["Command: `python experiments/banking77.py`; seed 0.", ""]
