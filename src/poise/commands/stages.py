@@ -10,7 +10,6 @@ Every step looks first whether its result is there, made from the same things, s
 it was stopped.
 """
 
-import json
 import platform
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from poise.data.splits import Splits, divide
 from poise.data.store.feature_store import load_features
 from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.machine.atomic import write_atomically
+from poise.machine.documents import ESCAPED, ONE_LINE, as_read, write_json
 from poise.machine.locks import stoppable
 from poise.machine.processes import World, device_of
 from poise.machine.progress import Phase, unseen
@@ -160,7 +160,7 @@ def _changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[s
     """What differs between the account that a folder gives of its training and another one, in words."""
     if before is None:
         return ["its backbone was not trained there"]
-    told = json.loads(json.dumps(now))  # as a file tells it: lists for tuples
+    told = as_read(now, "an account of a training")
     one, other = ({**account, "settings": None} for account in (before, told))
     pairs = {key: (one.get(key), other.get(key)) for key in {**other, **one} if one.get(key) != other.get(key)}
     pairs |= changes(before["settings"], told["settings"])
@@ -396,8 +396,8 @@ def write_description(config: Config, splits: Splits, folder: Path) -> list[Path
     split = {"hash": splits.hash, "notes": list(splits.notes), "parts": rows}
     return [
         write_atomically(folder / CONFIG, dump_config(config)),
-        write_atomically(folder / "environment.json", json.dumps(environment(), indent=1) + "\n"),
-        write_atomically(folder / "split.json", json.dumps(split) + "\n"),
+        write_json(folder / "environment.json", environment(), ESCAPED),
+        write_json(folder / "split.json", split, ONE_LINE),
     ]
 
 
