@@ -88,10 +88,11 @@ def test_what_holds_no_report_is_refused_in_one_sentence_with_the_remedy(tmp_pat
     hint = ", did you mean 'comparison.json'?"
     assert run(capsys, missing) == (2, "", f"poise: there is no file or folder {missing}{hint}\n")
     other = tmp_path / "comparison.json"
-    said = f"poise: {other} holds no report; `poise compare`, `demo`, `audit` and `fit` write one\n"
+    said = f"poise: {other} holds no report of Poise; `poise compare`, `demo`, `audit` and `fit` write one\n"
     assert run(capsys, other) == (2, "", said)
     (tmp_path / "x.json").write_bytes(b"\x89PNG\xff")
-    said = f"poise: {tmp_path / 'x.json'} is no text; name the report.json of a run\n"
+    writers = "`poise compare`, `demo`, `audit` and `fit` write one"
+    said = f"poise: {tmp_path / 'x.json'} is not UTF-8 (byte 1); {writers}\n"
     assert run(capsys, tmp_path / "x.json") == (2, "", said)
 
 

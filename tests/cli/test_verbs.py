@@ -319,7 +319,7 @@ MISTAKES = [
     ),
     ("compare train.csv --out taken", "cannot write into taken (File exists); choose another folder with --out"),
     ("audit logits.npz --out taken", "cannot write into taken (File exists); choose another folder with --out"),
-    ("predict store test.csv", "store/model.json is missing, so store is no finished model; save it again"),
+    ("predict store test.csv", "store/model.json is missing: store holds no finished model; save the model again"),
     ("methods taunorm", "no method is called 'taunorm', did you mean 'tau_norm'?; see `poise methods`"),
 ]
 
@@ -424,7 +424,8 @@ def test_check_goes_on_after_a_problem_and_answers_in_json(poise_):
 
 def test_check_of_an_unfinished_store_and_of_cut_records(poise_):
     (poise_.folder / "store" / "manifest.json").unlink()
-    said = "store has no manifest.json: these features are unfinished or no store; write them again"
+    remedy = "restore it from a copy, or write the features again"
+    said = f"store/manifest.json is missing: store holds no finished features; {remedy}"
     assert poise_("check", "store") == (2, "store: feature store, 1 problem\n", f"poise: {said}\n")
     assert poise_("tune", "train.csv", "tau_norm", "--budget", 2, "--out", "run")[0] == 0
     assert poise_("check", "run") == (0, "run: records, intact\n", "")

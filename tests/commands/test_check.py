@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from poise.commands.check import check_path
 from poise.data.store.feature_store import save_features
-from poise.deployment.checkpoint_copy import note_path
+from poise.deployment.checkpoint_copy import REBALANCED, note_path
 from poise.deployment.model import Model, load
 from poise.errors import InputError
 from poise.export.tensors import export_safetensors
@@ -69,14 +69,18 @@ def test_a_store_without_manifest_is_called_unfinished(tmp_path):
     folder = stored(tmp_path / "store")
     (folder / "manifest.json").unlink()
     assert check_path(folder)[1] == [
-        f"{folder} has no manifest.json: these features are unfinished or no store; write them again"
+        f"{folder / 'manifest.json'} is missing: {folder} holds no finished features; restore it from a copy, or write "
+        "the features again"
     ]
 
 
 def test_an_empty_folder_is_an_unfinished_store(tmp_path):
     kind, problems = check_path(tmp_path)
     assert kind == "feature store"
-    assert problems == [f"{tmp_path} has no manifest.json: these features are unfinished or no store; write them again"]
+    assert problems == [
+        f"{tmp_path / 'manifest.json'} is missing: {tmp_path} holds no finished features; restore it from a copy, or "
+        "write the features again"
+    ]
 
 
 def test_a_missing_and_a_cut_shard_are_both_named(tmp_path):
@@ -152,7 +156,7 @@ def rebalanced(folder, name="m.rebalanced.safetensors"):
     save_file({"fc.weight": torch.eye(2)}, path)
     about = {"file": name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     note = note_path(path) if name.startswith("m.") else folder / "rebalanced.json"
-    note.write_text(json.dumps({"files": [{"before": {}, "after": about}]}))
+    REBALANCED.write(note, {"files": [{"before": about, "after": about}]})
     return path
 
 
@@ -164,9 +168,9 @@ def test_a_rebalanced_file_is_compared_with_its_note(tmp_path):
         f"{path} is not the file that m.rebalanced.json describes (SHA-256 differs); make it again"
     ]
     note_path(path).write_text("{")
-    assert check_path(path)[1] == [
-        f"{note_path(path)} cannot be read as the note on a result: it was changed; make it again"
-    ]
+    (problem,) = check_path(path)[1]
+    assert problem.startswith(f"{note_path(path)} is no JSON (")
+    assert problem.endswith("); re-balance it again")
 
 
 def test_the_checkpoint_itself_is_not_taken_for_the_copy_that_its_note_describes(tmp_path):

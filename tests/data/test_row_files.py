@@ -719,7 +719,7 @@ def test_options_that_do_not_fit_the_format_are_refused(tmp_path):
         f"cannot read {tmp_path}/a.pkl: features come as a store folder or .csv, .tsv, .parquet, .npz, .npy, "
         f".safetensors"
     )
-    assert "has no manifest.json" in refusal(load_features, tmp_path)
+    assert "manifest.json is missing" in refusal(load_features, tmp_path)
 
 
 # --- logits -----------------------------------------------------------------------------------------------------------

@@ -282,7 +282,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_a_folder_without_manifest_is_unfinished(folder):
     (folder / "manifest.json").unlink()
-    refused(folder, r"has no manifest\.json: these features are unfinished or no store; write them again")
+    refused(folder, r"manifest\.json is missing: .* holds no finished features; restore it from a copy, or write")
 
 
 @pytest.mark.parametrize("size", [0, 100])
@@ -329,14 +329,14 @@ def test_a_flipped_bit_in_the_manifest_is_found_at_once(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as JSON"),
-        (b"{", "cannot be read as JSON"),
-        (b"\xff\xfe", "cannot be read as JSON"),
-        (b"[" * 100_000, "cannot be read as JSON"),
-        (b"[]", "is no manifest of features saved by Poise"),
-        (b'{"format": "other"}', "is no manifest of features saved by Poise"),
-        (b'{"format": "poise.features"}', "the schema must be a number from 1 on, got None"),
-        (b'{"format": "poise.features", "schema": 1}', "its checksum differs"),
+        (b"", "is no JSON"),
+        (b"{", "is no JSON"),
+        (b"\xff\xfe", "is not UTF-8 \\(byte 1\\)"),
+        (b"[" * 100_000, "is no JSON"),
+        (b"[]", "holds no table of keys and values"),
+        (b'{"format": "other"}', "holds no features of Poise"),
+        (b'{"format": "poise.features"}', "schema must be a whole number, 1 or more, got None"),
+        (b'{"format": "poise.features", "schema": 1}', "rows is missing"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_refused(folder, content, message):

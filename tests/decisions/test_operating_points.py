@@ -263,8 +263,8 @@ def test_a_field_that_does_not_fit_is_named(fields, message) -> None:
             "an operating point has no key 'treshold'; it has schema, costs, abstain, thresholds, top_k, conformal, "
             "alpha",
         ),
-        ({"abstain": 0.5}, "an operating point says its schema, a whole number from 1 on; got None"),
-        ({"schema": "1"}, "an operating point says its schema, a whole number from 1 on; got '1'"),
+        ({"abstain": 0.5}, "this operating point: schema must be a whole number, 1 or more, got None; write it again"),
+        ({"schema": "1"}, "this operating point: schema must be a whole number, 1 or more, got '1'; write it again"),
         ({"schema": 2}, "this operating point has schema 2, this version reads up to 1; update poise"),
         ([1], "an operating point is a table of keys and values, got [1]"),
         ({"schema": 1, "abstain": 7}, "abstain must be a confidence between 0 and 1, got 7"),

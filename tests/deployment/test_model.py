@@ -113,7 +113,7 @@ def test_a_newer_schema_is_refused_with_both_versions(tmp_path):
 
 
 def test_missing_files_are_named(tmp_path):
-    assert refusal(tmp_path) == "FOLDER/model.json is missing, so FOLDER is no finished model; save it again"
+    assert refusal(tmp_path) == "FOLDER/model.json is missing: FOLDER holds no finished model; save the model again"
     folder = model().save(tmp_path / "m")
     (folder / "head.safetensors").unlink()
     assert refusal(folder) == "FOLDER/head.safetensors is missing; save the model again"
@@ -164,8 +164,8 @@ def test_an_absolute_path_and_a_link_out_of_the_folder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": "other"}, "FOLDER/model.json was not written by Poise: format or schema is missing"),
-        ({"schema": True}, "FOLDER/model.json was not written by Poise: format or schema is missing"),
+        ({"format": "other"}, "FOLDER/model.json holds no model of Poise; save the model again"),
+        ({"schema": True}, "FOLDER/model.json: schema must be a whole number, 1 or more, got True; save the model"),
         ({"counts": ...}, "FOLDER/model.json: counts is missing; save the model again"),
         ({"extra": 1}, "FOLDER/model.json has the unknown key 'extra'; save the model again"),
         (

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -220,9 +221,10 @@ def test_changes_are_differences_of_recall_between_baseline_and_recommended(comp
         assert change.before == pytest.approx(baseline.per_class[change.label])
 
 
-def test_contents_survive_the_disk_to_six_digits(contents) -> None:
+def test_contents_survive_the_disk_to_six_digits(contents, tmp_path: Path) -> None:
     text = contents.to_json()
-    again = read(text, "report.json")
+    (tmp_path / "report.json").write_text(text, encoding="utf-8")
+    again = read(tmp_path / "report.json")
     assert again.to_json() == text
     assert again.verdict.gain.estimate == pytest.approx(contents.verdict.gain.estimate, rel=1e-5)
 
@@ -230,11 +232,11 @@ def test_contents_survive_the_disk_to_six_digits(contents) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"report.json is no JSON .*; run the command that wrote it again"),
-        ("[]", "report.json holds no report; `poise compare`, `demo`, `audit` and `fit` write one"),
+        ("{", r"report.json is no JSON .*; `poise compare`, `demo`, `audit` and `fit` write one"),
+        ("{}", "report.json holds no report of Poise; `poise compare`, `demo`, `audit` and `fit` write one"),
         (
             '{"format": "poise.report", "schema_version": 99}',
-            "report.json has schema 99, this version reads up to 1; update poise",
+            "report.json has schema_version 99, this version reads up to 1; update poise",
         ),
         (
             '{"format": "poise.report", "schema_version": 1, "title": 3}',
@@ -242,9 +244,10 @@ def test_contents_survive_the_disk_to_six_digits(contents) -> None:
         ),
     ],
 )
-def test_what_is_no_report_is_refused(text: str, message: str) -> None:
+def test_what_is_no_report_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "report.json").write_text(text)
     with pytest.raises(InputError, match=message):
-        read(text, "report.json")
+        read(tmp_path / "report.json")
 
 
 @pytest.mark.parametrize("selection", ["kfold", "cross_fit", "paper"])

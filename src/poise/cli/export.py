@@ -179,7 +179,7 @@ def _hub(job: _Job) -> _Done:
     from poise.results.contents import read
 
     report, folder = job.source / "report.json", job.out / "hub"
-    contents = read(report.read_text(encoding="utf-8"), str(report)) if report.is_file() else None
+    contents = read(report) if report.is_file() else None
     done = export_hub(
         job.model,
         folder,

@@ -45,7 +45,8 @@ def report(
     report.md, report.tex, methods.csv and classes.csv, figures/*.svg, figures/*.png.
     """
     from poise.errors import InputError
-    from poise.report.files import find_report, read_report, write_formats
+    from poise.report.files import find_report, write_formats
+    from poise.results.contents import read
 
     wanted = _wanted(formats)
     if browse and "html" not in wanted:
@@ -55,7 +56,7 @@ def report(
     source = find_report(existing(run))
     if source.suffix.lower() != ".json":
         raise InputError(f"{source} is no report.json; name the folder of a run, or the report.json in it")
-    contents = read_report(source)
+    contents = read(source)
     folder = out or source.parent
     written = write_formats(folder, contents, wanted, spreadsheet=spreadsheet)
     verdict = contents.verdict

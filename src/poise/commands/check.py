@@ -5,13 +5,12 @@ from pathlib import Path
 
 from poise.data.store import feature_store
 from poise.deployment import model
-from poise.deployment.checkpoint_copy import NOTE, note_path
+from poise.deployment.checkpoint_copy import NOTE, REBALANCED, note_path
 from poise.errors import InputError, reason_of
+from poise.export.tensors import ABOUT_FILE, EXPORTED
 from poise.machine.atomic import sha256_of
 from poise.representation.trained_network import REPRESENTATION, check_representation
 from poise.values.head import Head
-
-EXPORT_NOTE = "head.json"
 
 
 def check_path(path: Path) -> tuple[str, list[str]]:
@@ -42,9 +41,9 @@ def check_path(path: Path) -> tuple[str, list[str]]:
 
 def _noted(path: Path) -> tuple[str, list[str]] | None:
     """The same for what has a note with digests; None for all else."""
-    notes = {"exported head": path / EXPORT_NOTE, "re-balanced checkpoint": path / NOTE}
+    notes = {"exported head": path / ABOUT_FILE, "re-balanced checkpoint": path / NOTE}
     if path.is_file():
-        notes = {"exported head": path.with_name(EXPORT_NOTE), "re-balanced checkpoint": note_path(path)}
+        notes = {"exported head": path.with_name(ABOUT_FILE), "re-balanced checkpoint": note_path(path)}
     for kind, note in notes.items():
         if not note.is_file() or (path.is_dir() and (path / model.MODEL_FILE).exists()):
             continue
@@ -59,12 +58,9 @@ def _noted(path: Path) -> tuple[str, list[str]] | None:
 
 def _digests(note: Path) -> dict[str, str]:
     """SHA-256 by file name, as a note says. Raises: InputError if it cannot be read."""
-    try:
-        data = json.loads(note.read_text(encoding="utf-8"))
-        files = [pair["after"] for pair in data["files"]] if "files" in data else [data["head"]]
-        return {Path(file["file"]).name: str(file["sha256"]) for file in files}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        raise InputError(f"{note} cannot be read as the note on a result: it was changed; make it again") from None
+    is_export = note.name == ABOUT_FILE
+    files = [EXPORTED.read(note)["head"]] if is_export else [p["after"] for p in REBALANCED.read(note)["files"]]
+    return {Path(file["file"]).name: file["sha256"] for file in files}
 
 
 def _unlike(note: Path, name: str, sha256: str) -> list[str]:

@@ -4,7 +4,6 @@ folder/config.yaml, environment.json   what was asked for, resolved, and where i
 folder/split.json                      the rows of every part, their hash, and how they came about
 """
 
-import json
 import platform
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import torch
 from poise.commands.config import Config, dump_config
 from poise.data.splits import Splits
 from poise.machine.atomic import write_atomically
+from poise.machine.documents import ESCAPED, ONE_LINE, write_json
 from poise.results.record import versions
 
 CONFIG = "config.yaml"
@@ -30,8 +30,8 @@ def write_description(config: Config, splits: Splits, folder: Path) -> list[Path
     split = {"hash": splits.hash, "notes": list(splits.notes), "parts": rows}
     return [
         write_atomically(folder / CONFIG, dump_config(config)),
-        write_atomically(folder / "environment.json", json.dumps(environment(), indent=1) + "\n"),
-        write_atomically(folder / "split.json", json.dumps(split) + "\n"),
+        write_json(folder / "environment.json", environment(), ESCAPED),
+        write_json(folder / "split.json", split, ONE_LINE),
     ]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from poise.machine import documents
 from poise.machine.atomic import writable, write_atomically
 from poise.report.files import write_report
 from poise.report.text import terminal
@@ -41,4 +42,4 @@ def write_records(folder: Path, records: Sequence[Record]) -> Path:
 
 def write_json(path: Path, data: Any) -> Path:
     """Write one JSON value, keys sorted."""
-    return write_atomically(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+    return documents.write_json(path, data, documents.SORTED)

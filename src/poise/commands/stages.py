@@ -9,7 +9,6 @@ Every step looks first whether its result is there, made from the same things, s
 it was stopped.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +24,7 @@ from poise.data.samples.sample_set import Samples
 from poise.data.splits import Splits, divide
 from poise.data.store.feature_store import load_features
 from poise.errors import InputError, PoiseWarning, StoppedError
+from poise.machine.documents import as_read
 from poise.machine.locks import stoppable
 from poise.machine.processes import World, device_of
 from poise.machine.progress import Phase, unseen
@@ -151,7 +151,7 @@ def _changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[s
     """What differs between the account that a folder gives of its training and another one, in words."""
     if before is None:
         return ["its backbone was not trained there"]
-    told = json.loads(json.dumps(now))  # as a file tells it: lists for tuples
+    told = as_read(now, "an account of a training")
     one, other = ({**account, "settings": None} for account in (before, told))
     pairs = {key: (one.get(key), other.get(key)) for key in {**other, **one} if one.get(key) != other.get(key)}
     pairs |= changes(before["settings"], told["settings"])

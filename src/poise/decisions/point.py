@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.values.checks import is_number, is_whole
+from poise.machine.documents import check_schema
+from poise.values.checks import is_number
 from poise.values.fields import Kind, number, whole
 
 POINT_SCHEMA = 1
@@ -100,13 +101,7 @@ class OperatingPoint:
         unknown = sorted(set(data) - {"schema", *names})
         if unknown:
             raise InputError(f"an operating point has no key {unknown[0]!r}; it has schema, {', '.join(names)}")
-        schema: Any = data.get("schema")
-        if not is_whole(schema) or schema < 1:
-            raise InputError(f"an operating point says its schema, a whole number from 1 on; got {schema!r}")
-        if schema > POINT_SCHEMA:
-            raise InputError(
-                f"this operating point has schema {schema}, this version reads up to {POINT_SCHEMA}; update poise"
-            )
+        check_schema("this operating point", data.get("schema"), POINT_SCHEMA, "write it again")
         return cls(**{key: value for key, value in data.items() if key != "schema"})
 
 

@@ -5,7 +5,6 @@ they are. Files are copied in pieces, and a copy appears whole or not at all.
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from poise.deployment.last_layer import PICKLES, Checkpoint, Place
 from poise.errors import InputError, reason_of
-from poise.machine.atomic import replacing, replacing_folder, write_atomically
+from poise.machine.atomic import replacing, replacing_folder
+from poise.machine.documents import Document
+from poise.values.fields import TEXT, list_of, table_of, whole
 
 NOTE = "rebalanced.json"
 # Weights of the same network in other formats, which would still have the old layer.
@@ -29,6 +30,11 @@ class Digest(NamedTuple):
     file: str
     bytes: int
     sha256: str
+
+
+_FILE = table_of(file=TEXT, bytes=whole(0), sha256=TEXT)
+_KINDS = {"files": list_of("pairs of before and after", table_of(before=_FILE, after=_FILE))}
+REBALANCED = Document("poise.rebalanced", "note on a re-balanced checkpoint", 1, "re-balance it again", _KINDS)
 
 
 def default_out(path: Path) -> Path:
@@ -83,8 +89,7 @@ def write_copy(
 
 def _write_note(target: Path, note: Mapping[str, Any], digests: list[tuple[Digest, Digest]]) -> None:
     files = [{"before": before._asdict(), "after": after._asdict()} for before, after in digests]
-    text = json.dumps({**note, "files": files}, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(note_path(target), text + "\n")
+    REBALANCED.write(note_path(target), {**note, "files": files})
 
 
 def _write_folder(root: Path, target: Path, changes: Sequence[Change], note: Mapping[str, Any]) -> tuple[str, ...]:

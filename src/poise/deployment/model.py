@@ -8,7 +8,6 @@ changed, from a newer version or outside of the folder is named in one sentence.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,16 +18,14 @@ from torch import Tensor
 
 from poise.decisions.point import OperatingPoint
 from poise.errors import InputError, reason_of
-from poise.machine.atomic import write_atomically
+from poise.machine.documents import Document, to_json
 from poise.priors import as_prior
-from poise.values.checks import is_whole
 from poise.values.counts import ClassCounts, as_counts
-from poise.values.fields import TABLE, TEXT, WHOLE, Kind, check_fields, list_of, optional, table_of, whole
+from poise.values.fields import TABLE, TEXT, WHOLE, Kind, list_of, optional, table_of, whole
 from poise.values.head import Head
 from poise.values.spec import Spec
 from poise.values.wording import prior_in_words
 
-MODEL_SCHEMA = 1
 HEAD_FILE, MODEL_FILE = "head.safetensors", "model.json"
 REPORT_FILES = ("report.html", "report.json")  # what is known of the model, written beside it
 
@@ -92,15 +89,10 @@ class Model:
         Raises: InputError if provenance is no JSON or the disk refuses.
         """
         folder = Path(folder)
-        try:
-            json.dumps(dict(self.provenance), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"provenance must be plain JSON: {error}") from None
+        to_json(dict(self.provenance), folder / MODEL_FILE)  # refuses before anything is written
         self.head.save(folder / HEAD_FILE)
         content = (folder / HEAD_FILE).read_bytes()
         data = {
-            "format": "poise.model",
-            "schema": MODEL_SCHEMA,
             "head": {"file": HEAD_FILE, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
             "class_names": list(self.class_names),
             "counts": self.counts.n.tolist(),
@@ -109,8 +101,7 @@ class Model:
             "operating": None if self.operating is None else self.operating.to_dict(),
             "provenance": dict(self.provenance),
         }
-        write_atomically(folder / MODEL_FILE, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        return folder
+        return DOCUMENT.write(folder / MODEL_FILE, data).parent
 
 
 def load(folder: str | Path) -> Model:
@@ -156,24 +147,10 @@ def check(folder: str | Path) -> list[str]:
 def _description(folder: Path) -> dict[str, Any]:
     """The contents of model.json, with all keys and of a schema that this version reads."""
     path = folder / MODEL_FILE
-    try:
-        data = json.loads(path.read_bytes(), parse_constant=_no_constant)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing, so {folder} is no finished model; save it again") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}; save the model again") from None
-    if not isinstance(data, dict) or data.get("format") != "poise.model" or not is_whole(data.get("schema")):
-        raise InputError(f"{path} was not written by Poise: format or schema is missing")
-    if data["schema"] > MODEL_SCHEMA:
-        raise InputError(f"{path} has schema {data['schema']}, this version reads up to {MODEL_SCHEMA}; update poise")
+    data = DOCUMENT.read(path)
     if unknown := sorted(set(data) - {"format", "schema", *_KINDS}):
         raise InputError(f"{path} has the unknown key {unknown[0]!r}; save the model again")
-    check_fields(f"{path}: ", data, _KINDS, "; save the model again")
     return data
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is no JSON number")
 
 
 _NUMBER = Kind("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
@@ -186,6 +163,7 @@ _KINDS = {
     "operating": optional(TABLE),
     "provenance": TABLE,
 }
+DOCUMENT = Document("poise.model", "model", 1, "save the model again", _KINDS)
 
 
 def _head_path(folder: Path, head: Mapping[str, Any]) -> Path:

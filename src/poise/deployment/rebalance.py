@@ -32,7 +32,6 @@ from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.problem import Problem
 
-NOTE_SCHEMA = 1
 CONSTANT = 1e-6  # a bias whose entries differ by less, relative to the logits, changes no answer
 
 
@@ -247,8 +246,6 @@ def _note(done: Rebalanced) -> dict[str, Any]:
     """What is known of a result, but for the digests."""
     model, layer = done.model, done.layer
     return {
-        "format": "poise.rebalanced",
-        "schema": NOTE_SCHEMA,
         "layer": {
             "weight": layer.weight.name,
             "bias": None if layer.bias is None else layer.bias.name,

@@ -5,8 +5,6 @@ plain costs of misses all lie in (weight, bias). What no logits can carry is wri
 thresholds, sets, full matrices of costs.
 """
 
-import json
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -158,11 +156,3 @@ def image_backbone(backbone: Backbone | TextBackbone) -> Backbone:
         f"the model reads texts by {backbone.name}, which no export holds; export the head alone (--head-only) and "
         "feed it the rows of `poise extract`"
     )
-
-
-def to_json(data: Mapping[str, Any]) -> str:
-    """The text of what `described` gives. Raises: InputError if the origin of the model is no JSON."""
-    try:
-        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise InputError(f"provenance must be plain JSON: {error}") from None

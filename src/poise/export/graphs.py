@@ -15,8 +15,9 @@ from torch import Tensor
 from poise.deployment.model import Model
 from poise.errors import InputError, PoiseError, reason_of
 from poise.export.checking import TRACED, Agreement, compared
-from poise.export.final import Network, described, final, to_json
+from poise.export.final import Network, described, final
 from poise.machine.atomic import replacing
+from poise.machine.documents import to_json
 from poise.machine.libraries import held_at, needed
 from poise.representation.backbones import Backbone
 
@@ -38,7 +39,7 @@ def export_onnx(
     """
     onnx, _, runtime = (needed(package, "export", "ONNX files need") for package in PACKAGES)
     name = "features" if backbone is None else "pixels"
-    text = to_json(described(model, backbone))
+    text = to_json(described(model, backbone), path)
 
     def write(program: Any, file: Path) -> None:
         made = torch.onnx.export(program, dynamo=True, input_names=[name], output_names=["logits"], verbose=False)
@@ -65,7 +66,7 @@ def export_program(
 
     Inputs, check and errors are those of `export_onnx`; what `described` gives lies in the archive as poise.json.
     """
-    text = to_json(described(model, backbone))
+    text = to_json(described(model, backbone), path)
 
     def write(program: Any, file: Path) -> None:
         # By a buffer, because the archive would be named for the temporary file.

@@ -18,9 +18,10 @@ from poise.deployment.model import Model
 from poise.errors import InputError, reason_of
 from poise.export.card import front_matter, model_card
 from poise.export.checking import Agreement, compared
-from poise.export.final import Network, described, final, image_backbone, to_json
+from poise.export.final import Network, described, final, image_backbone
 from poise.export.tensors import formula
 from poise.machine.atomic import replacing_folder, write_atomically
+from poise.machine.documents import write_json
 from poise.machine.libraries import needed
 from poise.representation.backbones import Backbone
 from poise.representation.trained_network import Representation
@@ -179,7 +180,7 @@ def _write_own(
         "backbone": None if representation is None or backbone is None else _built_by(representation, backbone),
         "poise": described(model, backbone),
     }
-    write_atomically(root / CONFIG, to_json(about))
+    write_json(root / CONFIG, about)
     network.load_state_dict(load_file(root / WEIGHTS))
     return compared("the safetensors file", network, model, backbone, rows)
 

@@ -3,7 +3,6 @@
 The decisions and the file of answers are those of `poise predict` with the folder that was exported.
 """
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from poise.data.samples.decoding import SKIP
 from poise.decisions.answers import Answers, Tallied, write_answers
 from poise.errors import InputError, PoiseWarning, reason_of
 from poise.export.onnx_inputs import Pixels, Rows, pixels_of
+from poise.machine.documents import check_schema, parsed
 from poise.machine.libraries import needed
 from poise.machine.progress import Progress
 from poise.values.checks import check_one_of, is_number, is_whole
@@ -74,14 +74,8 @@ def open_onnx(path: str | Path) -> Exported:
             f"{file} was not written by Poise: its metadata have no entry {KEY!r}; make one with "
             "`poise export MODEL --onnx`"
         )
-    try:
-        about = json.loads(text)
-    except (ValueError, RecursionError):
-        about = None
-    if not isinstance(about, dict) or not is_whole(about.get("schema")):
-        raise InputError(f"{file}: the metadata {KEY!r} are damaged; export the model again")
-    if about["schema"] > SCHEMA:
-        raise InputError(f"{file} has schema {about['schema']}, this version reads up to {SCHEMA}; update poise")
+    about = parsed(text, f"the entry {KEY!r} of {file}", "export the model again")
+    check_schema(file, about.get("schema"), SCHEMA, "export the model again")
     try:
         return _checked(file, session, about)
     except (KeyError, TypeError, ValueError) as error:

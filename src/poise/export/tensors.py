@@ -6,10 +6,13 @@ from pathlib import Path
 import torch
 
 from poise.deployment.model import Model
-from poise.export.final import Final, described, final, to_json
-from poise.machine.atomic import write_atomically
+from poise.export.final import SCHEMA, Final, described, final
+from poise.machine.documents import Document
+from poise.values.fields import TEXT, table_of, whole
 
 HEAD_FILE, ABOUT_FILE = "head.safetensors", "head.json"
+_KINDS = {"head": table_of(file=TEXT, bytes=whole(1), sha256=TEXT)}
+EXPORTED = Document("poise.export", "exported head", SCHEMA, "export the head again", _KINDS)
 
 
 def export_safetensors(model: Model, folder: str | Path, *, dtype: torch.dtype | None = None) -> list[Path]:
@@ -25,8 +28,8 @@ def export_safetensors(model: Model, folder: str | Path, *, dtype: torch.dtype |
     path = made.head.to(dtype or model.head.weight.dtype).save(root / HEAD_FILE)
     content = path.read_bytes()
     file = {"file": HEAD_FILE, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    about = {"format": "poise.export", **described(model), "formula": formula(made), "head": file}
-    return [path, write_atomically(root / ABOUT_FILE, to_json(about))]
+    about = {**described(model), "formula": formula(made), "head": file}
+    return [path, EXPORTED.write(root / ABOUT_FILE, about)]
 
 
 def formula(made: Final) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from poise.errors import InputError, reason_of
+from poise.errors import InputError
 from poise.machine.atomic import write_atomically
-from poise.results.contents import Contents, read
+from poise.results.contents import Contents
 
 NAME = "report.json"
 FORMATS = ("html", "md", "latex", "csv", "svg", "png")
@@ -56,17 +56,6 @@ def _figures(contents: Contents, kind: str) -> Iterator[tuple[str, bytes]]:
 
     for name, figure in draw(contents).items():
         yield f"figures/{name}.{kind}", render(figure, "svg" if kind == "svg" else "png")
-
-
-def read_report(path: Path) -> Contents:
-    """The report of a report.json. Raises: InputError if it cannot be read or is something else."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text; name the report.json of a run") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({reason_of(error)}); name the report.json of a run") from None
-    return read(text, str(path))
 
 
 def find_report(path: Path) -> Path:

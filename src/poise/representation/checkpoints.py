@@ -18,6 +18,7 @@ import torch
 
 from poise.errors import InputError, reason_of
 from poise.machine.atomic import replacing, writable
+from poise.machine.documents import check_schema
 
 NEWEST = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -78,8 +79,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{path} cannot be read ({reason_of(error)}){other}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is no checkpoint of Poise")
-    if content["schema"] > SCHEMA:
-        raise InputError(f"{path} has schema {content['schema']}, this version reads up to {SCHEMA}; update poise")
+    check_schema(path, content.get("schema"), SCHEMA, f"it was changed{other}")
     return content
 
 

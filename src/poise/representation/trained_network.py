@@ -9,10 +9,9 @@ Opening runs no code of the folder: a network of the user's own, named `package.
 caller allows that name.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,14 @@ from torch import Tensor
 
 from poise.data.samples.sample_set import Items
 from poise.errors import InputError
-from poise.machine.atomic import write_atomically
+from poise.machine.atomic import sha256_of, write_atomically
+from poise.machine.documents import ESCAPED, Document
 from poise.representation.backbones import Backbone, TextBackbone, build, build_text
 from poise.values.counts import ClassCounts
+from poise.values.fields import TABLE, TEXT, WHOLE, Kind, list_of, optional
 from poise.values.head import Head
 
-SCHEMA = 1
 REPRESENTATION = "representation.json"
-FIELDS = {"backbone", "class_names", "counts", "provenance", "schema", "sha256"}
 FED = ("size", "mean", "std", "crop", "interpolation")  # how a backbone is fed
 BACKBONE_FILE, HEAD_FILE, SEEN_FILE = "backbone.safetensors", "head.safetensors", "seen.safetensors"
 
@@ -72,8 +71,6 @@ class Representation:
             self.head.save(root / HEAD_FILE)
             files[HEAD_FILE] = (root / HEAD_FILE).read_bytes()
         body = {
-            "format": "poise.representation",
-            "schema": SCHEMA,
             "backbone": {
                 "name": self.backbone.name,
                 "options": dict(self.options),
@@ -82,13 +79,9 @@ class Representation:
             "class_names": self.class_names,
             "counts": None if self.counts is None else self.counts.n.tolist(),
             "provenance": dict(self.provenance),
-            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
+            "sha256": {name: sha256(content).hexdigest() for name, content in sorted(files.items())},
         }
-        try:
-            text = json.dumps(body, indent=1, allow_nan=False) + "\n"
-        except (TypeError, ValueError) as error:
-            raise InputError(f"options and provenance must be plain JSON (text, numbers, lists): {error}") from None
-        return write_atomically(root / REPRESENTATION, text).parent
+        return DOCUMENT.write(root / REPRESENTATION, body).parent
 
 
 def load_representation(folder: str | Path, *, trusted: str | None = None) -> Representation:
@@ -100,16 +93,9 @@ def load_representation(folder: str | Path, *, trusted: str | None = None) -> Re
     Raises: InputError naming the file that is missing, damaged or from a newer version.
     """
     root = Path(folder)
-    body = _described(root)
-    for name, expected in body["sha256"].items():
-        path = root / name
-        if path.resolve().parent != root.resolve() or not path.is_file():
-            raise InputError(f"{path} is missing; restore the folder from a copy, or train again")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                raise InputError(
-                    f"{path} is damaged: its sha256 is not that of {REPRESENTATION}; restore it from a copy"
-                )
+    body = DOCUMENT.read(root / REPRESENTATION)
+    for fault in _faults(root, body["sha256"]):
+        raise InputError(fault)
     said = body["backbone"]
     kind, colon, _ = said["name"].partition(":")
     if colon and kind not in ("hf", "sentence", "timm") and said["name"] != trusted:
@@ -140,37 +126,37 @@ def _built(root: Path, said: dict[str, Any]) -> Backbone | TextBackbone:
     return replace(backbone, **fed)
 
 
-def _described(root: Path) -> dict[str, Any]:
-    path = root / REPRESENTATION
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{root} holds no finished representation: {REPRESENTATION} is missing; run `poise train`"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    if not isinstance(body, dict) or body.get("format") != "poise.representation":
-        raise InputError(f"{path} describes no representation of Poise")
-    if absent := sorted(FIELDS - body.keys()):
-        raise InputError(f"{path} lacks {', '.join(absent)}; restore it from a copy")
-    if body["schema"] > SCHEMA:
-        raise InputError(f"{path} has schema {body['schema']}, this version reads up to {SCHEMA}; update poise")
-    return body
+def _faults(root: Path, digests: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for every file that is not as it was written."""
+    for name, expected in digests.items():
+        path = root / name
+        if path.resolve().parent != root.resolve() or not path.is_file():
+            yield f"{path} is missing; {REMEDY}"
+        elif sha256_of(path) != expected:
+            yield f"{path} is damaged: its sha256 is not that of {REPRESENTATION}; restore it from a copy"
+
+
+_KINDS = {
+    "backbone": Kind(
+        "a table with name and options",
+        lambda value: TABLE.fits(value) and TEXT.fits(value.get("name")) and TABLE.fits(value.get("options")),
+    ),
+    "class_names": optional(list_of("names", TEXT)),
+    "counts": optional(list_of("whole numbers", WHOLE)),
+    "provenance": TABLE,
+    "sha256": Kind("a table of texts", lambda value: TABLE.fits(value) and all(map(TEXT.fits, value.values()))),
+}
+REMEDY = "restore the folder from a copy, or train again"
+DOCUMENT = Document("poise.representation", "representation", 1, REMEDY, _KINDS, ESCAPED)
 
 
 def check_representation(folder: str | Path) -> list[str]:
     """What is wrong with the files of a representation, without building what it describes."""
     root = Path(folder)
-    path = root / REPRESENTATION
-    if not path.exists():
-        return [f"{path} is missing: the training is unfinished; run the same command again"]
     try:
-        expected = json.loads(path.read_text(encoding="utf-8"))["sha256"].items()
-        digests = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name, _ in expected}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        return [f"{path} or a file that it names cannot be read: {error}"]
-    return [f"{root / name} is damaged: its sha256 is not that of {path}" for name, d in expected if digests[name] != d]
+        return list(_faults(root, DOCUMENT.read(root / REPRESENTATION)["sha256"]))
+    except (InputError, OSError) as error:
+        return [str(error)]
 
 
 def digests(items: Items) -> Tensor:

@@ -4,13 +4,14 @@ All numbers are fractions in [0, 1] unless said otherwise, lists are per class i
 stands where there is nothing to measure. Values are rounded to six significant digits when they are written.
 """
 
-import json
+from pathlib import Path as File
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poise.errors import InputError
+from poise.machine.documents import COMPACT, Document, to_json
 
 if TYPE_CHECKING:
     from poise.results.scores import Scores
@@ -301,7 +302,7 @@ class Contents(Value):
 
     def to_json(self) -> str:
         """The text of report.json."""
-        return json.dumps(_rounded(self.model_dump(mode="json")), ensure_ascii=False, separators=(",", ":")) + "\n"
+        return to_json(_rounded(self.model_dump(mode="json")), "the report", COMPACT)
 
 
 def _rounded(value: Any) -> Any:
@@ -312,23 +313,16 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
-def read(text: str, name: str) -> Contents:
-    """What `Contents.to_json` wrote; `name` is that of the file, for the message.
+WRITERS = "`poise compare`, `demo`, `audit` and `fit` write one"
+DOCUMENT = Document("poise.report", "report", SCHEMA, WRITERS, {}, COMPACT, "schema_version")
 
-    Raises: InputError if it is something else, or was written by a newer version.
-    """
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{name} is no JSON ({error}); run the command that wrote it again") from None
-    if not isinstance(data, dict) or data.get("format") != "poise.report":
-        raise InputError(f"{name} holds no report; `poise compare`, `demo`, `audit` and `fit` write one")
-    version = data.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA:
-        raise InputError(f"{name} has schema {version!r}, this version reads up to {SCHEMA}; update poise")
+
+def read(path: File) -> Contents:
+    """The report of a report.json. Raises: InputError if it is something else, or was written by a newer version."""
+    data = DOCUMENT.read(path)
     try:
         return Contents.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{name}: {place}: {first['msg']}; run the command that wrote it again") from None
+        raise InputError(f"{path}: {place}: {first['msg']}; run the command that wrote it again") from None

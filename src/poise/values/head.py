@@ -12,6 +12,7 @@ from torch import Tensor
 
 from poise.errors import InputError
 from poise.machine.atomic import write_atomically
+from poise.machine.documents import check_schema
 from poise.values.arrays import as_values
 
 HEAD_SCHEMA = 1
@@ -145,10 +146,7 @@ class Head:
             raise InputError(f"{path} is a safetensors file but no head saved by Poise")
         if not {"weight", "bias"} <= set(tensors) or not header.get("schema", "").isdigit():
             raise InputError(f"{path} is not a whole head: weight, bias or schema is missing")
-        if int(header["schema"]) > HEAD_SCHEMA:
-            raise InputError(
-                f"{path} has schema {header['schema']}, this version reads up to {HEAD_SCHEMA}; update poise"
-            )
+        check_schema(path, int(header["schema"]), HEAD_SCHEMA, "save the head again")
         prep = Prep(tensors.get("centre"), json.loads(header["unit"]))
         return cls(tensors["weight"], tensors["bias"], prep if prep.unit or prep.centre is not None else None)
 

@@ -22,6 +22,7 @@ from poise.commands.config.models import SCHEMA, Backbone, Config, Data, Extract
 from poise.commands.config.refusals import checked
 from poise.commands.config.text import parsed, written
 from poise.errors import InputError, reason_of
+from poise.machine.documents import check_schema
 from poise.values.wording import near
 
 __all__ = [
@@ -158,8 +159,8 @@ def _short(value: Any) -> str:
 
 def _refuse_newer(tree: Tree, where: str) -> None:
     version = tree.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA:
-        raise InputError(f"{where} has schema_version {version}, this version reads up to {SCHEMA}; update poise")
+    if isinstance(version, int):
+        check_schema(where, version, SCHEMA, f"write {SCHEMA}", "schema_version")
 
 
 def _checked(tree: Tree, where: str) -> Config:

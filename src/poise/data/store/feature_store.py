@@ -24,6 +24,7 @@ from torch import Tensor
 from poise.data.store.manifest import (
     DTYPES,
     MANIFEST,
+    REMEDY,
     SHARD_NAME,
     Manifest,
     Shard,
@@ -40,7 +41,6 @@ from poise.values.fields import whole
 from poise.values.shards import Shards
 
 IN_MEMORY = 2**30  # bytes up to which a store is read into memory
-REMEDY = "restore it from a copy, or write the features again"
 
 
 def save_features(

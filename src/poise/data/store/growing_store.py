@@ -7,7 +7,6 @@
 The finished store is the same, byte by byte, in whatever order and by however many processes its shards were made.
 """
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from poise.data.store.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, mapped, read_manifest, write_manifest
 from poise.errors import InputError, PoiseWarning
 from poise.machine.atomic import sha256_of, write_atomically
+from poise.machine.documents import ESCAPED, as_read, read_table, write_json
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.shards import Shards
@@ -32,19 +32,19 @@ def begin(folder: Path, identity: Mapping[str, Any]) -> None:
 
     Raises: InputError naming what differs, or if the folder holds anything else.
     """
-    wanted = json.loads(json.dumps(dict(identity)))
+    known = folder / UNFINISHED
+    wanted = as_read(dict(identity), known)
     for stray in folder.glob(".*.tmp"):  # of a writer that was killed
         stray.unlink(missing_ok=True)
-    known = folder / UNFINISHED
     if (folder / MANIFEST).exists():
         there = (read_manifest(folder).provenance or {}).get("extraction")
         known.unlink(missing_ok=True)  # of a process that was killed right after it wrote the manifest
     elif known.exists():
-        there = json.loads(known.read_text(encoding="utf-8"))
+        there = read_table(known, "delete the folder and run the extraction again")
     elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} exists and holds no features of an extraction; choose another folder, or delete it")
     else:
-        write_atomically(known, json.dumps(wanted, indent=1) + "\n")
+        write_json(known, wanted, ESCAPED)
         return
     if there != wanted:
         changed = [

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,12 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.machine.atomic import write_atomically
-from poise.values.checks import is_whole
+from poise.machine.documents import ESCAPED, Document, as_read
 from poise.values.features import Features
-from poise.values.fields import FLAG, TABLE, TEXT, WHOLE, check_fields, list_of, one_of, optional, table_of, whole
+from poise.values.fields import FLAG, TABLE, TEXT, WHOLE, list_of, one_of, optional, table_of, whole
 
-SCHEMA = 1
 MANIFEST = "manifest.json"
 SHARD_NAME = "{:05d}.safetensors"
 SHARD_PATTERN = re.compile(r"\d{5,}\.safetensors")
@@ -80,13 +78,10 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write manifest.json. Raises: InputError if the provenance is no JSON."""
-    body = {"format": "poise.features", "schema": SCHEMA, **asdict(manifest)}
-    body["shards"] = [shard._asdict() for shard in manifest.shards]
-    try:
-        body = json.loads(json.dumps(body, allow_nan=False))  # as a reader will see it, whose checksum must agree
-    except (TypeError, ValueError) as error:
-        raise InputError(f"provenance must be plain JSON (text, numbers, lists, objects): {error}") from None
-    return write_atomically(folder / MANIFEST, json.dumps({**body, "checksum": _checksum(body)}, indent=1) + "\n")
+    path = folder / MANIFEST
+    body = {**asdict(manifest), "shards": [shard._asdict() for shard in manifest.shards]}
+    body = as_read(DOCUMENT.stamped(body), path)  # what is read must have the same checksum
+    return DOCUMENT.write(path, {**body, "checksum": _checksum(body)})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -98,33 +93,12 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    if not path.is_file():
-        raise InputError(f"{folder} has no {MANIFEST}: these features are unfinished or no store; write them again")
     if path.resolve().parent != folder.resolve():
         raise InputError(f"{path} is a link that leads out of the folder; put the file itself there")
-    body = _json_object(path)
-    _refuse_other_versions(path, body)
+    body = DOCUMENT.read(path)
     if body.pop("checksum", None) != _checksum(body):
         raise InputError(f"{path} is not as it was written: its checksum differs; restore it from a copy")
     return _parsed(path, body)
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        body = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); restore it from a copy") from None
-    if not isinstance(body, dict) or body.get("format") != "poise.features":
-        raise InputError(f"{path} is no manifest of features saved by Poise")
-    return body
-
-
-def _refuse_other_versions(path: Path, body: dict[str, Any]) -> None:
-    schema: Any = body.get("schema")
-    if not is_whole(schema) or schema < 1:
-        raise InputError(f"{path}: the schema must be a number from 1 on, got {schema!r}; restore it from a copy")
-    if schema > SCHEMA:
-        raise InputError(f"{path} has schema {schema}, this version reads up to {SCHEMA}; update poise")
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
@@ -134,7 +108,6 @@ def _checksum(body: Mapping[str, Any]) -> str:
 
 
 def _parsed(path: Path, body: dict[str, Any]) -> Manifest:
-    check_fields(f"{path}: ", body, _KINDS, "; restore the file")
     shards = tuple(Shard(**shard) for shard in body["shards"])
     for shard in shards:
         if not SHARD_PATTERN.fullmatch(shard.file):
@@ -145,7 +118,7 @@ def _parsed(path: Path, body: dict[str, Any]) -> Manifest:
     if sum(shard.rows for shard in shards) != body["rows"] or len(body["counts"]) != body["classes"]:
         raise InputError(f"{path}: the rows of the shards or the number of counts do not add up; restore the file")
     names = None if body["class_names"] is None else tuple(body["class_names"])
-    known = {field: body[field] for field in _KINDS}
+    known = {field.name: body[field.name] for field in fields(Manifest)}
     return Manifest(**{**known, "class_names": names, "counts": tuple(body["counts"]), "shards": shards})
 
 
@@ -171,4 +144,7 @@ _KINDS = {
     "key": TEXT,
     "provenance": optional(TABLE),
     "shards": list_of("shards", table_of(file=TEXT, rows=whole(1), bytes=whole(1), sha256=TEXT), least=1),
+    "checksum": TEXT,
 }
+REMEDY = "restore it from a copy, or write the features again"
+DOCUMENT = Document("poise.features", "features", 1, REMEDY, _KINDS, ESCAPED)
