@@ -271,7 +271,7 @@ def test_rows_that_cannot_be_used_are_refused_in_one_sentence(tmp_path):
         "cut.npy": "FOLDER/cut.npy cannot be read, it is damaged or no .npy file (",
         "other.npz": "FOLDER/other.npz cannot be read, it is damaged or no .npz file (it does not begin as such a file",
         "x.txt": "cannot read FOLDER/x.txt: this model reads rows of features, .csv, .tsv, .parquet, .npy, .npz, ",
-        "y.npy": "there is no file FOLDER/y.npy, did you mean 'x.npy'?",
+        "y.npy": "there is no file or folder FOLDER/y.npy, did you mean 'x.npy'?",
     }
     for name, sentence in says.items():
         assert refusal(lambda name=name: read_rows(tmp_path / name), tmp_path).startswith(sentence)

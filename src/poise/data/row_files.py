@@ -19,9 +19,9 @@ from poise.data.tables.labels import Coded, code, match
 from poise.data.tables.parquet import read_parquet
 from poise.data.tables.source import Ask, Source, listed
 from poise.errors import InputError, PoiseWarning
+from poise.values.checks import existing
 from poise.values.counts import ClassCounts, as_counts
 from poise.values.features import Features
-from poise.values.wording import near
 
 TABLES: Mapping[str, Callable[[Path, Ask], Source]] = MappingProxyType(
     {".csv": read_delimited, ".tsv": read_delimited, ".parquet": read_parquet}
@@ -150,9 +150,7 @@ def _source(path: Path, ask: Ask) -> Source:
             seen_by_backbone=stored.seen_by_backbone,
             weight=stored.weight,
         )
-    if not path.is_file():
-        raise InputError(f"there is no file or folder {path}{_near_file(path)}")
-    kind = path.suffix.lower()
+    kind = existing(path).suffix.lower()
     if kind in TABLES:
         if ask.key is not None:
             said = f"key= chooses among arrays, and {path} is a table; name its label_column= instead"
@@ -166,12 +164,6 @@ def _source(path: Path, ask: Ask) -> Source:
             "key= (or FILE#NAME)",
         )
     return ARRAYS[kind](path, ask)
-
-
-def _near_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"; the folder {path.parent} does not exist either"
-    return near(path.name, [other.name for other in path.parent.iterdir()])
 
 
 def _given(labels: str | Path | Sequence[Any] | npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:

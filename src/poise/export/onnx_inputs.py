@@ -15,6 +15,7 @@ from poise.data.tables.delimited import read_delimited
 from poise.data.tables.parquet import read_parquet
 from poise.data.tables.source import ROWS, Ask, listed
 from poise.errors import InputError, reason_of
+from poise.values.checks import existing
 from poise.values.wording import near
 
 TABLES = {".csv": read_delimited, ".tsv": read_delimited, ".parquet": read_parquet}
@@ -44,10 +45,7 @@ def read_rows(
     Raises: InputError naming the file and what is wrong with it; MissingExtraError for Parquet without pyarrow.
     """
     file = Path(path)
-    kind = file.suffix.lower()
-    if not file.exists():
-        others = [other.name for other in file.parent.iterdir()] if file.parent.is_dir() else []
-        raise InputError(f"there is no file {file}{near(file.name, others)}")
+    kind = existing(file).suffix.lower()
     if kind not in (*TABLES, *ARRAYS) or not file.is_file():
         raise InputError(f"cannot read {file}: this model reads rows of features, {', '.join((*TABLES, *ARRAYS))}")
     if kind in ARRAYS:
