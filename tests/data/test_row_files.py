@@ -196,13 +196,13 @@ def test_tables_arrays_and_logits_call_their_labels_the_same(tmp_path, name):
 def test_the_label_column_has_a_default_only_if_one_fits(tmp_path):
     path = written(tmp_path / "a.csv", "f0,y,label\n1,5,a\n2,6,b\n")
     assert refusal(read_features, path) == (
-        f"{path} could take its labels from 'y', 'label'; name the right one (label_column=); its "
-        f"columns are 'label', 'f0', 'y'"
+        f"{path}: the label could be in 'y', 'label'; name the column (label_column=)"
     )
     assert read_features(path, label_column="label").names == ("f0", "y")
     path = written(tmp_path / "b.csv", "f0,kind\n1,a\n2,b\n")
     assert refusal(read_features, path) == (
-        f"{path} has no column that is called label; name the right one (label_column=); its columns are 'kind', 'f0'"
+        f"{path} has no column that is called label or class; name the right one (label_column=); its columns are "
+        "'kind', 'f0'"
     )
     assert refusal(read_features, path, label_column="kinds") == (
         f"{path} has no column 'kinds', did you mean 'kind'? its columns are 'f0', 'kind'"
