@@ -659,6 +659,9 @@ def test_parquet_features_are_numbers_or_one_list(tmp_path):
         ({"e": [[1.0, 2.0], [3.0, None]], "label": [0, 1]}, ", row 1, column 'e': the list holds an empty value; fill "
          "it in"),
         ({"t": ["a", "b"], "label": [0, 1]}, " has no numeric column for features; its columns are 't', 'label'"),
+        ({"f": [1.0, 2.0], "label": [[0], [1]]}, ": the column 'label' holds list<element: int64>; it must hold text "
+         "or numbers"),
+        ({"f": [1.0, 2.0], "label": [b"a", b"b"]}, ": the column 'label' holds binary; it must hold text or numbers"),
         ({"f": [], "label": []}, " has no row"),
     ],
 )  # fmt: skip

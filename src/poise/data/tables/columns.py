@@ -22,7 +22,7 @@ ROW_NUMBER_STARTS = ("unnamed:", "__index_level_")
 
 
 class Roles(NamedTuple):
-    """Names of the columns by what they are for, and remarks about the choice."""
+    """Names of the columns by what they are for, and remarks about the choice; `label` only if one is needed."""
 
     features: tuple[str, ...]
     label: str | None
@@ -82,7 +82,13 @@ def roles(path: Path, numeric: Mapping[str, bool], ask: Ask) -> Roles:
     extra = [name for name in rest if name not in features]
     if label is not None and not ask.needs_label:
         extra.append(label)  # rows to be predicted may come with labels; they travel with the rows
-    return Roles(features, label, ask.group_column, tuple(extra), _remarks(path, extra, left, label, ask))
+    return Roles(
+        features,
+        label if ask.needs_label else None,
+        ask.group_column,
+        tuple(extra),
+        _remarks(path, extra, left, label, ask),
+    )
 
 
 def _label(path: Path, names: Mapping[str, bool], ask: Ask) -> str | None:
