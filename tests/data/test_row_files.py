@@ -678,6 +678,11 @@ def test_parquet_row_numbers_and_text_as_feature_are_noticed(tmp_path):
     assert "the column 't' holds string, no numbers" in refusal(read_rows, path, columns=["t"])
 
 
+def test_an_empty_label_does_not_stop_a_prediction(tmp_path):
+    path = to_parquet(tmp_path / "a.parquet", f=[1.0, 2.0], label=["a", None])
+    assert read_rows(path).extra == {"label": ("a", None)}
+
+
 def test_two_parquet_columns_of_one_name_are_refused(tmp_path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet

@@ -270,7 +270,7 @@ def test_rows_that_cannot_be_used_are_refused_in_one_sentence(tmp_path):
         "objects.npy": "FOLDER/objects.npy holds Python objects, which are never read; save plain numbers",
         "cut.npy": "FOLDER/cut.npy cannot be read, it is damaged or no .npy file (",
         "other.npz": "FOLDER/other.npz cannot be read, it is damaged or no .npz file (it does not begin as such a file",
-        "x.txt": "cannot read FOLDER/x.txt: this model reads rows of features, .csv, .tsv, .parquet, .npy, .npz, ",
+        "x.txt": "cannot read FOLDER/x.txt: this model reads rows of features, .csv, .tsv, .parquet, .npz, .npy, ",
         "y.npy": "there is no file or folder FOLDER/y.npy, did you mean 'x.npy'?",
     }
     for name, sentence in says.items():

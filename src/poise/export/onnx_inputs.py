@@ -11,15 +11,11 @@ from PIL import Image
 
 from poise.data.samples.decoding import SUFFIXES, decode
 from poise.data.samples.image_files import middle_square, walk
-from poise.data.tables.delimited import read_delimited
-from poise.data.tables.parquet import read_parquet
+from poise.data.tables.by_suffix import TABLES, read_table
 from poise.data.tables.source import ROWS, Ask, listed
 from poise.errors import InputError, reason_of
-from poise.values.checks import existing
 from poise.values.wording import near
 
-TABLES = {".csv": read_delimited, ".tsv": read_delimited, ".parquet": read_parquet}
-ARRAYS = (".npy", ".npz", ".safetensors")
 MODES = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -45,20 +41,11 @@ def read_rows(
     Raises: InputError naming the file and what is wrong with it; MissingExtraError for Parquet without pyarrow.
     """
     file = Path(path)
-    kind = existing(file).suffix.lower()
-    if kind not in (*TABLES, *ARRAYS) or not file.is_file():
-        raise InputError(f"cannot read {file}: this model reads rows of features, {', '.join((*TABLES, *ARRAYS))}")
-    if kind in ARRAYS:
-        if ignore:
-            raise InputError(
-                f"columns are chosen by name in tables, and {file} holds arrays; choose one with key= (or FILE#NAME)",
-                "key= (or FILE#NAME)",
-            )
+    wanted = None if columns is None or file.suffix.lower() not in TABLES else tuple(columns)
+    ask = Ask(key=key, ignore=tuple(ignore), columns=wanted, needs_label=False)
+    source = read_table(file, ask, "this model reads rows of features,")
+    if source is None:
         return _finite(file, Rows(_array(file, key), {}, ()))
-    if key is not None:
-        raise InputError(f"key= chooses among arrays, and {file} is a table", "key=")
-    ask = Ask(ignore=tuple(ignore), columns=None if columns is None else tuple(columns), needs_label=False)
-    source = TABLES[kind](file, ask)
     return Rows(np.asarray(source.x), source.extra, source.notes)
 
 
