@@ -241,6 +241,16 @@ def test_narrow_floats_are_read_where_numpy_knows_them(tmp_path):
         assert read_rows(tmp_path / "x.safetensors").x.tolist() == [[1.5] * 5] * 2
 
 
+def test_narrow_floats_that_numpy_does_not_know_are_refused_with_the_remedy(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors({"x": torch.ones(2, 5, dtype=torch.bfloat16)}, path)
+    program = f"from poise.export.onnx_inputs import read_rows; read_rows({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith(
+        f"{path}: the array 'x' holds bfloat16 values, which numpy has no type for; save them as float32\n"
+    )
+
+
 def test_one_array_of_several_is_chosen_by_name(tmp_path):
     x = rows(7)
     write(tmp_path, x)

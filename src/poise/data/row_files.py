@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from poise.data.array_files import opened, read_arrays, to_numbers
+from poise.data.array_files import read_arrays, to_numbers
 from poise.data.store import feature_store
+from poise.data.tables.arrays import opened
 from poise.data.tables.by_suffix import read_table
 from poise.data.tables.labels import Coded, code, match
 from poise.data.tables.source import Ask, Source, listed

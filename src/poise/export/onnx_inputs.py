@@ -1,7 +1,6 @@
 """What an exported network is given, with numpy and Pillow alone: rows of features, or images cut as for training."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +10,10 @@ from PIL import Image
 
 from poise.data.samples.decoding import SUFFIXES, decode
 from poise.data.samples.image_files import middle_square, walk
+from poise.data.tables.arrays import features_in, opened
 from poise.data.tables.by_suffix import TABLES, read_table
-from poise.data.tables.source import ROWS, Ask, listed
-from poise.errors import InputError, reason_of
-from poise.values.wording import near
+from poise.data.tables.source import Ask
+from poise.errors import InputError
 
 MODES = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -51,47 +50,9 @@ def read_rows(
 
 def _array(file: Path, key: str | None) -> npt.NDArray[Any]:
     """The features of a file of arrays. Raises: InputError if there are none, or the file cannot be read."""
-    try:
-        with _arrays(file) as arrays:
-            there = tuple(arrays)
-            names = [name for name in (ROWS if key is None else (key,)) if name in there]
-            if len(names) == 1:
-                return _numbers(file, names[0], arrays[names[0]])
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file makes the libraries raise whatever comes up
-        raise InputError(_unreadable(file, reason_of(error))) from None
-    wanted = "called x or features" if key is None else f"{key!r}{near(key, there)}"
-    raise InputError(
-        f"{file} has no array {wanted}; it holds {listed(there)}; choose one with key= (or FILE#NAME)",
-        "key= (or FILE#NAME)",
-    )
-
-
-@contextmanager
-def _arrays(file: Path) -> Iterator[Mapping[str, Any]]:
-    if file.suffix.lower() == ".npy":
-        yield {"x": np.load(file, allow_pickle=False, mmap_mode="r")}
-        return
-    if file.suffix.lower() == ".safetensors":
-        from safetensors.numpy import load_file
-
-        yield load_file(file)
-        return
-    with file.open("rb") as content:
-        if content.read(2) != b"PK":
-            raise ValueError("it does not begin as such a file does")
-        content.seek(0)
-        with np.load(content, allow_pickle=False) as archive:
-            yield archive
-
-
-def _unreadable(file: Path, reason: str) -> str:
-    if "ickle" in reason or "Python objects" in reason:
-        return f"{file} holds Python objects, which are never read; save plain numbers"
-    if "bfloat16" in reason:
-        return f"{file} holds bfloat16 values, which numpy has no type for; save them as float32"
-    return f"{file} cannot be read, it is damaged or no {file.suffix} file ({reason})"
+    with opened(file, "numpy") as arrays:
+        name = features_in(arrays, key)
+        return _numbers(file, name, arrays.get(name))
 
 
 def _numbers(file: Path, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
