@@ -184,7 +184,7 @@ MISTAKES = [
     ("fit train.csv --prior priors.json", "there is no file or folder priors.json, did you mean 'prior.json'?"),
     ("fit train.csv --costs cost.json", "there is no file or folder cost.json, did you mean 'costs.json'?"),
     ("predict modle test.csv", "there is no file or folder modle"),
-    ("check stoer", "there is no file or folder stoer"),
+    ("check stoer", "there is no file or folder stoer, did you mean 'store'?"),
     (
         "inspect train.csv --label lable",
         "train.csv has no column 'lable', did you mean 'label'? its columns are 'f0', 'f1', 'f2', 'f3', 'label'",

@@ -196,13 +196,13 @@ def test_tables_arrays_and_logits_call_their_labels_the_same(tmp_path, name):
 def test_the_label_column_has_a_default_only_if_one_fits(tmp_path):
     path = written(tmp_path / "a.csv", "f0,y,label\n1,5,a\n2,6,b\n")
     assert refusal(read_features, path) == (
-        f"{path} could take its labels from 'y', 'label'; name the right one (label_column=); its "
-        f"columns are 'label', 'f0', 'y'"
+        f"{path}: the label could be in 'y', 'label'; name the column (label_column=)"
     )
     assert read_features(path, label_column="label").names == ("f0", "y")
     path = written(tmp_path / "b.csv", "f0,kind\n1,a\n2,b\n")
     assert refusal(read_features, path) == (
-        f"{path} has no column that is called label; name the right one (label_column=); its columns are 'kind', 'f0'"
+        f"{path} has no column that is called label or class; name the right one (label_column=); its columns are "
+        "'kind', 'f0'"
     )
     assert refusal(read_features, path, label_column="kinds") == (
         f"{path} has no column 'kinds', did you mean 'kind'? its columns are 'f0', 'kind'"
@@ -659,6 +659,9 @@ def test_parquet_features_are_numbers_or_one_list(tmp_path):
         ({"e": [[1.0, 2.0], [3.0, None]], "label": [0, 1]}, ", row 1, column 'e': the list holds an empty value; fill "
          "it in"),
         ({"t": ["a", "b"], "label": [0, 1]}, " has no numeric column for features; its columns are 't', 'label'"),
+        ({"f": [1.0, 2.0], "label": [[0], [1]]}, ": the column 'label' holds list<element: int64>; it must hold text "
+         "or numbers"),
+        ({"f": [1.0, 2.0], "label": [b"a", b"b"]}, ": the column 'label' holds binary; it must hold text or numbers"),
         ({"f": [], "label": []}, " has no row"),
     ],
 )  # fmt: skip
@@ -673,6 +676,11 @@ def test_parquet_row_numbers_and_text_as_feature_are_noticed(tmp_path):
         table = read_features(path)
     assert (table.names, table.extra) == (("f",), {"id": (0, 1), "t": ("x", "y")})
     assert "the column 't' holds string, no numbers" in refusal(read_rows, path, columns=["t"])
+
+
+def test_an_empty_label_does_not_stop_a_prediction(tmp_path):
+    path = to_parquet(tmp_path / "a.parquet", f=[1.0, 2.0], label=["a", None])
+    assert read_rows(path).extra == {"label": ("a", None)}
 
 
 def test_two_parquet_columns_of_one_name_are_refused(tmp_path):

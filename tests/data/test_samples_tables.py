@@ -320,6 +320,19 @@ def test_what_is_wrong_in_a_parquet_table_is_named_with_its_row(tmp_path: Path, 
     assert message(path).startswith(f"{path}{expected}")
 
 
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    columns = [pyarrow.array([b"x", b"y"]), pyarrow.array([0, 1]), pyarrow.array([1, 0])]
+    parquet.write_table(pyarrow.Table.from_arrays(columns, names=["img", "label", "label"]), tmp_path / "x.parquet")
+    assert message(tmp_path / "x.parquet") == f"{tmp_path / 'x.parquet'}: two columns are called 'label'; rename one"
+
+
+def test_text_in_a_parquet_table_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    words = pyarrow.array([b"K\xe4se", b"Brot"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"img": [b"x", b"y"], "label": words}), path)
+    assert message(path).startswith(f"{path} cannot be read, it is damaged or no Parquet file (")
+
+
 def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     path = hub_table(tmp_path / "x.parquet", [1, 2], [0, 1], None)
     path.write_bytes(path.read_bytes()[:-9])

@@ -241,6 +241,16 @@ def test_narrow_floats_are_read_where_numpy_knows_them(tmp_path):
         assert read_rows(tmp_path / "x.safetensors").x.tolist() == [[1.5] * 5] * 2
 
 
+def test_narrow_floats_that_numpy_does_not_know_are_refused_with_the_remedy(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors({"x": torch.ones(2, 5, dtype=torch.bfloat16)}, path)
+    program = f"from poise.export.onnx_inputs import read_rows; read_rows({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith(
+        f"{path}: the array 'x' holds bfloat16 values, which numpy has no type for; save them as float32\n"
+    )
+
+
 def test_one_array_of_several_is_chosen_by_name(tmp_path):
     x = rows(7)
     write(tmp_path, x)
@@ -270,8 +280,8 @@ def test_rows_that_cannot_be_used_are_refused_in_one_sentence(tmp_path):
         "objects.npy": "FOLDER/objects.npy holds Python objects, which are never read; save plain numbers",
         "cut.npy": "FOLDER/cut.npy cannot be read, it is damaged or no .npy file (",
         "other.npz": "FOLDER/other.npz cannot be read, it is damaged or no .npz file (it does not begin as such a file",
-        "x.txt": "cannot read FOLDER/x.txt: this model reads rows of features, .csv, .tsv, .parquet, .npy, .npz, ",
-        "y.npy": "there is no file FOLDER/y.npy, did you mean 'x.npy'?",
+        "x.txt": "cannot read FOLDER/x.txt: this model reads rows of features, .csv, .tsv, .parquet, .npz, .npy, ",
+        "y.npy": "there is no file or folder FOLDER/y.npy, did you mean 'x.npy'?",
     }
     for name, sentence in says.items():
         assert refusal(lambda name=name: read_rows(tmp_path / name), tmp_path).startswith(sentence)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poise.cli import completion
-from poise.cli.inputs import class_prior, existing, load_inputs, per_class, unlabelled, without_torch
+from poise.cli.inputs import class_prior, load_inputs, per_class, unlabelled, without_torch
 from poise.cli.options import Goal, HeadFile, Ignore, ItemColumns, Network, Rows, Seed, Training, Voice
 from poise.cli.shared import (
     answer,
@@ -21,6 +21,7 @@ from poise.cli.shared import (
     say_estimate,
     say_replaced,
 )
+from poise.values.checks import existing
 from poise.values.wording import prior_in_words
 
 if TYPE_CHECKING:

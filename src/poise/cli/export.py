@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from poise.cli.inputs import existing, unlabelled
+from poise.cli.inputs import unlabelled
 from poise.cli.options import Ignore, Image, Root, Trusted, Voice
 from poise.cli.shared import answer, progress_bar
+from poise.values.checks import existing
 
 if TYPE_CHECKING:
     from poise.deployment.model import Model

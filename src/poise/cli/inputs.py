@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poise.cli.shared import progress_bar
+from poise.values.checks import existing
 
 if TYPE_CHECKING:
     from poise.cli.options import Rows
@@ -156,17 +157,6 @@ def refuse_swapped(train: str, method: str) -> None:
 
     if Path(method).exists() and not _file_and_key(train)[0].exists():
         raise InputError(f"the rows come before the method: `poise tune {method} {train}`")
-
-
-def existing(path: Path) -> Path:
-    """The path itself. Raises: InputError if nothing is there, with the name that is nearest."""
-    from poise.errors import InputError
-    from poise.values.wording import near
-
-    if path.exists():
-        return path
-    others = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(f"there is no file or folder {path}{near(path.name, others)}")
 
 
 def per_class(path: Path, names: Sequence[str], default: float | None = None) -> list[float]:

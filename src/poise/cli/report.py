@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli import completion
-from poise.cli.inputs import existing
 from poise.cli.options import Out, Voice
 from poise.cli.shared import answer
+from poise.values.checks import existing
 
 if TYPE_CHECKING:
     from poise.results.contents import Contents

@@ -10,9 +10,10 @@ import typer
 from poise.cli import completion
 from poise.cli.deploy import fit
 from poise.cli.images import samples_in
-from poise.cli.inputs import existing, load_inputs
+from poise.cli.inputs import load_inputs
 from poise.cli.options import Goal, HeadFile, ItemColumns, Rows, Seed, Training, Voice, out_of
 from poise.cli.shared import answer, command_line, fit_of, folder_for, progress_bar, say_estimate, say_written, tell
+from poise.values.checks import existing
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs

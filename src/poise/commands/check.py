@@ -10,6 +10,7 @@ from poise.errors import InputError, reason_of
 from poise.export.tensors import ABOUT_FILE, EXPORTED
 from poise.machine.atomic import sha256_of
 from poise.representation.trained_network import REPRESENTATION, check_representation
+from poise.values.checks import existing
 from poise.values.head import Head
 
 
@@ -22,9 +23,7 @@ def check_path(path: Path) -> tuple[str, list[str]]:
 
     Raises: InputError if there is nothing at `path`.
     """
-    if not path.exists():
-        raise InputError(f"there is no file or folder {path}")
-    if (noted := _noted(path)) is not None:
+    if (noted := _noted(existing(path))) is not None:
         return noted
     if path.is_file() and path.suffix.lower() != ".safetensors":
         raise InputError(f"{path} is no artefact; check takes folders of models, stores and runs, and head files")

@@ -1,76 +1,21 @@
-"""Files of named arrays: .npz, .safetensors, and a single .npy. Pickled objects are refused."""
+"""What the named arrays of a file mean: features, labels, counts, names of classes."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from poise.data.tables.source import LABEL_NAMES, ROWS, Ask, Source, listed
-from poise.errors import InputError, reason_of
-from poise.values.wording import near
+from poise.data.tables.arrays import Arrays, features_in, opened
+from poise.data.tables.source import LABEL_NAMES, Ask, Source, listed
+from poise.errors import InputError
 
 COUNTS = ("n", "counts", "train_counts", "class_counts")
-MAGIC = {".npz": b"PK", ".npy": b"\x93NUMPY"}
 
 Array = npt.NDArray[Any] | Tensor
-
-
-class Arrays(NamedTuple):
-    """The names in a file, and how to get one of them; `metadata` is that of a safetensors file."""
-
-    path: Path
-    names: tuple[str, ...]
-    load: Callable[[str], Array]
-    metadata: dict[str, str]
-
-    def get(self, name: str) -> Array:
-        """The array of that name. Raises: InputError if it cannot be read or holds objects."""
-        try:
-            return self.load(name)
-        except Exception as error:  # a damaged file makes the libraries raise whatever comes up
-            raise InputError(_unreadable(self.path, error, name)) from None
-
-    def first(self, candidates: Sequence[str]) -> str | None:
-        """The one of these names that is there, or None. Raises: InputError if several are."""
-        found = [name for name in candidates if name in self.names]
-        if len(found) > 1:
-            raise InputError(f"{self.path} holds {listed(found)}, which mean the same; keep one of them")
-        return found[0] if found else None
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Arrays]:
-    """The arrays of a .npz, .safetensors or .npy file (then called x). Raises: InputError if it is none."""
-    with ExitStack() as stack:
-        try:
-            arrays = _arrays(path, stack)
-        except Exception as error:  # a damaged file makes the libraries raise whatever comes up
-            raise InputError(_unreadable(path, error)) from None
-        yield arrays
-
-
-def _arrays(path: Path, stack: ExitStack) -> Arrays:
-    kind = path.suffix.lower()
-    if kind == ".safetensors":
-        tensors: Any = stack.enter_context(safe_open(str(path), framework="pt"))
-        return Arrays(path, tuple(tensors.keys()), tensors.get_tensor, tensors.metadata() or {})
-    file = stack.enter_context(path.open("rb"))
-    if not file.read(8).startswith(MAGIC[kind]):
-        raise ValueError("it does not begin as such a file does")
-    if kind == ".npy":
-        # Copy-on-write: rows are read when they are used, and the file is never changed.
-        array = np.load(path, allow_pickle=False, mmap_mode="c")
-        return Arrays(path, ("x",), lambda _: array, {})
-    file.seek(0)
-    archive = stack.enter_context(np.load(file, allow_pickle=False))
-    return Arrays(path, tuple(archive.files), archive.__getitem__, {})
 
 
 def read_arrays(path: Path, ask: Ask) -> Source:
@@ -83,14 +28,7 @@ def read_arrays(path: Path, ask: Ask) -> Source:
     Raises: InputError listing the arrays of the file where one is missing.
     """
     with opened(path) as arrays:
-        x_name = arrays.first(ROWS) if ask.key is None else arrays.first((ask.key,))
-        if x_name is None:
-            _refuse_checkpoint(arrays)
-            wanted = "called x or features" if ask.key is None else f"{ask.key!r}{near(ask.key, arrays.names)}"
-            raise InputError(
-                f"{path} has no array {wanted}; it holds {listed(arrays.names)}; choose one with key= (or FILE#NAME)",
-                "key= (or FILE#NAME)",
-            )
+        x_name = features_in(arrays, ask.key)
         labels = _labels(arrays, ask)
         counts = arrays.first(COUNTS)
         return Source(
@@ -100,16 +38,6 @@ def read_arrays(path: Path, ask: Ask) -> Source:
             groups=None if ask.group_column is None else to_numbers(arrays.get(_named(arrays, ask.group_column))),
             counts=None if counts is None else torch.as_tensor(to_numbers(arrays.get(counts))),
             class_names=names_of_classes(arrays),
-        )
-
-
-def _refuse_checkpoint(arrays: Arrays) -> None:
-    """Raises: InputError if these are the tensors of a network, whose names end in .weight."""
-    weights = [name for name in arrays.names if name.endswith(".weight")]
-    if weights:
-        raise InputError(
-            f"{arrays.path} holds no feature rows; with arrays such as {weights[0]!r} ({len(arrays.names)} in all) it "
-            "looks like a checkpoint: its last layer is read by --head beside feature rows, or by `poise rebalance`"
         )
 
 
@@ -172,12 +100,3 @@ def to_tensor(path: Path, name: str, array: Array) -> Tensor:
         raise InputError(f"{path}: {name!r} holds {array.dtype} values; numbers up to float64 are needed")
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     return torch.from_numpy(np.ascontiguousarray(native))
-
-
-def _unreadable(path: Path, error: BaseException, name: str | None = None) -> str:
-    what = f"{path}" if name is None else f"{path}: the array {name!r}"
-    if "ickle" in str(error) or "Python objects" in str(error):
-        return f"{what} holds Python objects, which are never read; save plain numbers or text with dtype=str"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot read {what}: {error.strerror}"
-    return f"{what} cannot be read, it is damaged or no {path.suffix} file ({reason_of(error)})"

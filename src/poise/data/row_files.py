@@ -2,9 +2,8 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,23 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from poise.data.array_files import opened, read_arrays, to_numbers
+from poise.data.array_files import read_arrays, to_numbers
 from poise.data.store import feature_store
-from poise.data.tables.delimited import read_delimited
+from poise.data.tables.arrays import opened
+from poise.data.tables.by_suffix import read_table
 from poise.data.tables.labels import Coded, code, match
-from poise.data.tables.parquet import read_parquet
 from poise.data.tables.source import Ask, Source, listed
 from poise.errors import InputError, PoiseWarning
 from poise.values.counts import ClassCounts, as_counts
 from poise.values.features import Features
-from poise.values.wording import near
-
-TABLES: Mapping[str, Callable[[Path, Ask], Source]] = MappingProxyType(
-    {".csv": read_delimited, ".tsv": read_delimited, ".parquet": read_parquet}
-)
-ARRAYS: Mapping[str, Callable[[Path, Ask], Source]] = MappingProxyType(
-    {".npz": read_arrays, ".npy": read_arrays, ".safetensors": read_arrays}
-)
 
 
 class Table(NamedTuple):
@@ -150,28 +141,7 @@ def _source(path: Path, ask: Ask) -> Source:
             seen_by_backbone=stored.seen_by_backbone,
             weight=stored.weight,
         )
-    if not path.is_file():
-        raise InputError(f"there is no file or folder {path}{_near_file(path)}")
-    kind = path.suffix.lower()
-    if kind in TABLES:
-        if ask.key is not None:
-            said = f"key= chooses among arrays, and {path} is a table; name its label_column= instead"
-            raise InputError(said, "key=", "label_column=")
-        return TABLES[kind](path, ask)
-    if kind not in ARRAYS:
-        raise InputError(f"cannot read {path}: features come as a store folder or {', '.join((*TABLES, *ARRAYS))}")
-    if ask.ignore or ask.columns:
-        raise InputError(
-            f"columns are chosen by name in tables, and {path} holds arrays; choose one with key= (or FILE#NAME)",
-            "key= (or FILE#NAME)",
-        )
-    return ARRAYS[kind](path, ask)
-
-
-def _near_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"; the folder {path.parent} does not exist either"
-    return near(path.name, [other.name for other in path.parent.iterdir()])
+    return read_table(path, ask, "features come as a store folder or") or read_arrays(path, ask)
 
 
 def _given(labels: str | Path | Sequence[Any] | npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:

@@ -1,7 +1,6 @@
 """What an exported network is given, with numpy and Pillow alone: rows of features, or images cut as for training."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +10,11 @@ from PIL import Image
 
 from poise.data.samples.decoding import SUFFIXES, decode
 from poise.data.samples.image_files import middle_square, walk
-from poise.data.tables.delimited import read_delimited
-from poise.data.tables.parquet import read_parquet
-from poise.data.tables.source import ROWS, Ask, listed
-from poise.errors import InputError, reason_of
-from poise.values.wording import near
+from poise.data.tables.arrays import features_in, opened
+from poise.data.tables.by_suffix import TABLES, read_table
+from poise.data.tables.source import Ask
+from poise.errors import InputError
 
-TABLES = {".csv": read_delimited, ".tsv": read_delimited, ".parquet": read_parquet}
-ARRAYS = (".npy", ".npz", ".safetensors")
 MODES = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -44,69 +40,19 @@ def read_rows(
     Raises: InputError naming the file and what is wrong with it; MissingExtraError for Parquet without pyarrow.
     """
     file = Path(path)
-    kind = file.suffix.lower()
-    if not file.exists():
-        others = [other.name for other in file.parent.iterdir()] if file.parent.is_dir() else []
-        raise InputError(f"there is no file {file}{near(file.name, others)}")
-    if kind not in (*TABLES, *ARRAYS) or not file.is_file():
-        raise InputError(f"cannot read {file}: this model reads rows of features, {', '.join((*TABLES, *ARRAYS))}")
-    if kind in ARRAYS:
-        if ignore:
-            raise InputError(
-                f"columns are chosen by name in tables, and {file} holds arrays; choose one with key= (or FILE#NAME)",
-                "key= (or FILE#NAME)",
-            )
+    wanted = None if columns is None or file.suffix.lower() not in TABLES else tuple(columns)
+    ask = Ask(key=key, ignore=tuple(ignore), columns=wanted, needs_label=False)
+    source = read_table(file, ask, "this model reads rows of features,")
+    if source is None:
         return _finite(file, Rows(_array(file, key), {}, ()))
-    if key is not None:
-        raise InputError(f"key= chooses among arrays, and {file} is a table", "key=")
-    ask = Ask(ignore=tuple(ignore), columns=None if columns is None else tuple(columns), needs_label=False)
-    source = TABLES[kind](file, ask)
     return Rows(np.asarray(source.x), source.extra, source.notes)
 
 
 def _array(file: Path, key: str | None) -> npt.NDArray[Any]:
     """The features of a file of arrays. Raises: InputError if there are none, or the file cannot be read."""
-    try:
-        with _arrays(file) as arrays:
-            there = tuple(arrays)
-            names = [name for name in (ROWS if key is None else (key,)) if name in there]
-            if len(names) == 1:
-                return _numbers(file, names[0], arrays[names[0]])
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file makes the libraries raise whatever comes up
-        raise InputError(_unreadable(file, reason_of(error))) from None
-    wanted = "called x or features" if key is None else f"{key!r}{near(key, there)}"
-    raise InputError(
-        f"{file} has no array {wanted}; it holds {listed(there)}; choose one with key= (or FILE#NAME)",
-        "key= (or FILE#NAME)",
-    )
-
-
-@contextmanager
-def _arrays(file: Path) -> Iterator[Mapping[str, Any]]:
-    if file.suffix.lower() == ".npy":
-        yield {"x": np.load(file, allow_pickle=False, mmap_mode="r")}
-        return
-    if file.suffix.lower() == ".safetensors":
-        from safetensors.numpy import load_file
-
-        yield load_file(file)
-        return
-    with file.open("rb") as content:
-        if content.read(2) != b"PK":
-            raise ValueError("it does not begin as such a file does")
-        content.seek(0)
-        with np.load(content, allow_pickle=False) as archive:
-            yield archive
-
-
-def _unreadable(file: Path, reason: str) -> str:
-    if "ickle" in reason or "Python objects" in reason:
-        return f"{file} holds Python objects, which are never read; save plain numbers"
-    if "bfloat16" in reason:
-        return f"{file} holds bfloat16 values, which numpy has no type for; save them as float32"
-    return f"{file} cannot be read, it is damaged or no {file.suffix} file ({reason})"
+    with opened(file, "numpy") as arrays:
+        name = features_in(arrays, key)
+        return _numbers(file, name, arrays.get(name))
 
 
 def _numbers(file: Path, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -2,10 +2,13 @@
 
 import math
 import numbers
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from poise.errors import InputError
+from poise.values.wording import near
 
 
 def is_number(value: Any) -> bool:
@@ -40,3 +43,12 @@ def check_one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Raises: InputError unless value is one of `allowed`."""
     if value not in (names := list(allowed)):
         raise InputError(f"{name} must be one of {', '.join(names)}; got {value!r}")
+
+
+def existing(path: Path) -> Path:
+    """The path itself. Raises: InputError if nothing is there, with the name that is nearest."""
+    if os.path.exists(path):  # unlike Path, it bears any length
+        return path
+    if not os.path.isdir(path.parent):
+        raise InputError(f"there is no file or folder {path}; the folder {path.parent} does not exist either")
+    raise InputError(f"there is no file or folder {path}{near(path.name, os.listdir(path.parent))}")

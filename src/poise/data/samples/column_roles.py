@@ -13,9 +13,9 @@ import numpy.typing as npt
 from poise.data.samples.items import Files
 from poise.data.samples.sample_set import Items, Sentences
 from poise.data.samples.split_parts import SPLITS, Part, Request
+from poise.data.tables.columns import named, no_label, only
 from poise.data.tables.source import LABEL_NAMES, listed
 from poise.errors import InputError, PoiseWarning
-from poise.values.wording import near
 
 # Names in lower case by which columns are recognised.
 PATHS = frozenset(
@@ -101,10 +101,8 @@ def _items(table: Table, request: Request) -> Items:
         return Sentences(_texts(table, str(name)), str(table.path))
     if request.image in table.images or (request.image is None and len(table.images) == 1):
         return table.images[request.image or next(iter(table.images))]()
-    if request.image is None and table.images:
-        raise InputError(
-            f"{table.path}: the images could be in {listed(table.images)}; name the column (image=)", "(image=)"
-        )
+    if request.image is None:
+        only(table.path, tuple(table.images), "images", "(image=)")
     column = _column(table, request.image, PATHS, "image")
     if column is None:
         raise InputError(
@@ -127,11 +125,7 @@ def _label(table: Table, request: Request) -> str:
         like = {n.lower() for n in table.names if n.lower() in LABEL_NAMES or n.lower().endswith(LABEL_ENDS)}
     name = _column(table, request.label, frozenset(like), "label")
     if name is None:
-        raise InputError(
-            f"{table.path} has no column that is called label or class; name the right one (label=); its columns are "
-            f"{listed(table.names)}",
-            "(label=)",
-        )
+        raise no_label(table.path, table.names, "(label=)")
     return name
 
 
@@ -140,15 +134,9 @@ def _column(table: Table, wanted: str | None, known: frozenset[str], purpose: st
 
     Raises: InputError if the wanted one does not exist, or if several have known names.
     """
-    if wanted is not None and wanted not in table.names:
-        hint = near(wanted, table.names) or ";"
-        raise InputError(f"{table.path} has no column {wanted!r}{hint} its columns are {listed(table.names)}")
-    found = [wanted] if wanted is not None else [name for name in table.names if name.lower() in known]
-    if len(found) > 1:
-        raise InputError(
-            f"{table.path}: the {purpose} could be in {listed(found)}; name the column ({purpose}=)", f"({purpose}=)"
-        )
-    return found[0] if found else None
+    if wanted is not None:
+        return named(table.path, wanted, table.names)
+    return only(table.path, [name for name in table.names if name.lower() in known], purpose, f"({purpose}=)")
 
 
 def _texts(table: Table, name: str) -> tuple[str, ...]:

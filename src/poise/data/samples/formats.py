@@ -3,7 +3,6 @@
 `open_samples` reads labelled samples, `open_items` those to be predicted; the format is recognised, or named.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +22,7 @@ from poise.data.samples.sample_set import Items, Samples
 from poise.data.samples.split_parts import SPLITS, Part, Request, assembled
 from poise.data.tables.source import listed
 from poise.errors import InputError
-from poise.values.checks import check_one_of
-from poise.values.wording import near
+from poise.values.checks import check_one_of, existing
 
 
 class Format(NamedTuple):
@@ -130,19 +128,13 @@ def open_items(
 def _format(path: Path, name: str | None) -> Format:
     if name is not None:
         check_one_of("format", name, [known.name for known in FORMATS])
-    if not os.path.exists(path) and not str(path).startswith((PREFIX, DEMO)):  # unlike Path, it bears any length
-        raise InputError(f"there is no file or folder {path}{_near_file(path)}")
+    if not str(path).startswith((PREFIX, DEMO)):
+        existing(path)
     for known in FORMATS:
         if known.name == name or (name is None and known.fits(path)):
             return known
     formats = "; ".join(f"{known.name}: {known.what}" for known in FORMATS)
     raise InputError(f"cannot tell the format of {path}; name it (format=), one of: {formats}", "(format=)")
-
-
-def _near_file(path: Path) -> str:
-    if not os.path.isdir(path.parent):
-        return f"; the folder {path.parent} does not exist either"
-    return near(path.name, [other.name for other in path.parent.iterdir()])
 
 
 def _ordered(parts: Mapping[str, Part]) -> dict[str, Part]:

@@ -1,7 +1,6 @@
 """Images that are files, encoded bytes in a table, or pixels in memory."""
 
 import hashlib
-from bisect import bisect_right
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from poise.data.samples.decoding import MAX_PIXELS, decode, read_stored
+from poise.data.tables.parquet import Origin
 from poise.errors import InputError
 
 
@@ -56,23 +56,6 @@ class Files:
     def take(self, rows: Tensor) -> "Files":
         """Some of the files."""
         return replace(self, paths=tuple(self.paths[i] for i in rows.tolist()))
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Names a row of several files that were read as one table; `starts` are the numbers of their first rows."""
-
-    files: tuple[str, ...]
-    starts: tuple[int, ...]
-
-    def __call__(self, row: int) -> str:
-        """File and row, counted from 0.
-
-        >>> Origin(("a.parquet", "b.parquet"), (0, 10))(12)
-        'b.parquet, row 2'
-        """
-        which = bisect_right(self.starts, row) - 1
-        return f"{self.files[which]}, row {row - self.starts[which]}"
 
 
 @dataclass(frozen=True, eq=False)

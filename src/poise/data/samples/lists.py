@@ -16,7 +16,7 @@ import torch
 
 from poise.data.samples.column_roles import refuse_missing
 from poise.data.samples.items import Files
-from poise.data.samples.split_parts import Part, Request, one_per_split
+from poise.data.samples.split_parts import Part, Request, ends_in, one_per_split
 from poise.errors import InputError
 from poise.values.counts import ClassCounts
 
@@ -26,9 +26,7 @@ INTEGER = re.compile(r"-?\d{1,18}")
 
 def is_list(path: Path) -> bool:
     """Is it a .txt or .txt.gz file, or a folder of such files without folders?"""
-    if not path.is_dir():
-        return path.name.lower().endswith(SUFFIXES)
-    return bool(_files(path)) and not any(entry.is_dir() for entry in path.iterdir())
+    return ends_in(path, SUFFIXES)
 
 
 def read_list(path: Path, request: Request) -> dict[str, Part]:
@@ -39,8 +37,7 @@ def read_list(path: Path, request: Request) -> dict[str, Part]:
 
     Raises: InputError naming the line that has no class number or whose image is missing.
     """
-    files = one_per_split(path, _files(path) if path.is_dir() else [path])
-    return {split: _part(file, request) for split, file in files.items()}
+    return {split: _part(file, request) for split, file in one_per_split(path, SUFFIXES).items()}
 
 
 def read_counts(path: str | Path) -> ClassCounts:
@@ -55,10 +52,6 @@ def read_counts(path: str | Path) -> ClassCounts:
     if not isinstance(counts, list) or not all(type(count) is int for count in counts):
         raise InputError(f"{path} must hold a list of whole numbers, the images of each class")
     return ClassCounts(torch.tensor(counts, dtype=torch.int64))
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.name.lower().endswith(SUFFIXES))
 
 
 def _part(path: Path, request: Request) -> Part:

@@ -99,9 +99,23 @@ def by_split(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def one_per_split(path: Path, files: Sequence[Path]) -> dict[str, Path]:
-    """As `by_split`. Raises: InputError if two files are the same split."""
-    grouped = by_split(path, files)
+def ends_in(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Is it a file whose name ends so, or a folder of such files without folders?"""
+    if not path.is_dir():
+        return path.name.lower().endswith(suffixes)
+    return bool(_ending(path, suffixes)) and not any(entry.is_dir() for entry in path.iterdir())
+
+
+def _ending(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.name.lower().endswith(suffixes))
+
+
+def one_per_split(path: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """As `by_split`, of a file or of a folder's files whose names end so.
+
+    Raises: InputError if two files are the same split.
+    """
+    grouped = by_split(path, _ending(path, suffixes) if path.is_dir() else [path])
     for split, same in grouped.items():
         if len(same) > 1:
             raise InputError(

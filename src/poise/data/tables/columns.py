@@ -5,7 +5,7 @@ would let a classifier look up the order of the file.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ ROW_NUMBER_STARTS = ("unnamed:", "__index_level_")
 
 
 class Roles(NamedTuple):
-    """Names of the columns by what they are for, and remarks about the choice."""
+    """Names of the columns by what they are for, and remarks about the choice; `label` only if one is needed."""
 
     features: tuple[str, ...]
     label: str | None
@@ -40,6 +40,29 @@ def check_header(path: Path, names: Sequence[str]) -> None:
             raise InputError(f"{path}: columns {first + 1} and {i + 1} are both called {name!r} in line 1; rename one")
 
 
+def named(path: Path, name: str, names: Collection[str]) -> str:
+    """The name itself. Raises: InputError if no column is called so."""
+    if name not in names:
+        raise InputError(f"{path} has no column {name!r}{near(name, names) or ';'} its columns are {listed(names)}")
+    return name
+
+
+def only(path: Path, likely: Sequence[str], purpose: str, option: str) -> str | None:
+    """The one column of those that could serve the purpose, or None. Raises: InputError for several."""
+    if len(likely) > 1:
+        raise InputError(f"{path}: the {purpose} could be in {listed(likely)}; name the column {option}", option)
+    return likely[0] if likely else None
+
+
+def no_label(path: Path, names: Sequence[str], option: str) -> InputError:
+    """What to raise where no column can be the label."""
+    return InputError(
+        f"{path} has no column that is called label or class; name the right one {option}; its columns are "
+        f"{listed(names)}",
+        option,
+    )
+
+
 def roles(path: Path, numeric: Mapping[str, bool], ask: Ask) -> Roles:
     """What each column is for; `numeric` says of each whether it holds numbers, in the order of the file.
 
@@ -47,12 +70,11 @@ def roles(path: Path, numeric: Mapping[str, bool], ask: Ask) -> Roles:
     feature at all. Warns (PoiseWarning) about numeric columns left out because they number the rows.
     """
     for name in (*ask.ignore, *(ask.columns or ())):
-        if name not in numeric:
-            raise InputError(_no_column(path, name, numeric))
+        named(path, name, numeric)
     left = {name: is_number for name, is_number in numeric.items() if name not in ask.ignore}
     label = _label(path, left, ask)
-    if ask.group_column is not None and ask.group_column not in left:
-        raise InputError(_no_column(path, ask.group_column, left))
+    if ask.group_column is not None:
+        named(path, ask.group_column, left)
     rest = [name for name in left if name not in (label, ask.group_column)]
     features = ask.columns or tuple(n for n in rest if left[n] and not _numbers_rows(n))
     if not features:
@@ -60,22 +82,24 @@ def roles(path: Path, numeric: Mapping[str, bool], ask: Ask) -> Roles:
     extra = [name for name in rest if name not in features]
     if label is not None and not ask.needs_label:
         extra.append(label)  # rows to be predicted may come with labels; they travel with the rows
-    return Roles(features, label, ask.group_column, tuple(extra), _remarks(path, extra, left, label, ask))
+    return Roles(
+        features,
+        label if ask.needs_label else None,
+        ask.group_column,
+        tuple(extra),
+        _remarks(path, extra, left, label, ask),
+    )
 
 
 def _label(path: Path, names: Mapping[str, bool], ask: Ask) -> str | None:
     if ask.label_column is not None:
-        if ask.label_column not in names:
-            raise InputError(_no_column(path, ask.label_column, names))
-        return ask.label_column
-    found = [name for name in names if name.lower() in LABEL_NAMES and name not in (ask.columns or ())]
-    if len(found) == 1 or (not found and not ask.needs_label):
-        return found[0] if found else None
-    told = sorted(names, key=lambda name: names[name])  # text before numbers: the labels are probably text
-    state = f"could take its labels from {listed(found)}" if found else "has no column that is called label"
-    raise InputError(
-        f"{path} {state}; name the right one (label_column=); its columns are {listed(told)}", "(label_column=)"
-    )
+        return named(path, ask.label_column, names)
+    likely = [name for name in names if name.lower() in LABEL_NAMES and name not in (ask.columns or ())]
+    found = only(path, likely, "label", "(label_column=)")
+    if found is None and ask.needs_label:
+        told = sorted(names, key=lambda name: names[name])  # text before numbers: the labels are probably text
+        raise no_label(path, told, "(label_column=)")
+    return found
 
 
 def _numbers_rows(name: str) -> bool:
@@ -97,10 +121,6 @@ def _remarks(
     if others := [name for name in extra if name not in (*counting, label)]:
         notes.append(f"{path}: carried along, not features: {listed(others)}")
     return tuple(notes)
-
-
-def _no_column(path: Path, name: str, names: Mapping[str, bool]) -> str:
-    return f"{path} has no column {name!r}{near(name, names) or ';'} its columns are {listed(names)}"
 
 
 def single_precision(
