@@ -5,16 +5,18 @@ Everything here is memory that changes in place, and belongs to one call of `poi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from poise.constraints import Projection
 from poise.heads.trained_parts import Leaves, Part
 from poise.machine.processes import World
 from poise.machine.threads import Crew
 from poise.values.loss import Loss, gradient, mass_of
+
+if TYPE_CHECKING:
+    from poise.constraints import Projection
 
 
 class Batch(NamedTuple):
@@ -88,7 +90,7 @@ class Projected(NamedTuple):
     """Heads of a family that share a projection, each with its own radius (G',)."""
 
     heads: slice
-    projection: Projection
+    projection: "Projection"
     radius: Tensor
 
 
