@@ -19,7 +19,7 @@ import poise
 from poise import methods
 from poise.cli import app
 from poise.heads.converged import converged
-from poise.methods import catalogue
+from poise.methods import descriptions
 from poise.methods.published import published
 from poise.results import contents
 
@@ -113,9 +113,9 @@ def index_of_methods() -> str:
 
 def _index_row(name: str) -> str:
     entry = methods.METHODS.get(name)
-    gist = catalogue.gist(catalogue.described(factory_of(name))["summary"])
-    needs = [] if entry is None else catalogue.needs(entry.traits)
-    source = catalogue.references()[entry.reference] if entry is not None and entry.reference else ""
+    gist = descriptions.gist(descriptions.described(factory_of(name))["summary"])
+    needs = [] if entry is None else descriptions.needs(entry.traits)
+    source = descriptions.references()[entry.reference] if entry is not None and entry.reference else ""
     return f"| [`{name}`]({name}.md) | {gist} | {', '.join(needs)} | {_short(source)} |"
 
 
@@ -127,7 +127,7 @@ def _short(source: str) -> str:
 
 def method_page(name: str) -> str:
     """Formula, when to use it, paper and code, parameters, options of training, published recipes, reference."""
-    said = catalogue.described(factory_of(name))
+    said = descriptions.described(factory_of(name))
     blocks = [f"# `{name}`", said["summary"], _fenced(_filled(said["formula"].replace("`", "")))]
     blocks += [said["notes"]] if said["notes"] else []
     blocks += ["## When to use it", _sentence(said["use"])]
@@ -163,7 +163,7 @@ def _of_table(name: str) -> list[str]:
     blocks += ["## What it needs and implies", _sentence("; ".join(traits)) if traits else ""]
     blocks += [PRIOR_WORDS[entry.traits.implied_prior]]
     if entry.reference:
-        blocks += ["## Reference", catalogue.references()[entry.reference] + "."]
+        blocks += ["## Reference", descriptions.references()[entry.reference] + "."]
     return [block for block in blocks if block]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from poise.commands.demo import TEXT_SETS, run_text_demo
 from poise.errors import PoiseWarning
 from poise.machine.atomic import write_atomically
-from poise.report.text.terminal import LEGEND, to_markdown
+from poise.report.text.score_tables import LEGEND, to_markdown
 from poise.results.protocol import protocol_lines
 
 

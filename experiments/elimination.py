@@ -28,8 +28,8 @@ from poise.results.record import versions
 from poise.selection.elimination import Rung, shortened
 from poise.selection.fit_and_measure import measure_all
 from poise.selection.grids import default_grid
-from poise.selection.judging import Judgement, Trial, judge
 from poise.selection.tune import pick
+from poise.selection.validation import Judgement, Trial, judge
 from poise.values.problem import Problem
 
 KEPT = (1, 3, 5, 8)

@@ -33,9 +33,9 @@ from poise.methods.published import stated
 from poise.results.record import Selection, versions
 from poise.selection.fit_and_measure import fit_specs, measure_all
 from poise.selection.grids import default_grid
-from poise.selection.judging import judge_grids
 from poise.selection.rules import Judging, Rule
 from poise.selection.tune import pick
+from poise.selection.validation import judge_grids
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 

@@ -21,7 +21,7 @@ from page_data import PREPARATIONS
 from pages import Block, Page, blocks, check_words, shown_in
 from poise import methods
 from poise.cli import VERBS
-from poise.methods import catalogue
+from poise.methods import descriptions
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -151,7 +151,7 @@ def test_every_page_is_in_a_table_of_contents() -> None:
 @pytest.mark.parametrize("name", [*methods.METHODS, "converged"])
 def test_the_page_of_a_method_has_formula_use_and_where_paper_and_code_differ(name: str, from_code: ModuleType) -> None:
     factory = from_code.factory_of(name)
-    said = catalogue.described(factory)
+    said = descriptions.described(factory)
     page = from_code.method_page(name)
     assert said["formula"].replace("`", "")[:30] in page
     assert "## When to use it" in page

@@ -253,14 +253,14 @@ def check_documented(case: Case) -> None:
 def check_batched_equals_alone(case: Case) -> None:
     """A trained method gives the same head in a pass with others as alone, to 1e-6 relative."""
     from poise.heads.solver import Retrain, fit_heads
-    from poise.methods import retrain
+    from poise.methods import gradient_trained
 
     method = case.method
     if not isinstance(method, Retrain):
         return
     problem = case.world()
     others = Options(epochs=method.plan.epochs, batch_size=method.plan.batch_size)
-    together = fit_heads(problem, [retrain.ce(**others), method, retrain.los(**others)], case.seed)[1]
+    together = fit_heads(problem, [gradient_trained.ce(**others), method, gradient_trained.los(**others)], case.seed)[1]
     alone = method(problem, case.seed)
     assert _close(together.weight, alone.weight, 1e-6)
     assert _close(together.bias, alone.bias, 1e-6)

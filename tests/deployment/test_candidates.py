@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from poise.deployment.automatic import CANDIDATES, candidate_heads, choose
 from poise.deployment.calibration import (
     Evidence,
     Trial,
@@ -15,7 +16,6 @@ from poise.deployment.calibration import (
     effective_counts,
     evidence,
 )
-from poise.deployment.candidates import CANDIDATES, candidate_heads, choose
 from poise.deployment.estimator_fit import Fitting
 from poise.errors import PoiseWarning
 from poise.values.features import Features

@@ -31,8 +31,8 @@ from sklearn.random_projection import GaussianRandomProjection
 
 from poise import LongTailClassifier
 from poise.cli import main
+from poise.deployment.folded_pipelines import fold_pipeline
 from poise.deployment.model import load
-from poise.deployment.sklearn_pipelines import fold_pipeline
 from poise.errors import InputError
 
 SIZES = (60, 25, 9)

@@ -23,9 +23,9 @@ from poise.decisions.point import OperatingPoint
 from poise.deployment.model import Model
 from poise.deployment.predict import write_predictions
 from poise.errors import InputError, MissingExtraError, PoiseWarning
-from poise.export import onnx_model
+from poise.export import onnx_prediction
 from poise.export.onnx_inputs import Pixels, image_files, pixels_of, read_rows
-from poise.export.onnx_model import decided, open_onnx, predict_images, predict_rows
+from poise.export.onnx_prediction import decided, open_onnx, predict_images, predict_rows
 from poise.representation.augment.photographs import eval_transform
 from poise.values.counts import ClassCounts
 from poise.values.head import Head
@@ -545,6 +545,6 @@ def test_the_verb_answers_as_with_the_folder_and_refuses_what_means_nothing(tmp_
 
 
 def test_the_module_itself_imports_no_torch():
-    program = "import sys, poise.export.onnx_model; sys.exit('torch' in sys.modules)"
+    program = "import sys, poise.export.onnx_prediction; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-    assert onnx_model.KEY == "poise"
+    assert onnx_prediction.KEY == "poise"

@@ -18,12 +18,12 @@ from torch.nn import Parameter, functional
 
 from poise.heads.solver import Retrain, fresh
 from poise.losses import draws
-from poise.methods import METHODS, build, retrain
+from poise.methods import METHODS, build, gradient_trained
 from poise.sampling import ClassAware, class_balanced_iid, instance
 from poise.testing import world
 from poise.values.problem import Problem
 
-TRAINED = {name for name, entry in METHODS.items() if entry.factory.__module__ == retrain.__name__}
+TRAINED = {name for name, entry in METHODS.items() if entry.factory.__module__ == gradient_trained.__name__}
 SEED = 3
 # Both sides round every step, by 6e-8 or 1e-16; seen at the end of these runs: 1.2e-6 and 6e-14.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
@@ -266,7 +266,7 @@ STEPS = {"schedule": "multistep", "milestones": (0.5, 0.75), "milestone_factor":
 
 
 def smoothing_case(variant: str, shape: str, **options: Any) -> Case:
-    recipe = retrain.label_aware_smoothing(smooth_head=0.5, shape=shape, variant=variant, **SHORT, **options)
+    recipe = gradient_trained.label_aware_smoothing(smooth_head=0.5, shape=shape, variant=variant, **SHORT, **options)
     loss = partial(label_aware_smoothing, head=0.5, tail=0.1, shape=shape, variant=variant)
     name = f"label_aware_smoothing_{variant}_{shape}"
     if options.get("classifier") == "frozen":
@@ -276,25 +276,27 @@ def smoothing_case(variant: str, shape: str, **options: Any) -> Case:
 
 
 def balancing_case(name: str, every: str, **options: Any) -> Case:
-    recipe = retrain.weight_balancing(loss=name, every=every, weight_decay=1e-3, **SHORT, **options)
+    recipe = gradient_trained.weight_balancing(loss=name, every=every, weight_decay=1e-3, **SHORT, **options)
     crossed = partial(weighted, weights=partial(effective_weights, beta=0.9999))
     loss = partial(binary_cross_entropy, beta=0.9999) if name == "bce" else crossed
     return Case(f"weight_balancing_{name}_{every}{'_raw' * ('scale_features' in options)}", recipe, loss, every=every)
 
 
 def gala_case(variant: str, accumulate: str, **options: Any) -> Case:
-    recipe = retrain.gala(lambda_pos=1.2, lambda_neg=0.9, variant=variant, accumulate=accumulate, **SHORT, **options)
+    recipe = gradient_trained.gala(
+        lambda_pos=1.2, lambda_neg=0.9, variant=variant, accumulate=accumulate, **SHORT, **options
+    )
     loss = partial(gala, pos=1.2, neg=0.9, variant=variant, accumulate=accumulate)
     return Case(f"gala_{variant}_{accumulate}", recipe, loss)
 
 
 def gcl_case(name: str, *, noise: float, margin: float, scale: float, gamma: float, **options: Any) -> Case:
     terms = {"noise": noise, "margin": margin, "scale": scale, "gamma": gamma}
-    return Case(name, retrain.gcl(**terms, **SHORT, **options), partial(gcl, **terms), cosines)
+    return Case(name, gradient_trained.gcl(**terms, **SHORT, **options), partial(gcl, **terms), cosines)
 
 
 def all_cases() -> list[Case]:
-    r, cb = retrain, partial(effective_weights, beta=0.9999)
+    r, cb = gradient_trained, partial(effective_weights, beta=0.9999)
     margin = partial(ldam, max_margin=0.5, scale=30.0)
     learned = r.cosine(**EXACT, learn_scale=True, weight_decay=1e-2)
     cb_focal = r.class_balanced(**SHORT, **RAW, lr=0.05, gamma=1.0, sampler="square_root")
@@ -391,7 +393,7 @@ def test_methods_start_and_sample_as_their_papers_say():
 def test_every_schedule_equals_a_plain_torch_loop(schedule, warmup_epochs):
     problem = world(dtype=torch.float64)
     options = {"warmup_epochs": warmup_epochs, "milestones": (0.5, 0.5), "start": "fresh", "lr": 1.0}
-    recipe = retrain.ce(epochs=6, batch_size=24, schedule=schedule, **options)
+    recipe = gradient_trained.ce(epochs=6, batch_size=24, schedule=schedule, **options)
     expected = plain_loop(problem, recipe, cross_entropy)
     trained = recipe(problem, SEED)(problem.train.x[0])
     assert float((trained - expected).abs().max()) <= TOLERANCE[torch.float64] * float(expected.abs().max())
@@ -407,7 +409,7 @@ def test_converged_cross_entropy_equals_scikit_learn():
     problem = world(dtype=torch.float64)
     x, y = problem.train.x[0], problem.train.y
     options = {"lr": 0.5, "epochs": 1500, "batch_size": len(y), "schedule": "constant", "nesterov": True}
-    head = retrain.ce(weight_decay=decay, **options, **RAW)(problem, SEED)
+    head = gradient_trained.ce(weight_decay=decay, **options, **RAW)(problem, SEED)
     with_ones = torch.cat([x, torch.ones(len(y), 1, dtype=torch.float64)], dim=1).numpy()
     reference = LogisticRegression(C=1 / (decay * len(y)), fit_intercept=False, solver="newton-cg", tol=1e-11)
     expected = torch.from_numpy(reference.fit(with_ones, y.numpy()).coef_)

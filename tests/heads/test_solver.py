@@ -19,7 +19,7 @@ from poise.heads import reading, solver, trained_parts
 from poise.heads.plan import Plan, Schedule, learning_rates
 from poise.heads.solver import Retrain, fit_heads, fresh
 from poise.losses import Loss
-from poise.methods import retrain
+from poise.methods import gradient_trained
 from poise.sampling import instance, windowed
 from poise.testing import world
 from poise.values.counts import ClassCounts
@@ -42,7 +42,7 @@ def two_threads():
 
 def mixed(epochs=(3,), batch_size=16):
     """Thirty heads: every loss, part, sampler, start, schedule and projection; some share a pass, some do not."""
-    r, lengths = retrain, itertools.cycle(epochs)
+    r, lengths = gradient_trained, itertools.cycle(epochs)
     rows = [
         (r.ce, {}),
         (r.ce, {"lr": 0.5, "weight_decay": 1e-2}),
@@ -156,8 +156,8 @@ def test_a_factor_for_every_leaf_or_none():
 def test_a_frozen_classifier_is_one_whose_rate_is_zero():
     problem = world(dtype=torch.float64)
     plan = {"epochs": 3, "batch_size": 16, "weight_decay": 1e-2}
-    frozen = retrain.label_aware_smoothing(classifier="frozen", **plan)(problem)
-    still = retrain.label_aware_smoothing(lr_factor=0.0, **plan)(problem)
+    frozen = gradient_trained.label_aware_smoothing(classifier="frozen", **plan)(problem)
+    still = gradient_trained.label_aware_smoothing(lr_factor=0.0, **plan)(problem)
     assert relative(frozen(problem.train.x[0]), still(problem.train.x[0])) <= 1e-13
 
 
@@ -183,7 +183,10 @@ def test_the_order_of_recipes_does_not_matter():
 def test_splitting_a_pass_into_blocks_changes_nothing(monkeypatch, most, calls):
     problem = world()
     plans = [{"epochs": 2, "batch_size": 16, "lr": 1.0 + i} for i in range(7)]
-    recipes = [retrain.gala(**plan) if i % 2 else retrain.los(delta=0.5, **plan) for i, plan in enumerate(plans)]
+    recipes = [
+        gradient_trained.gala(**plan) if i % 2 else gradient_trained.los(delta=0.5, **plan)
+        for i, plan in enumerate(plans)
+    ]
     expected = fit_heads(problem, recipes)
     monkeypatch.setattr(solver, "MOST_NUMBERS", most)
     reports = []
@@ -252,7 +255,7 @@ def test_bfloat16_products_give_nearly_the_same_logits(name):
 
 def test_bfloat16_is_part_of_what_heads_of_a_pass_share():
     problem = world()
-    recipes = [retrain.ce(epochs=2, matmul=matmul) for matmul in ("float32", "bfloat16", "float32")]
+    recipes = [gradient_trained.ce(epochs=2, matmul=matmul) for matmul in ("float32", "bfloat16", "float32")]
     assert all_same(fit_heads(problem, recipes), [recipe(problem) for recipe in recipes])
 
 
@@ -262,21 +265,21 @@ def test_no_recipe_gives_no_head():
 
 def test_lengths_may_differ_among_recipes():
     problem = world()
-    recipes = [retrain.ce(epochs=epochs, batch_size=16) for epochs in (4, 1, 0, 2)]
+    recipes = [gradient_trained.ce(epochs=epochs, batch_size=16) for epochs in (4, 1, 0, 2)]
     paths = fit_heads(problem, recipes, snapshots=True)
     assert [len(path.weight) for path in paths] == [5, 2, 1, 3]
     assert all_same([path[-1] for path in paths], [recipe(problem) for recipe in recipes])
 
 
 def test_calling_a_recipe_is_fitting_it():
-    problem, recipe = world(), retrain.los(epochs=2)
+    problem, recipe = world(), gradient_trained.los(epochs=2)
     assert same(recipe(problem, 5), fit_heads(problem, [recipe], seed=5)[0])
 
 
 def test_without_a_stage1_head_one_is_fitted_where_it_is_needed():
-    bare, recipes = world(head=False), [retrain.ce(epochs=2), retrain.crt(epochs=2)]
+    bare, recipes = world(head=False), [gradient_trained.ce(epochs=2), gradient_trained.crt(epochs=2)]
     assert all_same(fit_heads(bare, recipes, 4), fit_heads(solver.with_stage1(bare, 4), recipes, 4))
-    assert same(solver.with_stage1(bare, 4).head, retrain.ce(start="fresh")(bare, 4))
+    assert same(solver.with_stage1(bare, 4).head, gradient_trained.ce(start="fresh")(bare, 4))
     crt = Retrain(start=fresh, plan=Plan(epochs=0, scale_features=False))
     assert not crt.needs_head
     assert crt(bare).weight.shape == (4, 6)
@@ -285,14 +288,16 @@ def test_without_a_stage1_head_one_is_fitted_where_it_is_needed():
 def test_features_in_half_precision_train_in_single_precision():
     problem = world()
     half = replace(problem, train=replace(problem.train, x=problem.train.x.half()))
-    assert retrain.ce(epochs=1)(half).weight.dtype == torch.float32
+    assert gradient_trained.ce(epochs=1)(half).weight.dtype == torch.float32
 
 
 # --- paths, progress, cancelling -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale_features", [True, False])
-@pytest.mark.parametrize("method", [retrain.ce, retrain.lws, retrain.marc, retrain.weight_balancing])
+@pytest.mark.parametrize(
+    "method", [gradient_trained.ce, gradient_trained.lws, gradient_trained.marc, gradient_trained.weight_balancing]
+)
 def test_a_path_leads_from_the_stage1_head_to_the_result(method, scale_features):
     problem = world(dtype=torch.float64)
     recipe = method(epochs=3, batch_size=16, scale_features=scale_features)
@@ -308,27 +313,47 @@ def test_a_path_leads_from_the_stage1_head_to_the_result(method, scale_features)
 def test_an_entry_of_a_path_is_the_result_of_so_many_epochs():
     """True where the learning rate and the sampler do not look at the number of epochs."""
     problem = world()
-    path = fit_heads(problem, [retrain.crt(epochs=4, batch_size=16, schedule="constant")], snapshots=True)[0]
+    path = fit_heads(problem, [gradient_trained.crt(epochs=4, batch_size=16, schedule="constant")], snapshots=True)[0]
     for epochs in range(5):
-        assert same(path[epochs], retrain.crt(epochs=epochs, batch_size=16, schedule="constant")(problem))
+        assert same(path[epochs], gradient_trained.crt(epochs=epochs, batch_size=16, schedule="constant")(problem))
 
 
 def test_cosine_paths_start_from_the_directions_of_stage1():
     problem = world(dtype=torch.float64)
     scaled, _ = standardised(problem.train.x[0])
     expected = 20 * functional.normalize(scaled) @ functional.normalize(problem.head.weight).mT
-    heads = fit_heads(problem, [retrain.cosine(scale=20.0, learn_scale=learn, epochs=0) for learn in (False, True)])
+    heads = fit_heads(
+        problem, [gradient_trained.cosine(scale=20.0, learn_scale=learn, epochs=0) for learn in (False, True)]
+    )
     for head in heads:
         assert relative(head(problem.train.x[0]), expected) <= 1e-14
 
 
-@pytest.mark.parametrize("method", [retrain.ce, retrain.lws, retrain.marc, retrain.los, retrain.weight_balancing])
+@pytest.mark.parametrize(
+    "method",
+    [
+        gradient_trained.ce,
+        gradient_trained.lws,
+        gradient_trained.marc,
+        gradient_trained.los,
+        gradient_trained.weight_balancing,
+    ],
+)
 def test_no_epochs_on_raw_features_is_stage1_bit_for_bit(method):
     problem = world()
     assert same(method(epochs=0, scale_features=False)(problem), problem.head)
 
 
-@pytest.mark.parametrize("method", [retrain.ce, retrain.lws, retrain.marc, retrain.los, retrain.weight_balancing])
+@pytest.mark.parametrize(
+    "method",
+    [
+        gradient_trained.ce,
+        gradient_trained.lws,
+        gradient_trained.marc,
+        gradient_trained.los,
+        gradient_trained.weight_balancing,
+    ],
+)
 def test_no_epochs_on_scaled_features_is_stage1_up_to_rounding(method):
     problem = world()
     x = problem.train.x[0]
@@ -357,7 +382,7 @@ def test_cancelling_stops_before_the_next_step_and_returns_nothing(after):
     with pytest.raises(CancelledError, match=f"epoch {after // 5 + 1} of 3"):
         heads = fit_heads(
             world(),
-            [retrain.ce(epochs=3, batch_size=16)],
+            [gradient_trained.ce(epochs=3, batch_size=16)],
             cancelled=cancelled,
             progress=lambda *at: reports.append(at),
         )
@@ -367,7 +392,7 @@ def test_cancelling_stops_before_the_next_step_and_returns_nothing(after):
 
 
 def test_not_cancelling_changes_nothing():
-    problem, recipe = world(), retrain.ce(epochs=2)
+    problem, recipe = world(), gradient_trained.ce(epochs=2)
     assert same(fit_heads(problem, [recipe], cancelled=lambda: False)[0], recipe(problem))
 
 
@@ -379,11 +404,17 @@ def test_a_diverging_head_keeps_its_last_finite_epoch_and_disturbs_no_other():
     steady = {"batch_size": 16, "schedule": "constant"}
     wild = {"lr": 500.0, "weight_decay": 10.0, **steady}  # multiplies the weight by -5000 per step
     healthy = [
-        retrain.ce(epochs=6, **steady),
-        retrain.gala(epochs=6, **steady),
-        retrain.los(epochs=6, lr=0.1, **steady),
+        gradient_trained.ce(epochs=6, **steady),
+        gradient_trained.gala(epochs=6, **steady),
+        gradient_trained.los(epochs=6, lr=0.1, **steady),
     ]
-    recipes = [healthy[0], retrain.ce(epochs=6, **wild), healthy[1], retrain.gala(epochs=6, **wild), healthy[2]]
+    recipes = [
+        healthy[0],
+        gradient_trained.ce(epochs=6, **wild),
+        healthy[1],
+        gradient_trained.gala(epochs=6, **wild),
+        healthy[2],
+    ]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         paths = fit_heads(problem, recipes, snapshots=True)
@@ -412,7 +443,7 @@ def test_a_head_that_diverges_at_once_stays_where_it_started(batch_size, decay):
     problem = world()
     plan = {"epochs": 1, "batch_size": batch_size, "lr": 1e30, "weight_decay": decay, **PLAIN}
     with pytest.warns(PoiseWarning, match="epoch 1 of 1"):
-        head = retrain.ce(**plan)(problem)
+        head = gradient_trained.ce(**plan)(problem)
     assert same(head, problem.head)
 
 
@@ -422,7 +453,11 @@ def test_a_head_that_diverges_at_once_stays_where_it_started(batch_size, decay):
 def test_fresh_starts_are_paired_within_a_seed_and_differ_between_seeds():
     problem = world(counts=tuple(range(60, 20, -1)), dim=16)
     plan = {"epochs": 0, "scale_features": False}
-    recipes = [retrain.crt(**plan), retrain.gala(**plan), retrain.ce(start="fresh", lr=0.1, **plan)]
+    recipes = [
+        gradient_trained.crt(**plan),
+        gradient_trained.gala(**plan),
+        gradient_trained.ce(start="fresh", lr=0.1, **plan),
+    ]
     heads = [head for seed in (0, 1) for head in fit_heads(problem, recipes, seed)]
     drawn = [fresh(torch.zeros(40, 17), seed) for seed in (0, 0, 0, 1, 1, 1)]
     assert all_same(heads, [Head(rows[:, :-1], rows[:, -1]) for rows in drawn])
@@ -434,14 +469,14 @@ def test_fresh_starts_are_paired_within_a_seed_and_differ_between_seeds():
 @pytest.mark.parametrize(
     "recipe",
     [
-        retrain.ce(epochs=3, batch_size=16),
-        retrain.crt(epochs=3, batch_size=16),
-        retrain.lws(epochs=3, batch_size=16),
-        retrain.marc(epochs=3, batch_size=16),
-        retrain.cosine(epochs=3, batch_size=16),
-        retrain.ldam(epochs=3, batch_size=16),
-        retrain.weight_balancing(epochs=3, batch_size=16, lr=1.0, every="step", loss="ce"),
-        retrain.gala(epochs=3, batch_size=16),
+        gradient_trained.ce(epochs=3, batch_size=16),
+        gradient_trained.crt(epochs=3, batch_size=16),
+        gradient_trained.lws(epochs=3, batch_size=16),
+        gradient_trained.marc(epochs=3, batch_size=16),
+        gradient_trained.cosine(epochs=3, batch_size=16),
+        gradient_trained.ldam(epochs=3, batch_size=16),
+        gradient_trained.weight_balancing(epochs=3, batch_size=16, lr=1.0, every="step", loss="ce"),
+        gradient_trained.gala(epochs=3, batch_size=16),
     ],
     ids=["ce", "crt", "lws", "marc", "cosine", "ldam", "weight_balancing", "gala"],
 )
@@ -455,7 +490,7 @@ def test_scaling_and_shifting_features_leaves_the_logits(recipe):
 
 def test_scaling_raw_features_changes_the_logits():
     """What `scale_features` is for: the same recipe without it depends on the unit of the features."""
-    problem, recipe = world(dtype=torch.float64), retrain.ce(epochs=3, lr=0.01, scale_features=False)
+    problem, recipe = world(dtype=torch.float64), gradient_trained.ce(epochs=3, lr=0.01, scale_features=False)
     moved = replaced_features(problem, 50.0, torch.zeros(6, dtype=torch.float64))
     assert relative(recipe(moved)(moved.train.x[0]), recipe(problem)(problem.train.x[0])) > 0.1
 
@@ -478,8 +513,8 @@ def test_training_on_scaled_features_is_training_on_rows_scaled_by_hand():
         replace(problem.train, x=scaled), Head(head.weight / factor, head.bias + head.weight @ x.mean(dim=0))
     )
     plan = {"epochs": 3, "batch_size": 16}
-    expected = retrain.ce(**plan, scale_features=False)(by_hand)(scaled)
-    assert relative(retrain.ce(**plan)(problem)(x), expected) <= 1e-12
+    expected = gradient_trained.ce(**plan, scale_features=False)(by_hand)(scaled)
+    assert relative(gradient_trained.ce(**plan)(problem)(x), expected) <= 1e-12
 
 
 def test_epochs_take_the_views_after_the_first_in_turn():
@@ -487,7 +522,7 @@ def test_epochs_take_the_views_after_the_first_in_turn():
 
     def trained(x, epochs):
         features = Features(x, problem.train.y, problem.train.counts)
-        return retrain.ce(epochs=epochs, batch_size=16, **PLAIN, lr=0.1)(replace(problem, train=features))
+        return gradient_trained.ce(epochs=epochs, batch_size=16, **PLAIN, lr=0.1)(replace(problem, train=features))
 
     x = problem.train.x
     assert same(trained(x, 1), trained(x[1], 1))
@@ -499,13 +534,15 @@ def test_epochs_take_the_views_after_the_first_in_turn():
 def test_the_last_partial_batch_is_a_batch_unless_dropped():
     """72 rows in batches of 16: the last 8 rows in the order of the epoch count or do not."""
     problem = world()
-    order = retrain.ce().sampler(problem.train.y, problem.train.counts, 0, 1, 0)
+    order = gradient_trained.ce().sampler(problem.train.y, problem.train.counts, 0, 1, 0)
     changed = problem.train.x.clone()
     changed[0, order[64:]] += 1
     other = replace(problem, train=replace(problem.train, x=changed))
     plan = {"epochs": 1, "batch_size": 16, "lr": 0.1, **PLAIN}
-    assert same(retrain.ce(**plan, drop_last=True)(problem), retrain.ce(**plan, drop_last=True)(other))
-    assert not same(retrain.ce(**plan)(problem), retrain.ce(**plan)(other))
+    assert same(
+        gradient_trained.ce(**plan, drop_last=True)(problem), gradient_trained.ce(**plan, drop_last=True)(other)
+    )
+    assert not same(gradient_trained.ce(**plan)(problem), gradient_trained.ce(**plan)(other))
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -522,7 +559,7 @@ def test_a_projection_of_a_part_is_refused(part, projection):
 
 def test_dropping_the_only_batch_is_refused():
     with pytest.raises(InputError, match="drop_last with batch_size 73 leaves no batch of 72 rows"):
-        retrain.ce(batch_size=73, drop_last=True)(world())
+        gradient_trained.ce(batch_size=73, drop_last=True)(world())
     assert Plan(batch_size=73).steps(72) == 1
     assert Plan(batch_size=72, drop_last=True).steps(72) == 1
     assert [Plan(batch_size=64, drop_last=drop).steps(10847) for drop in (False, True)] == [170, 169]
@@ -676,7 +713,7 @@ def test_pure_decay_of_weight_balancing_has_the_published_figures():
 def test_max_norm_per_epoch_is_inert_in_the_released_recipe_and_per_step_is_not():
     problem = load_demo("cifar100lt_r32").problem
     released = partial(
-        retrain.weight_balancing,
+        gradient_trained.weight_balancing,
         lr=0.01,
         weight_decay=0.1,
         epochs=10,
@@ -696,7 +733,7 @@ def test_max_norm_bounds_rows_on_the_features_as_they_are():
         for path in fit_heads(
             problem,
             [
-                retrain.weight_balancing(**plan, every=every, scale_features=s, lr=3.0 if s else 0.3)
+                gradient_trained.weight_balancing(**plan, every=every, scale_features=s, lr=3.0 if s else 0.3)
                 for s in (True, False)
             ],
             snapshots=True,
@@ -715,7 +752,7 @@ def test_gala_statistics_act_one_step_later(accumulate):
     problem = world(dtype=torch.float64)
     x, y, n = problem.train.x[0], problem.train.y, 72
     plan = {"epochs": 3, "batch_size": n, "lr": 0.5, "momentum": 0.0, "weight_decay": 0.0, **PLAIN}
-    path = fit_heads(problem, [retrain.gala(accumulate=accumulate, start="stage1", **plan)], snapshots=True)[0]
+    path = fit_heads(problem, [gradient_trained.gala(accumulate=accumulate, start="stage1", **plan)], snapshots=True)[0]
     weight, bias = problem.head.weight.clone(), problem.head.bias.clone()
     seen = []  # gradient on the true class, summed by class, of every step
     for epoch in range(3):
@@ -725,14 +762,14 @@ def test_gala_statistics_act_one_step_later(accumulate):
         seen.append(torch.stack([slope[y == k, k].abs().sum() / n for k in range(4)]))
         weight, bias = weight - 0.5 * slope.mT @ x / n, bias - 0.5 * slope.mean(dim=0)
         assert relative(path[epoch + 1](x), x @ weight.mT + bias) <= 1e-12
-    first = fit_heads(problem, [retrain.ce(**plan)], snapshots=True)[0]
+    first = fit_heads(problem, [gradient_trained.ce(**plan)], snapshots=True)[0]
     assert relative(path[1](x), first[1](x)) <= 1e-12
     assert relative(path[2](x), first[2](x)) > 1e-3
 
 
 def test_states_of_one_family_are_kept_apart_and_not_shared_between_calls():
     problem = world()
-    recipes = [retrain.gala(lambda_pos=power, epochs=2, batch_size=16) for power in (0.5, 1.0, 2.0)]
+    recipes = [gradient_trained.gala(lambda_pos=power, epochs=2, batch_size=16) for power in (0.5, 1.0, 2.0)]
     first = fit_heads(problem, recipes)
     assert all_same(fit_heads(problem, recipes), first)
     assert not any(same(a, b) for a, b in itertools.combinations(first, 2))
@@ -742,7 +779,7 @@ def test_states_of_one_family_are_kept_apart_and_not_shared_between_calls():
 def test_deferred_reweighting_starts_at_80_percent_of_the_epochs(epochs, plain):
     problem = world()
     plan = {"epochs": epochs, "batch_size": 16, "schedule": "constant"}
-    late, never = fit_heads(problem, [retrain.ldam(drw=drw, **plan) for drw in (True, False)], snapshots=True)
+    late, never = fit_heads(problem, [gradient_trained.ldam(drw=drw, **plan) for drw in (True, False)], snapshots=True)
     assert [same(late[e], never[e]) for e in range(epochs + 1)] == [e <= plain for e in range(epochs + 1)]
 
 

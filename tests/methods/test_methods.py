@@ -10,7 +10,7 @@ from poise import methods, testing
 from poise.errors import InputError
 from poise.heads.plan import Options, Plan, learning_rates
 from poise.methods import from_spec
-from poise.methods.catalogue import references
+from poise.methods.descriptions import references
 from poise.methods.published import PUBLISHED, published
 from poise.values.counts import ClassCounts
 from poise.values.features import Features

@@ -15,7 +15,7 @@ PLUGIN = '''
 from typing import Unpack
 import torch
 from poise.losses import Loss, stateless
-from poise.methods.retrain import recipe
+from poise.methods.gradient_trained import recipe
 from poise.heads.plan import Options
 from poise.heads.solver import Retrain
 

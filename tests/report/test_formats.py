@@ -17,13 +17,13 @@ from compared_row import BASE
 from hostile_report import COUNTS, HOSTILE, PER_CLASS, PLAIN, row, sample
 from poise import methods
 from poise.errors import MissingExtraError
-from poise.methods import catalogue
+from poise.methods import descriptions
 from poise.report.charts import paper_canvas, paper_figures, styles
 from poise.report.charts.classes import binned
 from poise.report.charts.gains import gains
 from poise.report.charts.plotly_charts import figure
 from poise.report.files import find_report, write_formats, write_report
-from poise.report.text import terminal
+from poise.report.text import score_tables
 from poise.report.text.csv import classes_csv, formulas, methods_csv
 from poise.report.text.latex import to_latex
 from poise.report.text.markdown import cell, to_markdown
@@ -394,11 +394,11 @@ COMPARED = {
 @pytest.mark.parametrize(
     ("table", "numbers"),
     [
-        (terminal.to_terminal([from_flat(COMPARED), from_flat({**COMPARED, "role": "recipe"})], title=TITLE), 5),
-        (terminal.trials([(name, ALL_RIGHT) for name in methods.told_apart(SETTINGS)], title=TITLE), 21),
-        (terminal.as_given(ALL_RIGHT, title=TITLE), 7),
+        (score_tables.to_terminal([from_flat(COMPARED), from_flat({**COMPARED, "role": "recipe"})], title=TITLE), 5),
+        (score_tables.trials([(name, ALL_RIGHT) for name in methods.told_apart(SETTINGS)], title=TITLE), 21),
+        (score_tables.as_given(ALL_RIGHT, title=TITLE), 7),
         (
-            terminal.scores_by_part(
+            score_tables.scores_by_part(
                 {"test": ALL_RIGHT, "a part of a long name " * 3: ALL_RIGHT, "猫" * 40: ALL_RIGHT}, title=TITLE
             ),
             15,
@@ -415,17 +415,17 @@ def test_tables_fit_80_columns_cut_names_only_and_show_hostile_titles(table, num
 
 def test_lists_fit_80_columns_and_cut_nothing() -> None:
     said = {"vit_large_patch14_reg4_dinov2.lvd142m": "描述" * 60, "b": "word " * 40}
-    shown = printed(terminal.listing(said))
+    shown = printed(score_tables.listing(said))
     assert max(map(cell_len, shown)) <= 80
     assert "".join(shown).count("描") == 60
     assert " ".join(shown).count("word") == 40
 
 
 def test_the_list_of_methods_and_each_explanation_fit_80_columns() -> None:
-    for listing in (catalogue.describe_all(), *(catalogue.describe(name) for name in methods.available())):
+    for listing in (descriptions.describe_all(), *(descriptions.describe(name) for name in methods.available())):
         assert max(map(cell_len, printed(listing.text))) <= 80
 
 
 def test_two_methods_of_a_cross_fit_stay_one_cell_of_the_summary() -> None:
-    text = terminal.to_markdown([from_flat({**BASE, "method": "tau_norm(tau=0.5) | tau_norm(tau=0.7)"})])
+    text = score_tables.to_markdown([from_flat({**BASE, "method": "tau_norm(tau=0.5) | tau_norm(tau=0.7)"})])
     assert r"| `tau_norm(tau=0.5) \| tau_norm(tau=0.7)` | 25.00 |" in text

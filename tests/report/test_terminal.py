@@ -17,11 +17,11 @@ from poise import testing
 from poise.commands import run_folder
 from poise.errors import InputError
 from poise.methods import short_name
-from poise.report.text.terminal import LEGEND, to_csv, to_markdown, to_terminal
+from poise.report.text.score_tables import LEGEND, to_csv, to_markdown, to_terminal
 from poise.report.text.words import lines
 from poise.results.contents import CSV_FIELDS, Row
 from poise.selection.compare import compare
-from poise.selection.comparison import Comparison
+from poise.selection.verdict import Comparison
 from report_samples import from_flat
 
 TUNED = {

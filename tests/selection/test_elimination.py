@@ -13,8 +13,8 @@ from poise.selection.compare import compare
 from poise.selection.elimination import SEARCHES, Rung, as_search, principal_axes, projected, shortened
 from poise.selection.fit_and_measure import fit_specs
 from poise.selection.grids import default_grid
-from poise.selection.judging import judge, judge_grids
 from poise.selection.tune import pick, tune
+from poise.selection.validation import judge, judge_grids
 from poise.values.features import Features
 from poise.values.head import Head, Prep
 from poise.values.problem import Problem

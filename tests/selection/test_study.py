@@ -23,10 +23,10 @@ from poise.errors import InputError, MemorisedRowsError, MissingExtraError, Pois
 from poise.selection import journal
 from poise.selection import study as studies
 from poise.selection.grids import Axis, axes
-from poise.selection.judging import judge
 from poise.selection.rules import Judging
 from poise.selection.study import Studied, study
 from poise.selection.tune import pick, tune
+from poise.selection.validation import judge
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 

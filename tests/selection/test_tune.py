@@ -18,9 +18,9 @@ from poise.metrics import evaluate
 from poise.priors import divergence
 from poise.results.scores import Scores
 from poise.selection.fit_and_measure import Fitted, Measured, fit_specs, sums_of
-from poise.selection.judging import judge, subset
 from poise.selection.rules import METRICS, Judging
 from poise.selection.tune import match_marginal, pick, tune
+from poise.selection.validation import judge, subset
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
@@ -221,8 +221,8 @@ def fits_of(monkeypatch) -> list[tuple[Features, Features]]:
         seen.append((fitted[-1], rows))
         return sums_of(heads, rows, world)
 
-    monkeypatch.setattr("poise.selection.judging.fit_specs", fit)
-    monkeypatch.setattr("poise.selection.judging.sums_of", score)
+    monkeypatch.setattr("poise.selection.validation.fit_specs", fit)
+    monkeypatch.setattr("poise.selection.validation.sums_of", score)
     return seen
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from poise import __version__
-from poise.cli import compare, deploy, export, images, rebalance, report, study, tune
+from poise.cli import compare, deploy, explore, export, images, rebalance, report, tune
 from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.errors import PoiseError
@@ -59,20 +59,20 @@ def _root(
 
 
 VERBS = (
-    study.demo,
-    study.inspect,
+    explore.demo,
+    explore.inspect,
     images.train,
     images.extract,
     compare.compare,
     tune.tune,
-    study.audit,
+    explore.audit,
     deploy.fit,
     deploy.predict,
     deploy.check,
     export.export,
     rebalance.rebalance,
     report.report,
-    study.methods,
+    explore.methods,
 )
 for verb in VERBS:
     # The lines of a docstring are not those of a terminal.

@@ -13,8 +13,8 @@ from poise.cli.shared import answer, command_line, folder_for, progress_bar, say
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
-    from poise.selection.comparison import Comparison
     from poise.selection.schedule import Schedule
+    from poise.selection.verdict import Comparison
     from poise.values.features import Features
     from poise.values.problem import Problem
 
@@ -156,7 +156,7 @@ def _tell_comparison(
     """Write a comparison and its report, and say it; `more` is what more labelled rows would give."""
     from poise.commands import run_folder
     from poise.diagnosis.report_contents import contents_of
-    from poise.report.text import terminal
+    from poise.report.text import score_tables
     from poise.report.text.label_advice import headroom_lines
     from poise.results.protocol import protocol_lines
 
@@ -168,7 +168,15 @@ def _tell_comparison(
         written = run_folder.write(folder, found, contents=page.model_copy(update=more), notes=notes)
     answer(
         {**found.to_dict(), **({"headroom": advised} if more else {})},
-        [terminal.to_terminal(found.rows, title=read.name), terminal.LEGEND, "", found.verdict(), *advised, "", *notes],
+        [
+            score_tables.to_terminal(found.rows, title=read.name),
+            score_tables.LEGEND,
+            "",
+            found.verdict(),
+            *advised,
+            "",
+            *notes,
+        ],
         voice,
         written=written,
         remarks=(*read.assumed, *filter(None, (found.remark_on_size(),))),

@@ -27,11 +27,11 @@ from poise.values.wording import prior_in_words
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
     from poise.data.samples.sample_set import Items
-    from poise.decisions.answers import Tallied
+    from poise.decisions.answer_files import Tallied
     from poise.decisions.point import OperatingPoint
     from poise.deployment.calibration import Deployed
     from poise.deployment.model import Model
-    from poise.export.onnx_model import Exported
+    from poise.export.onnx_prediction import Exported
 
 
 def fit(
@@ -290,7 +290,7 @@ def _predict_exported(
 ) -> None:
     """Predict with an ONNX file; nothing here imports torch."""
     from poise.export.onnx_inputs import image_files
-    from poise.export.onnx_model import open_onnx, predict_images, predict_rows
+    from poise.export.onnx_prediction import open_onnx, predict_images, predict_rows
 
     found, notes = open_onnx(model), ()
     say_replaced(out, quiet=voice.silent)

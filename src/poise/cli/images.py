@@ -52,11 +52,11 @@ def train(
     processes share the work when started by torchrun: `torchrun --nproc-per-node 2 -m poise train ...`.
     """
     from poise.commands.config import load_config, recipes
-    from poise.report.text import terminal
+    from poise.report.text import score_tables
 
     if recipe is None:
         names = dict(recipes())
-        answer(names, [terminal.listing(names)], voice)
+        answer(names, [score_tables.listing(names)], voice)
         return
     config = load_config(recipe, [*_changes({"data.train": data, "data.test": test}), *(changes or ())])
     if dry_run:
@@ -115,10 +115,12 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, voic
 
 def _trained(config: "Config", splits: "Splits", scores: "dict[str, Scores]", out: Path) -> list[Any]:
     """A trained stage 1 in lines."""
-    from poise.report.text import terminal
+    from poise.report.text import score_tables
 
     lines = [*(f"  {note}" for note in splits.notes), *_said_of(config)]
-    table = terminal.scores_by_part(scores, title="stage 1, top-1 in per cent") if scores else "no stage-1 classifier"
+    table = (
+        score_tables.scores_by_part(scores, title="stage 1, top-1 in per cent") if scores else "no stage-1 classifier"
+    )
     return [f"split {splits.hash}", *lines, "", table, "", f"next: poise compare {quote(str(out))}"]
 
 
@@ -323,17 +325,17 @@ def _begun(path: str, splits: "Splits", config: "Config", recipe: str) -> list[s
 
 def _tell_fitted(found: "Fitted", path: str, out: Path, method: str, fresh: bool, voice: Voice) -> None:
     """Say what was fitted; `fresh`: the head that others were compared with had to be fitted too."""
-    from poise.report.text import terminal
+    from poise.report.text import score_tables
 
     compared, said = found.comparison, list[Any]()
     if fresh:
         said += ["stage1: no classifier came with the backbone, so plain cross-entropy was fitted and tuned", ""]
     if compared is not None:
-        said += [terminal.to_terminal(compared.rows, title=Path(path).name), terminal.LEGEND, ""]
+        said += [score_tables.to_terminal(compared.rows, title=Path(path).name), score_tables.LEGEND, ""]
         said += [compared.verdict(), ""]
     said += [f"written: {found.model.method}{_for_prior(found)}{_whose(found, method)}", *_not_compared(found, method)]
     if found.scores is not None:
-        said += [terminal.scores_by_part({"test": found.scores}, title="the model on the test split, in per cent")]
+        said += [score_tables.scores_by_part({"test": found.scores}, title="the model on the test split, in per cent")]
     remark = None if compared is None else compared.remark_on_size()
     answer(
         {

@@ -130,12 +130,12 @@ def say_estimate(work: "Work", problem: "Problem", *more: "Features | None", qui
 
 def say_plan(work: "Work", found: "Estimate", voice: "Voice", *, remarks: Sequence[str]) -> None:
     """What a run would do, a line for each method, and how long that may take."""
-    from poise.report.text import terminal
+    from poise.report.text import score_tables
 
     settings = {str(family): len(grid) for family, grid in work.grids}
     heads = {name: f"{number} {'setting' if number == 1 else 'settings'}" for name, number in settings.items()}
     data = {"settings": settings, "heads": work.heads, "folds": work.folds, **found._asdict()}
-    answer(data, [terminal.listing(heads), "", f"{work}, {found}"], voice, remarks=remarks)
+    answer(data, [score_tables.listing(heads), "", f"{work}, {found}"], voice, remarks=remarks)
 
 
 def _shortage(found: "Estimate", available: int | None) -> str:

@@ -145,7 +145,7 @@ def _searched(read: "Inputs", method: str, tuning: Tuning, out: Path | None, voi
     from poise.commands import run_folder
     from poise.commands.workload import work_of_search
     from poise.machine.processes import started
-    from poise.report.text import terminal
+    from poise.report.text import score_tables
     from poise.selection.tune import tune
     from poise.values.spec import Spec
 
@@ -161,7 +161,7 @@ def _searched(read: "Inputs", method: str, tuning: Tuning, out: Path | None, voi
     ordered = sorted(records, key=lambda record: -(getattr(record.scores, tuning.metric) or 0.0))
     answer(
         {"best": str(best), "records": [record.to_dict() for record in ordered]},
-        [terminal.trials(_by_name(ordered), title=f"{method} on {read.name}"), "", f"best: {best}"],
+        [score_tables.trials(_by_name(ordered), title=f"{method} on {read.name}"), "", f"best: {best}"],
         voice,
         written=[run_folder.write_records(folder, ordered)],
         remarks=read.assumed,
@@ -180,7 +180,7 @@ SHOWN = 16  # trials of a study in the table; all are in its file
 
 def _studied(read: "Inputs", spec: "Spec", tuning: Tuning, folder: Path, voice: Voice) -> None:
     """Work at a study and say where it stands."""
-    from poise.report.text import terminal
+    from poise.report.text import score_tables
     from poise.selection.rules import Judging
     from poise.selection.study import study
 
@@ -196,7 +196,7 @@ def _studied(read: "Inputs", spec: "Spec", tuning: Tuning, folder: Path, voice: 
         lines.append(f"settings that other processes are trying: {found.running}; this is not the last word")
     lines += ["", f"best: {found.best}" if found.best else "best: not known before the first setting is measured"]
     title = f"{spec} on {read.name}" + (f", the best {SHOWN}" if len(ordered) > SHOWN else "")
-    table: list[Any] = [terminal.trials(_by_name(ordered[:SHOWN]), title=title), ""] if ordered else []
+    table: list[Any] = [score_tables.trials(_by_name(ordered[:SHOWN]), title=title), ""] if ordered else []
     answer(
         {
             "best": None if found.best is None else str(found.best),

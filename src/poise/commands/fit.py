@@ -24,7 +24,7 @@ from poise.data.samples.thumbnails import thumbnails
 from poise.data.splits import Splits
 from poise.data.store.feature_store import check_store
 from poise.data.store.manifest import MANIFEST
-from poise.decisions.answers import Tallied
+from poise.decisions.answer_files import Tallied
 from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed
 from poise.deployment.deploy import deploy, expectation
@@ -42,10 +42,10 @@ from poise.representation.trained_network import REPRESENTATION, check_represent
 from poise.results.contents import Change, Contents
 from poise.results.scores import Scores
 from poise.selection.compare import compare
-from poise.selection.comparison import Comparison
 from poise.selection.grids import default_grid
 from poise.selection.oracle import oracle_accuracy
 from poise.selection.tune import tune
+from poise.selection.verdict import Comparison
 from poise.values.checks import check_one_of
 from poise.values.features import Features
 from poise.values.spec import Spec

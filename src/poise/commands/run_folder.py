@@ -8,10 +8,10 @@ from typing import Any
 from poise.machine import documents
 from poise.machine.atomic import writable, write_atomically
 from poise.report.files import write_report
-from poise.report.text import terminal
+from poise.report.text import score_tables
 from poise.results.contents import Contents
 from poise.results.record import Record
-from poise.selection.comparison import Comparison
+from poise.selection.verdict import Comparison
 
 
 def prepare(folder: Path) -> Path:
@@ -24,11 +24,11 @@ def write(
 ) -> list[Path]:
     """Write the records, the table and the verdict of a comparison, and its report; each file appears whole or not."""
     rows = comparison.rows
-    said = [comparison.verdict(), *comparison.remarks, terminal.LEGEND, *notes]
+    said = [comparison.verdict(), *comparison.remarks, score_tables.LEGEND, *notes]
     return [
         write_records(folder, comparison.records),
-        write_atomically(folder / "summary.csv", terminal.to_csv(rows)),
-        write_atomically(folder / "summary.md", terminal.to_markdown(rows, notes=said)),
+        write_atomically(folder / "summary.csv", score_tables.to_csv(rows)),
+        write_atomically(folder / "summary.md", score_tables.to_markdown(rows, notes=said)),
         write_json(folder / "comparison.json", comparison.to_dict()),
         *([] if contents is None else write_report(folder, contents)),
     ]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from poise.deployment.candidates import CANDIDATES
+from poise.deployment.automatic import CANDIDATES
 from poise.deployment.deploy import offered
 from poise.heads.plan import Plan
 from poise.heads.reading import KEPT_NUMBERS
@@ -22,9 +22,9 @@ from poise.methods import from_spec
 from poise.methods.chain import Chain
 from poise.metrics import MOST_LOGITS
 from poise.selection.elimination import Rung, as_search
-from poise.selection.judging import competing
 from poise.selection.rules import FIRST, FOLDS
 from poise.selection.schedule import Pass, Schedule, searched
+from poise.selection.validation import competing
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.problem import Problem

@@ -23,9 +23,9 @@ from poise.methods import implied_prior
 from poise.priors import as_prior
 from poise.results.record import versions
 from poise.selection.grids import BUDGET, default_grid
-from poise.selection.judging import judge_grids
 from poise.selection.rules import NULLS, Judging
 from poise.selection.tune import pick, recommend
+from poise.selection.validation import judge_grids
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.problem import Problem

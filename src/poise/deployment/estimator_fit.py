@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poise.deployment.automatic import CANDIDATES, candidate_heads, choose
 from poise.deployment.calibration import (
     Evidence,
     Fit,
@@ -18,10 +19,9 @@ from poise.deployment.calibration import (
     evidence,
     expected_recall,
 )
-from poise.deployment.candidates import CANDIDATES, candidate_heads, choose
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.heads.converged import converged
-from poise.heads.memorised import MEMORISED_ACCURACY
+from poise.heads.row_guards import MEMORISED_ACCURACY
 from poise.methods import build, implied_prior, settings, then, traits_of
 from poise.values.features import Features
 from poise.values.head import Head

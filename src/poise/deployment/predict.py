@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from poise.decisions.answers import Answers, Tallied, write_answers
+from poise.decisions.answer_files import Answers, Tallied, write_answers
 from poise.decisions.decide import decide
 from poise.decisions.point import OperatingPoint
 from poise.deployment.model import Model

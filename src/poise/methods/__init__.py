@@ -16,7 +16,7 @@ from typing import Any, Literal
 from poise.errors import InputError, PoiseWarning
 from poise.heads.plan import Options
 from poise.heads.solver import Retrain
-from poise.methods import closed_form, posthoc, retrain
+from poise.methods import closed_form, gradient_trained, posthoc
 from poise.methods.chain import Chain, then
 from poise.methods.posthoc import prediction_rebalancing
 from poise.values.problem import Method
@@ -86,25 +86,29 @@ TRAINED = Traits(needs_head=True, stochastic=True)
 METHODS: Mapping[str, Entry] = MappingProxyType(
     {
         "balanced_softmax": Entry(
-            retrain.balanced_softmax, "ren2020", Traits(needs_head=True, stochastic=True, implied_prior="uniform")
+            gradient_trained.balanced_softmax,
+            "ren2020",
+            Traits(needs_head=True, stochastic=True, implied_prior="uniform"),
         ),
-        "ce": Entry(retrain.ce, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
-        "class_balanced": Entry(retrain.class_balanced, "cui2019", TRAINED),
-        "cosine": Entry(retrain.cosine, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
-        "crt": Entry(retrain.crt, "kang2020", Traits(stochastic=True, implied_prior="uniform")),
-        "focal": Entry(retrain.focal, "lin2017", Traits(needs_head=True, stochastic=True, implied_prior="train")),
-        "gala": Entry(retrain.gala, "gala2024", Traits(stochastic=True, order_dependent=True)),
-        "gcl": Entry(retrain.gcl, "li2022", TRAINED),
+        "ce": Entry(gradient_trained.ce, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
+        "class_balanced": Entry(gradient_trained.class_balanced, "cui2019", TRAINED),
+        "cosine": Entry(gradient_trained.cosine, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
+        "crt": Entry(gradient_trained.crt, "kang2020", Traits(stochastic=True, implied_prior="uniform")),
+        "focal": Entry(
+            gradient_trained.focal, "lin2017", Traits(needs_head=True, stochastic=True, implied_prior="train")
+        ),
+        "gala": Entry(gradient_trained.gala, "gala2024", Traits(stochastic=True, order_dependent=True)),
+        "gcl": Entry(gradient_trained.gcl, "li2022", TRAINED),
         "l2_norm": Entry(posthoc.l2_norm, "alshammari2022", Traits(needs_head=True)),
-        "label_aware_smoothing": Entry(retrain.label_aware_smoothing, "zhong2021", TRAINED),
+        "label_aware_smoothing": Entry(gradient_trained.label_aware_smoothing, "zhong2021", TRAINED),
         "lda": Entry(closed_form.lda, "wang2024", Traits(implied_prior="uniform")),
-        "ldam": Entry(retrain.ldam, "cao2019", TRAINED),
+        "ldam": Entry(gradient_trained.ldam, "cao2019", TRAINED),
         "logit_adjustment": Entry(
             posthoc.logit_adjustment, "menon2021", Traits(needs_head=True, implied_prior="uniform")
         ),
-        "los": Entry(retrain.los, "sun2025", TRAINED),
-        "lws": Entry(retrain.lws, "kang2020", TRAINED),
-        "marc": Entry(retrain.marc, "wang2022", TRAINED),
+        "los": Entry(gradient_trained.los, "sun2025", TRAINED),
+        "lws": Entry(gradient_trained.lws, "kang2020", TRAINED),
+        "marc": Entry(gradient_trained.marc, "wang2022", TRAINED),
         "ncm": Entry(closed_form.ncm, "kang2020", Traits()),
         "rebalance": Entry(
             posthoc.rebalance, "gala2024", Traits(needs_head=True, needs_held_out=True, implied_prior="uniform")
@@ -115,8 +119,8 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
             posthoc.temperature, "guo2017", Traits(needs_head=True, needs_held_out=True, implied_prior="train")
         ),
         "unlearn": Entry(posthoc.unlearn, None, Traits(needs_head=True)),
-        "vs": Entry(retrain.vs, "kini2021", TRAINED),
-        "weight_balancing": Entry(retrain.weight_balancing, "alshammari2022", TRAINED),
+        "vs": Entry(gradient_trained.vs, "kini2021", TRAINED),
+        "weight_balancing": Entry(gradient_trained.weight_balancing, "alshammari2022", TRAINED),
     }
 )
 
@@ -222,7 +226,7 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def _training(method: Method) -> dict[str, Any]:
-    return {**vars(method.plan), **retrain.choices(method)} if isinstance(method, Retrain) else {}
+    return {**vars(method.plan), **gradient_trained.choices(method)} if isinstance(method, Retrain) else {}
 
 
 def implied_prior(spec: Spec) -> str | None:

@@ -28,9 +28,9 @@ from poise.methods import from_spec
 from poise.results.scores import Scores
 from poise.selection.grids import Axis, axes, filled, short
 from poise.selection.journal import FIRST, Worker, joined
-from poise.selection.judging import Judgement, judge, order
 from poise.selection.rules import USUAL, Judging
 from poise.selection.tune import pick
+from poise.selection.validation import Judgement, judge, order
 from poise.values.fields import whole
 from poise.values.head import Head
 from poise.values.problem import Problem

@@ -1,8 +1,8 @@
 """`tune`: choosing settings on rows that may be used for it. No test split can enter here.
 
 Held-out rows that the backbone never saw, K folds of training rows that it never saw either, or the predicted marginal
-on rows without labels. All settings of all methods are judged on the same rows (`poise.selection.judging`), so that the
-choices are paired.
+on rows without labels. All settings of all methods are judged on the same rows (`poise.selection.validation`), so that
+the choices are paired.
 """
 
 import warnings
@@ -19,8 +19,8 @@ from poise.results.record import Record, Selection
 from poise.selection.elimination import Rung
 from poise.selection.fit_and_measure import fit_specs, make_record
 from poise.selection.grids import edges
-from poise.selection.judging import Judgement, competing, judge_grids, ranked, value_of
 from poise.selection.rules import BASELINE, FOLDS, Judging, Rule
+from poise.selection.validation import Judgement, competing, judge_grids, ranked, value_of
 from poise.statistics import simultaneous_intervals
 from poise.values.arrays import as_values
 from poise.values.features import Features

@@ -17,8 +17,8 @@ from torch import nn
 from poise.errors import InputError
 from poise.representation.backbones.backbone import HALVES, IMAGENET, Backbone, Made, Triple, check_size, seeded
 from poise.representation.backbones.cifar import CifarResNet
-from poise.representation.backbones.factory import make_own
 from poise.representation.backbones.hf_models import make_hf
+from poise.representation.backbones.own_network import make_own
 from poise.representation.backbones.probing import last_block, probed
 from poise.representation.backbones.small import BasicResNet, ConvNet4
 from poise.representation.backbones.text import TextBackbone, build_text

@@ -72,7 +72,7 @@ def _shown(name: str, title: str, text: bool, seed: int, folder: Path, voice: Vo
     """Run one set, say and write what came of it; the comparison as plain data."""
     from poise.commands import run_folder
     from poise.commands.demo import contents, recommended_model, run_demo, run_text_demo
-    from poise.report.text import terminal
+    from poise.report.text import score_tables
 
     if not (text or voice.silent):
         _say_demo(name)
@@ -81,8 +81,8 @@ def _shown(name: str, title: str, text: bool, seed: int, folder: Path, voice: Vo
         shown = (run_text_demo if text else run_demo)(name, seed=seed, progress=report)
     found = shown.comparison
     took = f"{len(found.standings)} rows in {time.perf_counter() - begun:.0f} s"
-    table = terminal.to_terminal(found.rows, title=title)
-    tell([table, terminal.LEGEND, *shown.notes, "", found.verdict(), "", took], voice)
+    table = score_tables.to_terminal(found.rows, title=title)
+    tell([table, score_tables.LEGEND, *shown.notes, "", found.verdict(), "", took], voice)
     with progress_bar("writing the report", quiet=voice.silent):
         page = contents(shown, title=title, seed=seed, command=command_line())
         written = run_folder.write(folder, found, contents=page, notes=shown.notes)
@@ -231,7 +231,7 @@ def _tell_audit(found: "Audit", name: str, folder: Path, seed: int, voice: Voice
     """Write what saved logits are worth, and say it."""
     from poise.commands import run_folder
     from poise.diagnosis.report_contents import contents_of
-    from poise.report.text import terminal
+    from poise.report.text import score_tables
     from poise.results.protocol import protocol_lines
 
     comparison, data = found.comparison, found.to_dict()
@@ -240,14 +240,14 @@ def _tell_audit(found: "Audit", name: str, folder: Path, seed: int, voice: Voice
         comparison, found.rows, title=name, more_paths=[found.shown_path()], seed=seed, command=command_line()
     )
     adjusted: list[Any] = [
-        terminal.to_terminal(comparison.rows, title="adjusted"),
-        terminal.LEGEND,
+        score_tables.to_terminal(comparison.rows, title="adjusted"),
+        score_tables.LEGEND,
         "",
         comparison.verdict(),
     ]
     answer(
         data,
-        [terminal.as_given(found.scores, title=f"{name} as given"), "", *adjusted, "", *notes],
+        [score_tables.as_given(found.scores, title=f"{name} as given"), "", *adjusted, "", *notes],
         voice,
         # The paths of every strength and the sweep of priors are for plotting, not for a terminal.
         written=[
@@ -268,7 +268,7 @@ def methods(
     voice: Voice,
 ) -> None:
     """List the methods, or explain one: formula, parameters, published recipes."""
-    from poise.methods import catalogue
+    from poise.methods import descriptions
 
-    listing = catalogue.describe_all() if name is None else catalogue.describe(name)
+    listing = descriptions.describe_all() if name is None else descriptions.describe(name)
     answer(listing.data, [listing.text], voice)

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from poise.heads.converged import converged
-from poise.methods import Traits, defaults, entries, parameters, retrain
+from poise.methods import Traits, defaults, entries, gradient_trained, parameters
 from poise.methods.published import published
 from poise.values.problem import Method
 
@@ -63,7 +63,7 @@ def describe(name: str) -> Listing:
     own = {p.name: "required" if p.required else repr(p.default) for p in parameters(name).values()}
     entry = entries()[name]
     plan = {key: repr(value) for key, value in defaults(name).items()}
-    choices = {"start": retrain.STARTS, "sampler": retrain.SAMPLERS}
+    choices = {"start": gradient_trained.STARTS, "sampler": gradient_trained.SAMPLERS}
     shown = [f"{key} = {value}{_others(choices.get(key, ()), value)}" for key, value in plan.items()]
     recipes = [f"{row.spec}\n    {row.features}{'; ' * bool(row.note)}{row.note}" for row in published(name)]
     cited = references().get(entry.reference or "", "")

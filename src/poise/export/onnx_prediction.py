@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poise.data.samples.decoding import SKIP
-from poise.decisions.answers import Answers, Tallied, write_answers
+from poise.decisions.answer_files import Answers, Tallied, write_answers
 from poise.errors import InputError, PoiseWarning, reason_of
 from poise.export.onnx_inputs import Pixels, Rows, pixels_of
 from poise.machine.documents import check_schema, parsed
