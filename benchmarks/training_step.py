@@ -53,9 +53,7 @@ def main() -> None:
         + " --compile" * given.compile,
         "machine": machine(),
         "images_per_processor_second": {way: [BATCH * given.steps / row[way] for row in found] for way in ways},
-        "speed_beside_usual": {
-            way: ratio([row["usual"] for row in found], [row[way] for row in found]) for way in ways
-        },
+        "speed_beside_usual": {way: ratio(found, "usual", way) for way in ways},
     }
     write_atomically(given.out, json.dumps(result, indent=1) + "\n")
     sys.stdout.write(given.out.read_text())
