@@ -102,6 +102,13 @@ def test_the_work_of_a_search_is_what_is_fitted_and_measured(select, head, count
     assert (work.folds, work.together) == (3 if select == "kfold" else 1, 7)
 
 
+def test_a_look_on_fewer_axes_counts_half():
+    grid, given = default_grid(Spec("crt", epochs=4), 4), problem()
+    for axes, share in ((None, 1), (2, 0.5)):
+        work = work_of_search(grid, given, search=[Rung(keep=0.5, epochs=0.5, axes=axes)])
+        assert work.visits == sum(SIZES) * (4 * 2 * share + 2 * 4)
+
+
 def test_a_stage_1_head_that_is_fitted_on_the_way_is_one_more():
     grid = default_grid(Spec("crt"), 4)
     for head, select, heads in ((True, "held_out", 4), (False, "held_out", 5), (True, "kfold", 5)):

@@ -11,7 +11,7 @@ from poise.data.samples.sample_set import Samples
 from poise.data.samples.thumbnails import thumbnails
 from poise.decisions.targets import coverage_accuracy
 from poise.deployment.deploy import deploy
-from poise.diagnosis.measure import SHIFTS, group_means, look, pulls, scored
+from poise.diagnosis.measure import SHIFTS, changes, group_means, look, pulls, scored
 from poise.diagnosis.report_contents import contents_of, contents_of_model
 from poise.errors import InputError
 from poise.methods import build
@@ -208,6 +208,15 @@ def test_contents_hold_paths_on_the_rows_that_chose_and_heads_looked_at(contents
     looked = [contents.rows[closer.row] for closer in contents.closer]
     assert looked[0].role == "baseline"
     assert all(closer.pull and closer.norms and closer.tradeoff for closer in contents.closer)
+
+
+def test_the_error_of_a_change_is_that_of_a_mean_and_half_a_row_where_there_is_one_row() -> None:
+    before, after = torch.tensor([0.0, 1, 0, 0, 1, 0]), torch.tensor([1.0, 1, 0, 1, 0, 1])
+    several, one = changes(after, before, torch.tensor([0, 0, 0, 0, 0, 2]))
+    assert (several.label, several.before, several.after) == (0, pytest.approx(0.4), pytest.approx(0.6))
+    # Differences 1, 0, 0, 1 and -1 have the sum of squared deviations 2.8.
+    assert several.error == pytest.approx(math.sqrt(2.8 / 4 / 5))
+    assert (one.label, one.before, one.after, one.error) == (2, 0.0, 1.0, 0.5)
 
 
 def test_changes_are_differences_of_recall_between_baseline_and_recommended(compared, contents) -> None:

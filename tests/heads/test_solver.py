@@ -679,6 +679,13 @@ def test_a_warm_up_rises_linearly_and_the_schedule_spans_the_rest(schedule):
     assert learning_rates(Plan(lr=1.0, epochs=2, warmup_epochs=2, schedule=schedule), 1).tolist() == [[0.5], [1.0]]
 
 
+def test_a_warm_up_rises_from_the_share_of_the_rate_that_is_stated():
+    plan = Plan(lr=2.0, epochs=5, warmup_epochs=4, warmup_from=0.2, schedule="constant")
+    rates = learning_rates(plan, 1).squeeze(1).tolist()
+    assert rates == pytest.approx([0.8, 1.2, 1.6, 2.0, 2.0], rel=1e-14)
+    assert learning_rates(replace(plan, warmup_from=1.0), 1).unique().tolist() == [2.0]
+
+
 def test_multistep_without_milestones_is_constant():
     rates = learning_rates(Plan(lr=0.3, epochs=4, schedule="multistep", milestones=()), 2)
     assert (rates == 0.3).all()

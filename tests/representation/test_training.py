@@ -15,7 +15,7 @@ from poise.losses import class_balanced_weights, draws
 from poise.representation import training_log
 from poise.representation.augment import beta_share, normalised, parse
 from poise.representation.backbones import Backbone
-from poise.representation.checkpoints import NEWEST, load_checkpoint
+from poise.representation.checkpoints import NEWEST, load_checkpoint, save_checkpoint
 from poise.representation.network import Network
 from poise.representation.settings import Stage1, changes
 from poise.representation.training import uses_bf16
@@ -579,6 +579,18 @@ def test_a_run_goes_on_in_what_auto_chose_on_another_machine(
     multiplying(monkeypatch, native)
     whole = trained(tmp_path / "whole", asked(precision=stated))
     assert digest(again.network.state_dict()) == digest(whole.network.state_dict())
+
+
+def test_a_run_that_does_not_say_how_it_was_begun_goes_on_as_this_machine_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multiplying(monkeypatch, True)
+    trained(tmp_path, asked(epochs=1, precision="auto"))
+    saved = load_checkpoint(tmp_path)
+    assert saved["known"]["data"].pop("bf16")
+    save_checkpoint(tmp_path, saved)
+    trained(tmp_path, asked(epochs=2, precision="auto"), allow_changed=True)  # warnings are errors here
+    assert load_checkpoint(tmp_path)["known"]["data"]["bf16"]
 
 
 def test_a_stated_precision_other_than_what_was_begun_is_refused(

@@ -21,6 +21,7 @@ from poise.selection.compare import compare
 from poise.selection.fit_and_measure import fit_specs, make_record, measure
 from poise.selection.grids import default_grid
 from poise.selection.rules import NULLS
+from poise.selection.schedule import scheduled
 from poise.selection.tune import tune
 from poise.selection.verdict import PAPER_VERDICT, Comparison, Standing
 from poise.statistics import paired_difference, recalls, simultaneous_intervals
@@ -361,6 +362,14 @@ def test_a_published_recipe_for_a_larger_data_set_is_left_out() -> None:
     }
 
 
+@pytest.mark.parametrize(("batch", "drop_last", "beside"), [(98, True, True), (99, True, False), (99, False, True)])
+def test_a_recipe_stands_beside_its_method_as_long_as_one_batch_is_left(batch, drop_last, beside) -> None:
+    problem, _ = study()
+    assert len(problem.train) == 98
+    spec = Spec("crt", epochs=1, batch_size=batch, drop_last=drop_last)
+    assert (spec in scheduled([spec], problem).recipes) == beside
+
+
 # --- the test split is read last -------------------------------------------------------------------------------------
 
 
@@ -681,6 +690,21 @@ def test_test_rows_that_were_used_for_something_else_are_refused(selection) -> N
     for rows, words in cases:
         with pytest.raises(MemorisedRowsError, match=words):
             compare(["ncm"], problem, rows, selection=selection)
+
+
+def test_test_rows_that_are_training_rows_bit_for_bit_are_remarked_or_refused() -> None:
+    problem, test = study()
+    known, x = problem.train.x.clone(), test.x.clone()
+    known[0, 5, 2] = 0.0
+    x[0, 7], x[0, 3] = known[0, 0], known[0, 5]
+    x[0, 3, 2] = -0.0
+    problem, test = replace(problem, train=replace(problem.train, x=known)), replace(test, x=x)
+    said = "2 of 48 test rows are training rows too (the first: test row 3); what is measured on them is no evidence"
+    with pytest.warns(PoiseWarning, match="2 of 48 test rows are training rows too"):
+        found = compare(["ncm"], problem, test, budget=2)
+    assert said in found.remarks
+    with pytest.raises(InputError, match=r"2 of 48 test rows .*; remove them from one of the two"):
+        compare(["ncm"], problem, test, budget=2, strict=True)
 
 
 @pytest.mark.parametrize("seeds", [(), (-1,), (0, 1.5), (True,), ("0",)])

@@ -81,7 +81,7 @@ def test_only_trained_settings_of_a_grid_that_is_too_long_are_looked_at() -> Non
 
 
 @pytest.mark.parametrize(
-    ("keep", "of", "kept"), [(0.5, 4, 2), (0.5, 5, 3), (1 / 6, 16, 3), (0.01, 16, 1), (1 / 3, 9, 3)]
+    ("keep", "of", "kept"), [(0.5, 4, 2), (0.5, 5, 3), (1 / 6, 16, 3), (0.01, 16, 1), (1 / 3, 9, 3), (0.28, 25, 7)]
 )
 def test_a_rung_keeps_its_share_rounded_up(keep, of, kept) -> None:
     assert Rung(keep=keep).kept(of) == kept

@@ -280,6 +280,18 @@ def test_a_method_that_reads_held_out_rows_needs_them_beside_the_folds() -> None
     assert_same(record.scores, folds_by_hand(problem, Spec("rebalance"), ids))
 
 
+def test_the_seconds_of_a_setting_are_those_of_all_folds(monkeypatch) -> None:
+    took = iter((1.0, 2.0, 4.0))
+
+    def fit(problem: Problem, specs, seed=0, *, progress=None) -> dict[Spec, Fitted]:
+        seconds = next(took)
+        return {spec: Fitted(head, seconds) for spec, (head, _) in fit_specs(problem, specs, seed).items()}
+
+    monkeypatch.setattr("poise.selection.judging.fit_specs", fit)
+    judged = judge(TAUS, world(seen=False), Judging(select="kfold", folds=3))
+    assert [trial.seconds for trial in judged.trials.values()] == [7.0] * len(TAUS)
+
+
 def test_a_subset_of_the_training_rows_counts_its_own_rows() -> None:
     train = world().train
     part = subset(train, torch.arange(110, len(train)))

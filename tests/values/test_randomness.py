@@ -3,13 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import poise
 from poise.sampling import windowed
 from poise.selection.oracle import draws
-from poise.values.randomness import Stream
+from poise.values.randomness import Stream, hashed, seed_for, uniforms
 
 # A number that changes here changes splits, trainings and searches that people have recorded.
 RECORDED = {
@@ -36,6 +37,13 @@ RECORDED = {
 def test_every_stream_keeps_its_number_and_shares_it_with_no_other():
     assert {name: int(stream) for name, stream in Stream.__members__.items()} == RECORDED
     assert len(set(RECORDED.values())) == len(RECORDED)
+
+
+def test_a_key_keeps_its_numbers():
+    assert hashed(0).tolist() == 6238072747940578789
+    assert hashed(3, 17, np.arange(2)).tolist() == [14240235416889831040, 3071776348540468836]
+    assert uniforms(2, torch.tensor([5]), 3, 17).tolist() == [[0.7506320626606643, 0.6025579233396596]]
+    assert seed_for(3, 14) == 7296960992132537204
 
 
 @pytest.mark.parametrize("seed", [0, 3])

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from poise.errors import InputError
-from poise.machine.atomic import write_atomically
+from poise.machine.atomic import replacing_folder, write_atomically
 from poise.results.scores import Scores
+from poise.values.arrays import row_slices
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head, Prep
@@ -191,6 +192,12 @@ def test_unusable_features_are_refused_with_the_row(call, fragments):
     with pytest.raises(InputError) as refused:
         call()
     assert all(fragment in str(refused.value) for fragment in fragments)
+
+
+def test_slices_hold_all_rows_in_order_and_each_at_least_one():
+    assert list(row_slices(2, 7, 2)) == [slice(2, 4), slice(4, 6), slice(6, 7)]
+    assert list(row_slices(0, 2, 0)) == [slice(0, 1), slice(1, 2)]  # a row that is larger than what is read at a time
+    assert list(row_slices(3, 3, 5)) == []
 
 
 def test_values_cannot_be_changed():
@@ -584,6 +591,15 @@ def test_text_and_bytes_are_written_and_folders_made(tmp_path):
 
 def test_written_files_are_readable_by_others(tmp_path):
     assert write_atomically(tmp_path / "file", "x").stat().st_mode & 0o777 == 0o644
+
+
+def test_written_folders_are_readable_by_others_and_hold_nothing_of_what_they_replace(tmp_path):
+    for name in ("old", "new"):
+        with replacing_folder(tmp_path / "folder") as stage:
+            (stage / name).write_text(name)
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def crash(*args):
