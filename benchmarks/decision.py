@@ -37,9 +37,9 @@ from poise import Features, Problem, Spec, compare
 from poise.data.bundled import DEMO_SETS, load_demo
 from poise.errors import PoiseWarning
 from poise.methods import available, from_spec, is_trained, settings
+from poise.selection.comparison_result import Comparison
 from poise.selection.fit_and_measure import measure
 from poise.selection.grids import BUDGET, default_grid
-from poise.selection.verdict import Comparison
 
 LONG = {"batch_size": 512, "matmul": "bfloat16"}  # of a trained method at the large size, beside its epochs
 

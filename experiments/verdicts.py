@@ -30,11 +30,11 @@ from poise import ClassCounts, Features, Head, Problem, Spec, compare, profiles
 from poise.errors import PoiseWarning
 from poise.machine.atomic import write_atomically
 from poise.results.record import versions
+from poise.selection.comparison_result import Comparison, Standing
 from poise.selection.fit_and_measure import Measured, measure
 from poise.selection.rules import NULLS
 from poise.selection.tune import recommend
 from poise.selection.validation import Judgement, Trial
-from poise.selection.verdict import Comparison, Standing
 
 CLASSES, DIM, HELD_OUT = 50, 16, 20
 SPECS = tuple(Spec(name) for name in ("logit_adjustment", "tau_norm", "rebalance", "temperature"))

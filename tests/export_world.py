@@ -2,7 +2,7 @@
 
 import torch
 
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.model import Model
 from poise.representation.backbones import Backbone, build
 from poise.values.counts import ClassCounts

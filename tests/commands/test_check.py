@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from poise.commands.check import check_path
+from poise.commands.artefact_check import check_path
 from poise.data.store.feature_store import save_features
 from poise.deployment.checkpoint_copy import REBALANCED, note_path
 from poise.deployment.model import Model, load

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poise.decisions.decide import decide, prediction_sets
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import class_thresholds, conformal_quantiles, coverage_accuracy, rows_as, threshold_for
-from poise.deployment.operating_point import choose_operating_point
+from poise.deployment.chosen_point import choose_operating_point
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.metrics import evaluate
 from poise.testing import world

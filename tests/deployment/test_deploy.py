@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from poise.decisions.decide import decide
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import Targets, coverage_accuracy
 from poise.deployment import deploy as deployment
 from poise.deployment.estimator import LongTailClassifier

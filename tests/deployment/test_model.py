@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.model import Model, check, load
 from poise.errors import InputError
 from poise.values.counts import ClassCounts

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from poise.decisions.decide import decide
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.model import Model
 from poise.deployment.predict import write_predictions
 from poise.errors import InputError, MissingExtraError

@@ -19,9 +19,9 @@ from poise.metrics import evaluate_head, gradient_balance
 from poise.results.contents import Contents, Point, read
 from poise.selection.audit import audit
 from poise.selection.compare import compare
+from poise.selection.comparison_result import Scorer, Tried
 from poise.selection.fit_and_measure import measure
 from poise.selection.score_paths import over_epochs, over_settings, over_strengths
-from poise.selection.verdict import Scorer, Tried
 from poise.statistics import plain_intervals
 from poise.values.counts import ClassCounts
 from poise.values.features import Features

@@ -15,7 +15,7 @@ from export_world import COSTS, HOSTILE, SIDE, images, library_logits, model, ne
 from poise import export
 from poise.data.samples.formats import open_items
 from poise.decisions.decide import decide
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.errors import InputError, MissingExtraError
 from poise.export.checking import pixels_of
 from poise.export.final import Network, described, final, image_backbone

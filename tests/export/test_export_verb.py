@@ -9,7 +9,7 @@ import torch
 from export_world import SIDE, model, network
 from image_world import pictures
 from poise.cli import main
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.representation.trained_network import Representation
 from poise.values.head import Prep
 

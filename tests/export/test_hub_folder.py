@@ -10,11 +10,11 @@ import torch
 import yaml
 
 from export_world import COSTS, HOSTILE, images, library_logits, model, network
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.model import Model
 from poise.errors import InputError, MissingExtraError
 from poise.export.card import plain
-from poise.export.hub import export_hub
+from poise.export.hub_folder import export_hub
 from poise.representation.trained_network import Representation
 from poise.results.contents import Classes, Contents, Range, Row
 from poise.values.counts import ClassCounts
@@ -152,7 +152,7 @@ def test_an_earlier_export_is_replaced_and_any_other_folder_is_refused(tmp_path)
 
 def test_a_folder_that_differs_from_the_model_is_deleted_and_the_former_one_stays(monkeypatch, tmp_path):
     export_hub(model(), tmp_path / "hub", title="former")
-    monkeypatch.setattr("poise.export.hub.load_file", lambda path: {"head.weight": torch.zeros(5, 8), **BIAS})
+    monkeypatch.setattr("poise.export.hub_folder.load_file", lambda path: {"head.weight": torch.zeros(5, 8), **BIAS})
     with pytest.raises(InputError, match=r"^the safetensors file does not give the model's logits: they differ by "):
         export_hub(model(), tmp_path / "hub")
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]

@@ -19,7 +19,7 @@ from poise.cli import main
 from poise.data.samples.decode_all import pixels as small_pixels
 from poise.data.samples.formats import open_items
 from poise.decisions.decide import decide
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.model import Model
 from poise.deployment.predict import write_predictions
 from poise.errors import InputError, MissingExtraError, PoiseWarning

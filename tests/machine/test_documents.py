@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from poise.commands import run_folder
-from poise.commands.check import check_path
+from poise.commands.artefact_check import check_path
 from poise.data.store import growing_store, manifest
 from poise.data.store.feature_store import save_features
 from poise.deployment import checkpoint_copy, model

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from poise import testing
-from poise.deployment.operating_point import choose_operating_point
+from poise.deployment.chosen_point import choose_operating_point
 from poise.errors import PoiseWarning
 from poise.report.text.label_advice import headroom_lines
 from poise.results.protocol import protocol_lines

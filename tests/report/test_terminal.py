@@ -21,7 +21,7 @@ from poise.report.text.score_tables import LEGEND, to_csv, to_markdown, to_termi
 from poise.report.text.words import lines
 from poise.results.contents import CSV_FIELDS, Row
 from poise.selection.compare import compare
-from poise.selection.verdict import Comparison
+from poise.selection.comparison_result import Comparison
 from report_samples import from_flat
 
 TUNED = {

@@ -18,12 +18,12 @@ from poise.metrics import evaluate
 from poise.results.contents import CSV_FIELDS
 from poise.results.record import Selection
 from poise.selection.compare import compare
+from poise.selection.comparison_result import PAPER_VERDICT, Comparison, Standing
 from poise.selection.fit_and_measure import fit_specs, make_record, measure
 from poise.selection.grids import default_grid
 from poise.selection.rules import NULLS
 from poise.selection.schedule import scheduled
 from poise.selection.tune import tune
-from poise.selection.verdict import PAPER_VERDICT, Comparison, Standing
 from poise.statistics import paired_difference, recalls, simultaneous_intervals
 from poise.values.counts import ClassCounts
 from poise.values.features import Features

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from poise import __version__
-from poise.cli import compare, deploy, explore, export, images, rebalance, report, tune
+from poise.cli import compare, explore, export, fit_predict, images, rebalance, report, tune
 from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.errors import PoiseError
@@ -66,9 +66,9 @@ VERBS = (
     compare.compare,
     tune.tune,
     explore.audit,
-    deploy.fit,
-    deploy.predict,
-    deploy.check,
+    fit_predict.fit,
+    fit_predict.predict,
+    fit_predict.check,
     export.export,
     rebalance.rebalance,
     report.report,

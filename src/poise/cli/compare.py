@@ -13,8 +13,8 @@ from poise.cli.shared import answer, command_line, folder_for, progress_bar, say
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
+    from poise.selection.comparison_result import Comparison
     from poise.selection.schedule import Schedule
-    from poise.selection.verdict import Comparison
     from poise.values.features import Features
     from poise.values.problem import Problem
 

@@ -176,7 +176,7 @@ def _program(job: _Job) -> _Done:
 
 
 def _hub(job: _Job) -> _Done:
-    from poise.export.hub import export_hub
+    from poise.export.hub_folder import export_hub
     from poise.results.contents import read
 
     report, folder = job.source / "report.json", job.out / "hub"

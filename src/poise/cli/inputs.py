@@ -130,7 +130,7 @@ def _of_run(
 
 def _misfit(head: "Head", rows: "Features") -> list[str]:
     """A remark on a head that guesses; where classes have names, with their order and what settles it."""
-    from poise.heads.row_guards import guessing
+    from poise.heads.foreign_rows import guessing
     from poise.values.wording import some
 
     remark = guessing("the given head", head, rows)

@@ -22,10 +22,10 @@ from poise.profiles import exponential, select
 from poise.representation.sentences import embed_cached
 from poise.results.contents import Contents
 from poise.selection.compare import compare
+from poise.selection.comparison_result import Comparison
 from poise.selection.labelling import advice
 from poise.selection.oracle import learning_curve, oracle_accuracy
 from poise.selection.rules import Protocol
-from poise.selection.verdict import Comparison
 from poise.values.checks import check_one_of
 from poise.values.counts import ClassCounts
 from poise.values.features import Features

@@ -42,10 +42,10 @@ from poise.representation.trained_network import REPRESENTATION, check_represent
 from poise.results.contents import Change, Contents
 from poise.results.scores import Scores
 from poise.selection.compare import compare
+from poise.selection.comparison_result import Comparison
 from poise.selection.grids import default_grid
 from poise.selection.oracle import oracle_accuracy
 from poise.selection.tune import tune
-from poise.selection.verdict import Comparison
 from poise.values.checks import check_one_of
 from poise.values.features import Features
 from poise.values.spec import Spec

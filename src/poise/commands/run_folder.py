@@ -11,7 +11,7 @@ from poise.report.files import write_report
 from poise.report.text import score_tables
 from poise.results.contents import Contents
 from poise.results.record import Record
-from poise.selection.verdict import Comparison
+from poise.selection.comparison_result import Comparison
 
 
 def prepare(folder: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from poise.data.tables.arrays import Arrays, features_in, opened
+from poise.data.tables.named_arrays import Arrays, features_in, opened
 from poise.data.tables.source import LABEL_NAMES, Ask, Source, listed
 from poise.errors import InputError
 

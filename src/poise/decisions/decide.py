@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.decisions.point import OperatingPoint, PerClass
+from poise.decisions.operating_point import OperatingPoint, PerClass
 from poise.errors import InputError
 
 ABSTAIN = -1

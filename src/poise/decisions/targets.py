@@ -1,7 +1,7 @@
 """How each part of an operating point is chosen on held-out rows, and what it should reach.
 
 Every function here wants logits of rows that neither the backbone nor the head was trained on;
-`poise.deployment.operating_point` holds the rows and refuses others.
+`poise.deployment.chosen_point` holds the rows and refuses others.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poise.decisions.decide import best_answers, check_logits
-from poise.decisions.point import ALPHA, SHARE, OperatingPoint
+from poise.decisions.operating_point import ALPHA, SHARE, OperatingPoint
 from poise.errors import InputError
 from poise.values.counts import ClassCounts, as_counts, as_labels
 from poise.values.features import Features

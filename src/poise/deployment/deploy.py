@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed, Evidence, calibrate, deployed, expected_recall, final
+from poise.deployment.chosen_point import choose_operating_point
 from poise.deployment.model import Model
-from poise.deployment.operating_point import choose_operating_point
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.machine.progress import Progress
 from poise.methods import implied_prior

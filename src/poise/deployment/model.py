@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.errors import InputError, reason_of
 from poise.machine.documents import Document, to_json
 from poise.priors import as_prior

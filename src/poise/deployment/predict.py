@@ -8,7 +8,7 @@ from torch import Tensor
 
 from poise.decisions.answer_files import Answers, Tallied, write_answers
 from poise.decisions.decide import decide
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.model import Model
 from poise.errors import InputError
 from poise.machine.progress import Progress

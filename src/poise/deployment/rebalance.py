@@ -23,7 +23,7 @@ from poise.deployment.deploy import deploy
 from poise.deployment.last_layer import Checkpoint, Layer, encoded, read_layer
 from poise.deployment.model import Model
 from poise.errors import InputError
-from poise.heads.row_guards import guessing
+from poise.heads.foreign_rows import guessing
 from poise.machine.progress import Progress
 from poise.metrics import evaluate_head
 from poise.results.scores import Scores

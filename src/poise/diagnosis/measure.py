@@ -24,7 +24,7 @@ from poise.metrics import (
     weight_norms,
 )
 from poise.results.contents import Bins, Change, Closer, Confusion, Coverage, PerClass, Point, Range
-from poise.selection.verdict import Scorer
+from poise.selection.comparison_result import Scorer
 from poise.statistics import plain_intervals
 from poise.values.counts import ClassCounts
 from poise.values.features import Features

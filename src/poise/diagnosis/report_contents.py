@@ -28,9 +28,9 @@ from poise.metrics import tally_and_moments
 from poise.results import contents as page
 from poise.results.contents import Contents
 from poise.results.protocol import ENDS, protocol_facts
+from poise.selection.comparison_result import Comparison, Standing, gain_of
 from poise.selection.fit_and_measure import Measured, Sums, measured
 from poise.selection.score_paths import over_epochs, over_settings, over_strengths, path
-from poise.selection.verdict import Comparison, Standing, gain_of
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.problem import Problem

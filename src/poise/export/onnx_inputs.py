@@ -10,8 +10,8 @@ from PIL import Image
 
 from poise.data.samples.decoding import SUFFIXES, decode
 from poise.data.samples.image_files import middle_square, walk
-from poise.data.tables.arrays import features_in, opened
 from poise.data.tables.by_suffix import TABLES, read_table
+from poise.data.tables.named_arrays import features_in, opened
 from poise.data.tables.source import Ask
 from poise.errors import InputError
 

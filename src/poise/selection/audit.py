@@ -15,10 +15,10 @@ from poise.priors import Sweep, prior_sweep
 from poise.results.contents import Path
 from poise.results.scores import Scores
 from poise.selection.compare import compare
+from poise.selection.comparison_result import Comparison, Tried
 from poise.selection.fit_and_measure import measure
 from poise.selection.grids import BUDGET, default_grid
 from poise.selection.score_paths import over_strengths, path
-from poise.selection.verdict import Comparison, Tried
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head

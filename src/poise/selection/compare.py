@@ -20,15 +20,15 @@ from poise.heads.solver import Retrain, fit_heads
 from poise.machine.progress import Progress
 from poise.methods import from_spec
 from poise.results.record import Role, Selection
-from poise.selection.apart import check_test, shared_rows, uncovered
+from poise.selection.comparison_result import Comparison, Scorer, Standing, Tried
 from poise.selection.elimination import Rung
 from poise.selection.fit_and_measure import Fitted, Measured, fit_specs, make_record, measure_all, measured, remarks_of
 from poise.selection.grids import BUDGET
 from poise.selection.rules import BASELINE, FOLDS, NULLS, Judging, Protocol
 from poise.selection.schedule import Schedule, scheduled
+from poise.selection.test_split import check_test, shared_rows, uncovered
 from poise.selection.tune import pick, recommend
 from poise.selection.validation import Judgement, judge_grids
-from poise.selection.verdict import Comparison, Scorer, Standing, Tried
 from poise.statistics import check_rounds
 from poise.values.features import Features
 from poise.values.head import Head

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from poise.errors import InputError
 from poise.folds import fold_ids
+from poise.heads.foreign_rows import refuse_memorised
 from poise.heads.plan import Plan
-from poise.heads.row_guards import refuse_memorised
 from poise.heads.solver import with_stage1
 from poise.methods import build
 from poise.metrics import Tally, logit_chunks, scores, tally, total

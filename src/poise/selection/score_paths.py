@@ -7,8 +7,8 @@ from poise.heads.solver import Retrain, fit_heads
 from poise.methods import from_spec, settings
 from poise.results.contents import Path, Point, Where
 from poise.results.scores import Scores
+from poise.selection.comparison_result import Tried
 from poise.selection.fit_and_measure import fit_specs, measure_all
-from poise.selection.verdict import Tried
 from poise.values.features import Features
 from poise.values.problem import Problem
 from poise.values.spec import Spec

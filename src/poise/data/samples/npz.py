@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from poise.data.samples.items import Pixels
 from poise.data.samples.split_parts import SPLITS, Part, Request
-from poise.data.tables.arrays import Arrays, opened
+from poise.data.tables.named_arrays import Arrays, opened
 from poise.data.tables.source import LABEL_NAMES, listed
 from poise.errors import InputError
 

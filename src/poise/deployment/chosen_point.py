@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from poise.decisions.decide import prediction_sets
-from poise.decisions.point import OperatingPoint
+from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import class_thresholds, conformal_quantiles, coverage_accuracy, rows_as, threshold_for
 from poise.errors import PoiseWarning
-from poise.heads.row_guards import refuse_memorised
+from poise.heads.foreign_rows import refuse_memorised
 from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.wording import some
@@ -34,7 +34,7 @@ def choose_operating_point(
     conformal sets with a promise for every class; `costs` and `top_k` are taken as they are. Costs come first, each
     other part is chosen by itself on all rows. Accuracy, coverage and precision hold for classes as common as in
     `prior` (C,), or as in `held_out` without one. Warns (PoiseWarning) of classes with too few rows for a promise, and
-    of those that will never be answered. See `poise.decisions.point`.
+    of those that will never be answered. See `poise.decisions.operating_point`.
 
     Raises: MemorisedRowsError for rows that the backbone or the head was trained on; InputError for a target out of
     range or out of reach.

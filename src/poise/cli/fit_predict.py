@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
     from poise.data.samples.sample_set import Items
     from poise.decisions.answer_files import Tallied
-    from poise.decisions.point import OperatingPoint
+    from poise.decisions.operating_point import OperatingPoint
     from poise.deployment.calibration import Deployed
     from poise.deployment.model import Model
     from poise.export.onnx_prediction import Exported
@@ -344,7 +344,7 @@ def check(
     voice: Voice,
 ) -> None:
     """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
-    from poise.commands.check import check_path
+    from poise.commands.artefact_check import check_path
     from poise.commands.description import is_described
     from poise.commands.fit import check_run
     from poise.data.store.manifest import MANIFEST
