@@ -450,6 +450,11 @@ def test_pretrained_in_a_file_of_ones_own_stays_beside_a_weight_file(tmp_path):
         ),
         (["stage1.loss=los", "title=mine"], "mine"),
         (
+            [f"data.class_order={list(range(8))}"],
+            "Plain cross-entropy, CIFAR-100-LT imbalance 100, ResNet-32; here data.class_order "
+            "[0, 1, 2, 3, 4, 5, 6, 7]",
+        ),
+        (
             [f"data.class_order={list(range(9))}"],
             "Plain cross-entropy, CIFAR-100-LT imbalance 100, ResNet-32; here data.class_order a list of 9",
         ),

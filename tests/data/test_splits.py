@@ -215,6 +215,7 @@ def test_a_share_is_rounded_and_takes_at_least_one_where_it_may():
     samples = pool(50, 7, 3, 2, 1)
     assert per_class(samples, carve(samples, 0.1).held_out) == [5, 1, 1, 1, 0]
     assert per_class(samples, carve(samples, 0.5).held_out) == [25, 3, 1, 1, 0]
+    assert per_class(pool(10, 14), carve(pool(10, 14), 0.25).held_out) == [3, 4]  # of 2.5 and 3.5
 
 
 def test_file_order_takes_the_first_rows_and_seeds_take_others():

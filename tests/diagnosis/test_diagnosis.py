@@ -98,6 +98,13 @@ def test_trading_by_a_shift_is_logit_adjustment() -> None:
         assert point.model_dump() == pytest.approx(wanted.model_dump())
 
 
+def test_no_point_of_a_curve_of_few_rows_is_told_twice() -> None:
+    few = TEST.take(torch.arange(0, len(TEST), len(TEST) // 8))
+    seen = look(0, scored([Scorer(HEAD, None)], few), few.counts).coverage
+    assert 2 < len(seen.coverage) <= len(few)
+    assert list(seen.coverage) == sorted(set(seen.coverage), reverse=True)
+
+
 def test_the_curve_is_that_of_the_logits() -> None:
     seen = look(0, scored([Scorer(HEAD, None)], TEST), TEST.counts).coverage
     wanted = coverage_accuracy(HEAD(TEST.x[0]), TEST.y, TEST.counts)

@@ -17,6 +17,7 @@ from poise.methods.published import Published
 from poise.metrics import evaluate
 from poise.results.contents import CSV_FIELDS
 from poise.results.record import Selection
+from poise.selection.apart import uncovered
 from poise.selection.compare import compare
 from poise.selection.comparison_result import PAPER_VERDICT, Comparison, Standing
 from poise.selection.fit_and_measure import fit_specs, make_record, measure
@@ -596,16 +597,19 @@ def test_cross_fitting_scores_each_half_by_the_settings_of_the_other() -> None:
     tuned = [row for row in found.standings if row.role == "tuned"]
     assert [str(row.family) for row in tuned] == ["tau_norm", "logit_adjustment", CRT, "ncm"]
     for row in tuned:
-        correct, chosen = torch.zeros(len(test), dtype=torch.bool), []
+        correct, chosen, scores = torch.zeros(len(test), dtype=torch.bool), [], []
         for half in (0, 1):
             scored, choosing = ((halves == h).nonzero().flatten() for h in (half, 1 - half))
             part = replace(without, held_out=test.take(choosing))
             best, _ = choose(default_grid(row.family, 4), part, seed=3)
-            correct[scored] = correct_of(methods.from_spec(best)(part, 3), test.take(scored))
+            head = methods.from_spec(best)(part, 3)
+            correct[scored] = correct_of(head, test.take(scored))
+            scores.append(balanced(correct_of(head, part.held_out), part.held_out.y))
             chosen.append(str(best))
         assert torch.equal(row.measured[0].correct, correct)
         assert row.records[0].scores.balanced_accuracy == pytest.approx(balanced(correct, test.y), abs=1e-12)
         assert row.selection.chosen == tuple(chosen)
+        assert row.selection.score == pytest.approx(sum(scores) / 2, abs=1e-12)
         assert row.method == (chosen[0] if chosen[0] == chosen[1] else " / ".join(chosen))
         assert (row.selection.rule, row.selection.rows, row.selection.key) == ("cross_fit", len(test), test.key)
 
@@ -690,6 +694,15 @@ def test_test_rows_that_were_used_for_something_else_are_refused(selection) -> N
     for rows, words in cases:
         with pytest.raises(MemorisedRowsError, match=words):
             compare(["ncm"], problem, rows, selection=selection)
+
+
+def test_classes_that_one_of_two_splits_lacks_are_remarked() -> None:
+    counts = ClassCounts(torch.tensor([2, 0, 1, 0]))
+    rows = [Features(torch.ones(len(y), 2), torch.tensor(y), counts, None, tuple("abcd")) for y in ([0, 0, 2], [0, 1])]
+    assert uncovered(*rows) == [
+        "1 of 4 classes have no training row (b); no head can know them, their recall counts as it is",
+        "1 of 4 classes have no test row (c); their recall is n/a and left out of the means",
+    ]
 
 
 def test_test_rows_that_are_training_rows_bit_for_bit_are_remarked_or_refused() -> None:
