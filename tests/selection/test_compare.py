@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from poise.selection.apart import uncovered
 
 from poise import methods, testing
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
@@ -17,7 +18,6 @@ from poise.methods.published import Published
 from poise.metrics import evaluate
 from poise.results.contents import CSV_FIELDS
 from poise.results.record import Selection
-from poise.selection.apart import uncovered
 from poise.selection.compare import compare
 from poise.selection.comparison_result import PAPER_VERDICT, Comparison, Standing
 from poise.selection.fit_and_measure import fit_specs, make_record, measure
