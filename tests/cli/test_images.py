@@ -441,7 +441,8 @@ def test_damage_in_any_part_of_a_run_is_found(poise_: Run, world: Path, tmp_path
     for name in ("head.safetensors", "00000.safetensors", "backbone.safetensors"):
         assert name in err
     shutil.rmtree(folder / "representation")
-    assert "the training is unfinished; run the same command again" in refusal(poise_("check", folder, "-q"))
+    missing = "holds no finished representation; restore the folder from a copy, or train again"
+    assert missing in refusal(poise_("check", folder, "-q"))
 
 
 # --- fit and predict --------------------------------------------------------------------------------------------------

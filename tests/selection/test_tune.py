@@ -287,7 +287,7 @@ def test_the_seconds_of_a_setting_are_those_of_all_folds(monkeypatch) -> None:
         seconds = next(took)
         return {spec: Fitted(head, seconds) for spec, (head, _) in fit_specs(problem, specs, seed).items()}
 
-    monkeypatch.setattr("poise.selection.judging.fit_specs", fit)
+    monkeypatch.setattr("poise.selection.validation.fit_specs", fit)
     judged = judge(TAUS, world(seen=False), Judging(select="kfold", folds=3))
     assert [trial.seconds for trial in judged.trials.values()] == [7.0] * len(TAUS)
 
