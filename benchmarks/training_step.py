@@ -7,7 +7,7 @@ is the processor time of the steps after the first two, so that other work on th
 repeat all ways follow one another; a ratio is the median over repeats of the ratio within a repeat.
 
     usual       float32, channels last, memory as the C library handles it
-    kept        the same, freed memory kept (`poise.machine.memory`), as `poise train` does
+    kept        the same, freed memory kept (`poise.machine.kept_memory`), as `poise train` does
     bfloat16    kept, autocast
     compiled    kept, `torch.compile`, with --compile: needs a C++ compiler, and a minute before the first step
 """
@@ -25,7 +25,7 @@ from measuring import machine, ratio
 from torch.nn import functional
 
 from poise.machine.atomic import write_atomically
-from poise.machine.memory import keep_freed_memory
+from poise.machine.kept_memory import keep_freed_memory
 from poise.representation.backbones import build
 from poise.representation.network import Network
 from poise.representation.settings import Stage1

@@ -13,7 +13,7 @@ import torch
 from poise.decisions.decide import decide
 from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.model import Model
-from poise.deployment.predict import write_predictions
+from poise.deployment.prediction_files import write_predictions
 from poise.errors import InputError, MissingExtraError
 from poise.machine import atomic
 from poise.values.counts import ClassCounts

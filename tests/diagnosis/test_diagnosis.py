@@ -21,7 +21,7 @@ from poise.selection.audit import audit
 from poise.selection.compare import compare
 from poise.selection.comparison_result import Scorer, Tried
 from poise.selection.fit_and_measure import measure
-from poise.selection.score_paths import over_epochs, over_settings, over_strengths
+from poise.selection.score_curves import over_epochs, over_settings, over_strengths
 from poise.statistics import plain_intervals
 from poise.values.counts import ClassCounts
 from poise.values.features import Features

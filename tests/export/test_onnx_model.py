@@ -21,11 +21,11 @@ from poise.data.samples.formats import open_items
 from poise.decisions.decide import decide
 from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.model import Model
-from poise.deployment.predict import write_predictions
+from poise.deployment.prediction_files import write_predictions
 from poise.errors import InputError, MissingExtraError, PoiseWarning
 from poise.export import onnx_prediction
-from poise.export.onnx_inputs import Pixels, image_files, pixels_of, read_rows
 from poise.export.onnx_prediction import decided, open_onnx, predict_images, predict_rows
+from poise.export.rows_for_onnx import Pixels, image_files, pixels_of, read_rows
 from poise.representation.augment.photographs import eval_transform
 from poise.values.counts import ClassCounts
 from poise.values.head import Head
@@ -244,7 +244,7 @@ def test_narrow_floats_are_read_where_numpy_knows_them(tmp_path):
 def test_narrow_floats_that_numpy_does_not_know_are_refused_with_the_remedy(tmp_path):
     path = tmp_path / "x.safetensors"
     save_tensors({"x": torch.ones(2, 5, dtype=torch.bfloat16)}, path)
-    program = f"from poise.export.onnx_inputs import read_rows; read_rows({str(path)!r})"
+    program = f"from poise.export.rows_for_onnx import read_rows; read_rows({str(path)!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr.endswith(
         f"{path}: the array 'x' holds bfloat16 values, which numpy has no type for; save them as float32\n"

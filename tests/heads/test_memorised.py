@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from poise.heads.foreign_rows import guessing
+from poise.heads.memorised_rows import guessing
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head

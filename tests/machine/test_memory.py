@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from poise.machine import memory
+from poise.machine import kept_memory
 
 FAULTS = """
 import resource, sys
-from poise.machine.memory import keep_freed_memory
+from poise.machine.kept_memory import keep_freed_memory
 import numpy as np
 assert sys.argv[1] == "as it comes" or keep_freed_memory()
 for _ in range(5):
@@ -32,8 +32,8 @@ def test_blocks_that_are_taken_again_and_again_come_without_new_pages():
 
 
 def test_elsewhere_nothing_is_asked(monkeypatch):
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    assert not memory.keep_freed_memory()
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert not memory.keep_freed_memory()
+    monkeypatch.setattr(kept_memory.sys, "platform", "darwin")
+    assert not kept_memory.keep_freed_memory()
+    monkeypatch.setattr(kept_memory.sys, "platform", "linux")
+    monkeypatch.setattr(kept_memory.ctypes, "CDLL", lambda name: object())
+    assert not kept_memory.keep_freed_memory()

@@ -16,7 +16,7 @@ import pytest
 
 from poise.report.charts.chart import legible, signed
 from poise.report.charts.classes import DRAWN, binned, count_axis, drawn_classes, shared
-from poise.report.charts.drawn_first import first_choices, pair
+from poise.report.charts.default_rows import first_choices, pair
 from poise.report.charts.gains import around, at_equal_many, interpolated, pareto
 from poise.report.charts.plotly_charts import figure, plotly_text
 from poise.report.charts.single_methods import charts

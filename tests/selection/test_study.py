@@ -20,7 +20,7 @@ import torch
 from poise import testing
 from poise.cli import main
 from poise.errors import InputError, MemorisedRowsError, MissingExtraError, PoiseWarning
-from poise.selection import journal
+from poise.selection import shared_trials
 from poise.selection import study as studies
 from poise.selection.grids import Axis, axes
 from poise.selection.rules import Judging
@@ -351,10 +351,10 @@ def test_an_interrupted_worker_leaves_its_trials_to_the_next(tmp_path: Path, wis
 
 def test_a_worker_whose_trials_were_given_away_does_not_disturb(tmp_path: Path) -> None:
     ranges = {"a": Axis("a", 0.0, 1.0)}
-    with journal.joined(tmp_path, {"x": "1"}, ranges, [], 0) as lost:
+    with shared_trials.joined(tmp_path, {"x": "1"}, ranges, [], 0) as lost:
         (number,) = lost.take(2, 1)
         (tmp_path / f"{lost.name}.lock").unlink()  # what a cut connection does to a lock
-        with journal.joined(tmp_path, {"x": "1"}, ranges, [], 0) as other:
+        with shared_trials.joined(tmp_path, {"x": "1"}, ranges, [], 0) as other:
             again = other.take(1, 1)
             assert other.repeated == 1
             lost.give({number: (1.0, {})})
@@ -526,7 +526,7 @@ def test_settings_of_training_are_told_apart_in_the_table(poise_) -> None:
 
 
 def test_the_command_says_that_other_processes_are_still_trying(poise_, tmp_path: Path) -> None:
-    with journal.joined(tmp_path / "s", {}, {"tau": Axis("tau", 0.0, 1.875)}, [], 0) as worker:
+    with shared_trials.joined(tmp_path / "s", {}, {"tau": Axis("tau", 0.0, 1.875)}, [], 0) as worker:
         worker.take(4, 4)
         # The identity of the other process is that of the command.
         with pytest.MonkeyPatch.context() as within:

@@ -241,7 +241,7 @@ def predict(
 
 def _predict_rows(model: "Model", rows: str, out: Path, *, top: int | None, ignore: str, voice: Voice) -> None:
     """Predict feature rows."""
-    from poise.deployment.predict import write_predictions
+    from poise.deployment.prediction_files import write_predictions
 
     with progress_bar(f"reading {Path(rows).name}", quiet=voice.silent):
         read = unlabelled(rows, model.provenance.get("columns"), ignore)
@@ -289,8 +289,8 @@ def _predict_exported(
     model: Path, rows: str, out: Path, *, top: int | None, ignore: str, broken: str, voice: Voice
 ) -> None:
     """Predict with an ONNX file; nothing here imports torch."""
-    from poise.export.onnx_inputs import image_files
     from poise.export.onnx_prediction import open_onnx, predict_images, predict_rows
+    from poise.export.rows_for_onnx import image_files
 
     found, notes = open_onnx(model), ()
     say_replaced(out, quiet=voice.silent)

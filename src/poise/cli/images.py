@@ -86,8 +86,8 @@ def _changes(given: Mapping[str, Any]) -> list[str]:
 
 def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, voice: Voice) -> None:
     from poise.commands import description, run_folder, stages
+    from poise.machine.kept_memory import keep_freed_memory
     from poise.machine.locks import claimed
-    from poise.machine.memory import keep_freed_memory
     from poise.machine.processes import started
 
     keep_freed_memory()
@@ -168,8 +168,8 @@ def extract(
     """
     from poise.commands import run_folder
     from poise.commands.stages import extract_splits, run_data
+    from poise.machine.kept_memory import keep_freed_memory
     from poise.machine.locks import claimed
-    from poise.machine.memory import keep_freed_memory
     from poise.machine.processes import started
     from poise.representation.extract import Views
 
@@ -279,8 +279,8 @@ def fit_images(
     from poise.commands.config import load_config
     from poise.commands.fit import fit_samples, recipe_for
     from poise.commands.stages import prepare
+    from poise.machine.kept_memory import keep_freed_memory
     from poise.machine.locks import claimed
-    from poise.machine.memory import keep_freed_memory
 
     targets = goal.targets()
     given = {"data.train": path, "backbone.name": training.backbone, "data.seed": seed or None}

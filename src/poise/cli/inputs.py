@@ -130,7 +130,7 @@ def _of_run(
 
 def _misfit(head: "Head", rows: "Features") -> list[str]:
     """A remark on a head that guesses; where classes have names, with their order and what settles it."""
-    from poise.heads.foreign_rows import guessing
+    from poise.heads.memorised_rows import guessing
     from poise.values.wording import some
 
     remark = guessing("the given head", head, rows)
@@ -227,7 +227,7 @@ def unlabelled(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
 
 def without_torch(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
     """The same for a model that needs no torch, of a file of features."""
-    from poise.export.onnx_inputs import read_rows
+    from poise.export.rows_for_onnx import read_rows
 
     file, key = _file_and_key(path)
     return _said_once(lambda: read_rows(file, key=key, columns=columns, ignore=_listed(ignore)))
@@ -284,7 +284,7 @@ def _said_once(read: Callable[[], Any]) -> Any:
 
 def _like(rows: "Features", columns: tuple[str, ...] | None, path: str, how: "Rows") -> "Features":
     """Rows of another file with the classes, training counts and columns of `rows`; the backbone never saw them."""
-    from poise.data.tables.source import listed
+    from poise.data.tables.reader_contract import listed
     from poise.errors import InputError
 
     names = rows.class_names

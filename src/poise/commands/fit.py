@@ -29,7 +29,7 @@ from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed
 from poise.deployment.deploy import deploy, expectation
 from poise.deployment.model import MODEL_FILE, Model, load
-from poise.deployment.predict import write_predictions
+from poise.deployment.prediction_files import write_predictions
 from poise.diagnosis.report_contents import contents_of, contents_of_model
 from poise.errors import InputError
 from poise.machine.progress import Phase, Progress, unseen

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.commands.class_sizes import CLASS, Groups, classes_of_size, group_lines, groups_of, listed
+from poise.commands.class_size_lines import CLASS, Groups, classes_of_size, group_lines, groups_of, listed
 from poise.folds import group_ids
-from poise.heads.foreign_rows import MEMORISED_ACCURACY
+from poise.heads.memorised_rows import MEMORISED_ACCURACY
 from poise.metrics import evaluate_head
 from poise.values.features import Features
 from poise.values.head import Head

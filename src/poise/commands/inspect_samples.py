@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from poise.commands.class_sizes import CLASS, Groups, classes_of_size, group_lines, groups_of, listed
+from poise.commands.class_size_lines import CLASS, Groups, classes_of_size, group_lines, groups_of, listed
 from poise.data.leakage import SameBy, keys, repeats, shared
 from poise.data.samples.sample_set import Items, Kind, Samples
 from poise.errors import InputError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poise.data.tables.named_arrays import Arrays, features_in, opened
-from poise.data.tables.source import LABEL_NAMES, Ask, Source, listed
+from poise.data.tables.reader_contract import LABEL_NAMES, Ask, Source, listed
 from poise.errors import InputError
 
 COUNTS = ("n", "counts", "train_counts", "class_counts")

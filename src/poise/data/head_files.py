@@ -9,7 +9,7 @@ from torch import Tensor
 
 from poise.data.array_files import names_of_classes, to_tensor
 from poise.data.tables.named_arrays import Arrays, opened
-from poise.data.tables.source import listed
+from poise.data.tables.reader_contract import listed
 from poise.errors import InputError
 from poise.values.head import Head
 from poise.values.wording import near

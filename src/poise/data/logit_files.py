@@ -10,7 +10,7 @@ from torch import Tensor
 from poise.data.array_files import COUNTS, names_of_classes, to_numbers, to_tensor
 from poise.data.tables.labels import code
 from poise.data.tables.named_arrays import Arrays, opened
-from poise.data.tables.source import LABEL_NAMES, listed
+from poise.data.tables.reader_contract import LABEL_NAMES, listed
 from poise.errors import InputError
 from poise.values.counts import ClassCounts
 

@@ -16,7 +16,7 @@ from poise.data.store import feature_store
 from poise.data.tables.by_suffix import read_table
 from poise.data.tables.labels import Coded, code, match
 from poise.data.tables.named_arrays import opened
-from poise.data.tables.source import Ask, Source, listed
+from poise.data.tables.reader_contract import Ask, Source, listed
 from poise.errors import InputError, PoiseWarning
 from poise.values.counts import ClassCounts, as_counts
 from poise.values.features import Features

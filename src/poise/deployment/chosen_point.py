@@ -9,7 +9,7 @@ from poise.decisions.decide import prediction_sets
 from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import class_thresholds, conformal_quantiles, coverage_accuracy, rows_as, threshold_for
 from poise.errors import PoiseWarning
-from poise.heads.foreign_rows import refuse_memorised
+from poise.heads.memorised_rows import refuse_memorised
 from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.wording import some

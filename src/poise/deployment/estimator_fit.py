@@ -21,7 +21,7 @@ from poise.deployment.calibration import (
 )
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.heads.converged import converged
-from poise.heads.foreign_rows import MEMORISED_ACCURACY
+from poise.heads.memorised_rows import MEMORISED_ACCURACY
 from poise.methods import build, implied_prior, settings, then, traits_of
 from poise.values.features import Features
 from poise.values.head import Head

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from poise.data.tables.labels import INTEGER, Coded, match
-from poise.data.tables.source import listed
+from poise.data.tables.reader_contract import listed
 from poise.deployment.checkpoint_copy import Change, destination, note_path, write_copy
 from poise.deployment.deploy import deploy
 from poise.deployment.last_layer import Checkpoint, Layer, encoded, read_layer
 from poise.deployment.model import Model
 from poise.errors import InputError
-from poise.heads.foreign_rows import guessing
+from poise.heads.memorised_rows import guessing
 from poise.machine.progress import Progress
 from poise.metrics import evaluate_head
 from poise.results.scores import Scores

@@ -30,7 +30,7 @@ from poise.results.contents import Contents
 from poise.results.protocol import ENDS, protocol_facts
 from poise.selection.comparison_result import Comparison, Standing, gain_of
 from poise.selection.fit_and_measure import Measured, Sums, measured
-from poise.selection.score_paths import over_epochs, over_settings, over_strengths, path
+from poise.selection.score_curves import over_epochs, over_settings, over_strengths, path
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.problem import Problem

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from poise.data.samples.decoding import SKIP
 from poise.decisions.answer_files import Answers, Tallied, write_answers
 from poise.errors import InputError, PoiseWarning, reason_of
-from poise.export.onnx_inputs import Pixels, Rows, pixels_of
+from poise.export.rows_for_onnx import Pixels, Rows, pixels_of
 from poise.machine.documents import check_schema, parsed
 from poise.machine.libraries import needed
 from poise.machine.progress import Progress

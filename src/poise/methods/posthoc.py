@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.heads.foreign_rows import refuse_memorised
+from poise.heads.memorised_rows import refuse_memorised
 from poise.heads.solver import with_stage1
 from poise.methods.closed_form import train_means
 from poise.metrics import logit_chunks

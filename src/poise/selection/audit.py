@@ -18,7 +18,7 @@ from poise.selection.compare import compare
 from poise.selection.comparison_result import Comparison, Tried
 from poise.selection.fit_and_measure import measure
 from poise.selection.grids import BUDGET, default_grid
-from poise.selection.score_paths import over_strengths, path
+from poise.selection.score_curves import over_strengths, path
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from poise.errors import InputError
 from poise.folds import fold_ids
-from poise.heads.foreign_rows import refuse_memorised
+from poise.heads.memorised_rows import refuse_memorised
 from poise.heads.plan import Plan
 from poise.heads.solver import with_stage1
 from poise.methods import build

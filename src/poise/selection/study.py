@@ -2,7 +2,7 @@
 
 The first trials cover the ranges of `poise.selection.grids.axes` evenly, the later ones are drawn by Optuna's TPE
 sampler from what was found. Every trial is judged as `poise.selection.tune.tune` judges a setting. See
-`poise.selection.journal` for what the folder holds beside trials.csv, and for what happens to trials of processes that
+`poise.selection.shared_trials` for what the folder holds beside trials.csv, and for what happens to trials of processes that
 die.
 """
 
@@ -27,8 +27,8 @@ from poise.machine.progress import Progress, part_of
 from poise.methods import from_spec
 from poise.results.scores import Scores
 from poise.selection.grids import Axis, axes, filled, short
-from poise.selection.journal import FIRST, Worker, joined
 from poise.selection.rules import USUAL, Judging
+from poise.selection.shared_trials import FIRST, Worker, joined
 from poise.selection.tune import pick
 from poise.selection.validation import Judgement, judge, order
 from poise.values.fields import whole

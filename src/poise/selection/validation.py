@@ -17,7 +17,7 @@ from torch import Tensor
 
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.folds import fold_ids, scorable, set_aside
-from poise.heads.foreign_rows import MEMORISED_ACCURACY, refuse_memorised
+from poise.heads.memorised_rows import MEMORISED_ACCURACY, refuse_memorised
 from poise.heads.solver import with_stage1
 from poise.machine.progress import Progress, part_of
 from poise.methods import from_spec, traits_of

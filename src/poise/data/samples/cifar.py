@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from poise.data.samples.items import Pixels
 from poise.data.samples.split_parts import Part, Request
-from poise.data.tables.source import listed
+from poise.data.tables.reader_contract import listed
 from poise.errors import InputError
 
 

@@ -14,7 +14,7 @@ from poise.data.samples.items import Files
 from poise.data.samples.sample_set import Items, Sentences
 from poise.data.samples.split_parts import SPLITS, Part, Request
 from poise.data.tables.columns import named, no_label, only
-from poise.data.tables.source import LABEL_NAMES, listed
+from poise.data.tables.reader_contract import LABEL_NAMES, listed
 from poise.errors import InputError, PoiseWarning
 
 # Names in lower case by which columns are recognised.

@@ -15,7 +15,7 @@ from poise.data.samples.decoding import SUFFIXES
 from poise.data.samples.image_files import level, walk
 from poise.data.samples.items import Files
 from poise.data.samples.split_parts import SPLITS, Part, Request
-from poise.data.tables.source import listed
+from poise.data.tables.reader_contract import listed
 from poise.errors import InputError, PoiseWarning
 
 

@@ -20,7 +20,7 @@ from poise.data.samples.npz import is_npz, read_npz
 from poise.data.samples.parquet_images import is_parquet, read_parquet
 from poise.data.samples.sample_set import Items, Samples
 from poise.data.samples.split_parts import SPLITS, Part, Request, assembled
-from poise.data.tables.source import listed
+from poise.data.tables.reader_contract import listed
 from poise.errors import InputError
 from poise.values.checks import check_one_of, existing
 

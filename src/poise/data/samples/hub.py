@@ -19,7 +19,7 @@ from torch import Tensor
 from poise.data.samples.column_roles import Table, parts_of
 from poise.data.samples.decoding import decode, read_stored
 from poise.data.samples.split_parts import Part, Request, split_in
-from poise.data.tables.source import listed
+from poise.data.tables.reader_contract import listed
 from poise.errors import InputError, reason_of
 from poise.machine.libraries import needed, without_bars
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from poise.data.samples.items import Pixels
 from poise.data.samples.split_parts import SPLITS, Part, Request
 from poise.data.tables.named_arrays import Arrays, opened
-from poise.data.tables.source import LABEL_NAMES, listed
+from poise.data.tables.reader_contract import LABEL_NAMES, listed
 from poise.errors import InputError
 
 IMAGES = frozenset({"data", "image", "images", "img", "imgs", "pixels", "x"})

@@ -14,7 +14,7 @@ import torch
 from poise.data.samples.decoding import MAX_PIXELS
 from poise.data.samples.sample_set import Items, Samples
 from poise.data.tables.labels import Coded, code, match
-from poise.data.tables.source import listed
+from poise.data.tables.reader_contract import listed
 from poise.errors import InputError, PoiseWarning
 
 # How splits are called, and what they are called here, in this order.

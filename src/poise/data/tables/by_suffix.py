@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from poise.data.tables.delimited import read_delimited
 from poise.data.tables.parquet import read_parquet
-from poise.data.tables.source import Ask, Source
+from poise.data.tables.reader_contract import Ask, Source
 from poise.errors import InputError
 from poise.values.checks import existing
 

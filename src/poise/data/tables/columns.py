@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from poise.data.tables.source import LABEL_NAMES, Ask, listed
+from poise.data.tables.reader_contract import LABEL_NAMES, Ask, listed
 from poise.errors import InputError, PoiseWarning
 from poise.values.wording import near
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from poise.data.tables.columns import Roles, check_header, roles, single_precision
-from poise.data.tables.source import Ask, Source
+from poise.data.tables.reader_contract import Ask, Source
 from poise.errors import InputError, reason_of
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(nan|inf)\s*", re.IGNORECASE)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from poise.data.tables.source import listed
+from poise.data.tables.reader_contract import listed
 from poise.errors import InputError
 from poise.values.wording import near
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import safe_open
 
-from poise.data.tables.source import ROWS, listed
+from poise.data.tables.reader_contract import ROWS, listed
 from poise.errors import InputError, reason_of
 from poise.values.wording import near
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poise.data.tables.columns import Roles, roles, single_precision
-from poise.data.tables.source import Ask, Source, listed
+from poise.data.tables.reader_contract import Ask, Source, listed
 from poise.errors import InputError, reason_of
 from poise.machine.libraries import needed
 

@@ -26,7 +26,7 @@ from poise.report.charts.chart import (
     rounded,
     short,
 )
-from poise.report.charts.drawn_first import first_choices
+from poise.report.charts.default_rows import first_choices
 from poise.report.charts.styles import SYMBOLS, Style, method_name, styles
 from poise.report.text.words import finite_ratio
 from poise.results.contents import GROUPS, Closer, Contents, PerClass, Row

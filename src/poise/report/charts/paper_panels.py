@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from poise.report.charts.chart import Chart, short
 from poise.report.charts.classes import MEASURES, frequency, norms, over_sizes, per_reading, ratio, recall
-from poise.report.charts.drawn_first import ends, pair
+from poise.report.charts.default_rows import ends, pair
 from poise.report.charts.gains import gains, tradeoff
 from poise.report.charts.single_methods import changes, coverage, kept, paths, reliability
 from poise.report.charts.styles import method_name, styles

@@ -24,7 +24,7 @@ from poise.report.charts.chart import (
     signed,
 )
 from poise.report.charts.classes import class_figures
-from poise.report.charts.drawn_first import first_choices
+from poise.report.charts.default_rows import first_choices
 from poise.report.charts.gains import gains, tradeoff
 from poise.report.charts.styles import SYMBOLS, method_name
 from poise.results.contents import GROUPS, Bins, Closer, Contents, Coverage, Path, Point

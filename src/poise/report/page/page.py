@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 
 from poise.report.charts.chart import MINUS, Chart, legible, percent, short, signed
 from poise.report.charts.classes import DRAWN, READINGS, shared
-from poise.report.charts.drawn_first import best_first
+from poise.report.charts.default_rows import best_first
 from poise.report.charts.gains import at_equal_many
 from poise.report.charts.plotly_charts import figure, literal
 from poise.report.charts.single_methods import charts

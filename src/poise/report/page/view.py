@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from poise.report.charts.chart import MINUS, Chart, Table, legible, percent, short, signed
-from poise.report.charts.drawn_first import SEEN, best_first, ends, first_choices, pair
+from poise.report.charts.default_rows import SEEN, best_first, ends, first_choices, pair
 from poise.report.charts.styles import method_name
 from poise.report.text.words import baseline, recommended
 from poise.results.contents import Change, Contents, Gain, Row

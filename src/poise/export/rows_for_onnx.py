@@ -12,7 +12,7 @@ from poise.data.samples.decoding import SUFFIXES, decode
 from poise.data.samples.image_files import middle_square, walk
 from poise.data.tables.by_suffix import TABLES, read_table
 from poise.data.tables.named_arrays import features_in, opened
-from poise.data.tables.source import Ask
+from poise.data.tables.reader_contract import Ask
 from poise.errors import InputError
 
 MODES = {
