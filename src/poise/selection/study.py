@@ -2,8 +2,8 @@
 
 The first trials cover the ranges of `poise.selection.grids.axes` evenly, the later ones are drawn by Optuna's TPE
 sampler from what was found. Every trial is judged as `poise.selection.tune.tune` judges a setting. See
-`poise.selection.shared_trials` for what the folder holds beside trials.csv, and for what happens to trials of processes that
-die.
+`poise.selection.shared_trials` for what the folder holds beside trials.csv, and for what happens to trials of processes
+that die.
 """
 
 import csv
