@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from poise.selection.apart import uncovered
 
 from poise import methods, testing
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
@@ -24,6 +23,7 @@ from poise.selection.fit_and_measure import fit_specs, make_record, measure
 from poise.selection.grids import default_grid
 from poise.selection.rules import NULLS
 from poise.selection.schedule import scheduled
+from poise.selection.test_split import uncovered
 from poise.selection.tune import tune
 from poise.statistics import paired_difference, recalls, simultaneous_intervals
 from poise.values.counts import ClassCounts
