@@ -23,7 +23,7 @@ import torch
 from hand_made import AUGMENTED, PLAIN, add_rows, load, suffix
 from torch import Tensor
 
-from poise import fit_heads, methods, metrics
+from poise import Retrain, fit_heads, methods, metrics
 from poise.data.bundled import DemoSet
 from poise.machine.atomic import write_atomically
 from poise.methods.published import published
@@ -72,9 +72,9 @@ def path_accuracies(path: Head, features: Features) -> list[float]:
 def heads_of(problem: Problem, specs: Sequence[Spec]) -> list[Head]:
     """Heads of many specs: trained ones in one pass."""
     built = [methods.from_spec(spec) for spec in specs]
-    trained = [m for m in built if isinstance(m, methods.retrain.Retrain)]
+    trained = [m for m in built if isinstance(m, Retrain)]
     fitted = iter(fit_heads(problem, trained, SEED))
-    return [next(fitted) if isinstance(m, methods.retrain.Retrain) else m(problem, SEED) for m in built]
+    return [next(fitted) if isinstance(m, Retrain) else m(problem, SEED) for m in built]
 
 
 def section_1(demo: DemoSet) -> list[Row]:
