@@ -103,12 +103,15 @@ def copied(x, times=5):
 
 digits = pytest.importorskip("sklearn.datasets").load_digits().data
 RNG = np.random.default_rng(0)
+TWO = RNG.integers(0, 12, (300, 2)).astype(float)
 BY_RIGHT = {
     "binarised digits": (digits > 8).astype(float),
     "three categories": np.concatenate([np.eye(10)[RNG.integers(0, 10, 3000)] for _ in range(3)], axis=1),
     "one category": RNG.integers(0, 40, (3000, 1)).astype(float),
     "one column": RNG.normal(size=(50_000, 1)),
     "two columns of two decimals": RNG.normal(size=(20_000, 2)).round(2),
+    "a number in two units, beside another": np.c_[TWO, 2.54 * TWO[:, :1] + 7],
+    "letters of words": np.array([[i % 3, i % 3, 0, 0] if i < 20 else [0, 0, i % 3, i % 3] for i in range(28)]) * 1.0,
     "constants": np.ones((50, 3)),
 }
 COPIED = {

@@ -170,21 +170,26 @@ def _near(rows: _Rows, first: Ints, places: Floats, reach: Floats, limits: Float
 
 def _by_right(sample: Floats, limits: Floats, alike: Ints) -> bool:
     """Do columns like those of `sample` (n, D) repeat rows as often by chance as the rows numbered `alike` (N,) do?"""
+    columns = _different(sample, limits)
     few, chance = True, float(len(alike))  # of rows that equal a given one, if columns were independent
     n = len(sample)
-    for values, limit in zip(np.sort(sample.T, axis=1), limits, strict=True):
-        values_apart = 1 + int((np.diff(values) > limit).sum())
-        few &= values_apart == 1 or values_apart * FEW <= n
-        near = np.searchsorted(values, values + limit, "right") - np.searchsorted(values, values - limit, "left")
+    for values in np.sort(columns.T, axis=1):
+        few &= (1 + int((np.diff(values) > 1).sum())) * FEW <= n
+        near = np.searchsorted(values, values + 1, "right") - np.searchsorted(values, values - 1, "left")
         chance *= (near.sum() - n) / (n * max(n - 1, 1))
     share = float((np.bincount(alike)[alike] > 1).mean())
     if chance >= -np.log1p(-min(share, 1 - 1 / len(alike))) / 10:
         return True
-    telling = np.flatnonzero(limits > 0)
-    # Halves that do not follow from the order of the columns.
-    telling = telling[np.lexsort((sample.std(axis=0)[telling], sample.mean(axis=0)[telling]))]
-    half = max((_pairs(sample[:, telling[start::2]]) for start in range(min(2, len(telling)))), default=0)
-    return few and 2 * _pairs(sample) <= half
+    half = max((_pairs(columns[:, start::2]) for start in range(min(2, columns.shape[1]))), default=0)
+    return few and 2 * _pairs(columns) <= half
+
+
+def _different(sample: Floats, limits: Floats) -> Floats:
+    """The columns that vary, in tolerances, those that say the same in other units once; in whatever order given."""
+    telling = limits > 0
+    columns = (sample[:, telling] - sample[:, telling].mean(axis=0)) / limits[telling]
+    _, first = np.unique((columns / CHAIN).round().T + 0.0, axis=0, return_index=True)
+    return columns[:, first]
 
 
 def _pairs(rows: Floats) -> int:
