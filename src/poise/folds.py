@@ -10,8 +10,9 @@ from poise.errors import InputError
 from poise.values.counts import as_labels
 from poise.values.fields import whole
 from poise.values.randomness import Stream
+from poise.values.repeats import joined, repeats
 
-__all__ = ["fold_ids", "group_ids", "scorable", "set_aside"]
+__all__ = ["fold_ids", "group_ids", "scorable", "set_aside", "with_copies"]
 
 
 def fold_ids(y: Tensor, folds: int = 5, *, groups: Tensor | Sequence[object] | None = None, seed: int = 0) -> Tensor:
@@ -75,6 +76,21 @@ def group_ids(groups: Tensor | Sequence[object], rows: int) -> Tensor:
         raise InputError(f"groups need one entry per row, got shape {names.shape} for {rows} rows")
     _, ids = np.unique(names.astype(str) if names.dtype == object else names, return_inverse=True)
     return torch.from_numpy(ids.astype(np.int64))
+
+
+def with_copies(x: Tensor, groups: Tensor | Sequence[object] | None = None) -> Tensor | Sequence[object] | None:
+    """Groups (N,) in which equal rows and near copies among x (N, D) are together too, and so are given `groups` (N,).
+
+    A row in two groups joins them. The groups as given where no row repeats, or where columns of such values repeat
+    rows by right (`poise.values.repeats`).
+
+    Raises: InputError unless there is one group per row.
+    """
+    found = repeats(x)
+    (numbers,) = found.numbers
+    if found.by_right or len(np.unique(numbers)) == len(numbers):
+        return groups
+    return torch.from_numpy(numbers if groups is None else joined(numbers, group_ids(groups, len(x)).numpy()))
 
 
 def scorable(y: Tensor, ids: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from poise.data.leakage import check_leakage, duplicates, keys, repeats, shared
 from poise.data.samples.items import Pixels
 from poise.data.samples.sample_set import Samples, Sentences
-from poise.errors import InputError, PoiseWarning
+from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 
 
 def texts(*words, y=None, where="text"):
@@ -65,13 +65,15 @@ def test_the_first_occurrence_counts():
 
 
 def test_shared_samples_are_counted_with_the_first_pairs_and_where_they_are():
-    train, test = texts("p", "q", where="train.csv"), texts("q", "x", "p", "p", "p", where="test.csv")
+    others = map(str, range(95))
+    train = texts("p", "q", *map(chr, range(200, 400)), where="train.csv")
+    test = texts("q", "x", "p", "p", "p", *others, where="test.csv")
     with pytest.warns(PoiseWarning) as caught:
         found = check_leakage({"train": train, "test": test})
     assert found == {("train", "test"): [(1, 0), (0, 2), (0, 3), (0, 4)]}
     assert [str(remark.message) for remark in caught] == [
-        "4 of 5 samples of test are in train too: test.csv, row 1 = train.csv, row 2; test.csv, row 3 = train.csv, row "
-        "1; test.csv, row 4 = train.csv, row 1; .... Remove them from one of the two: what was learnt by heart is "
+        "4 of 100 samples of test are in train too: test.csv, row 1 = train.csv, row 2; test.csv, row 3 = train.csv, "
+        "row 1; test.csv, row 4 = train.csv, row 1; .... Remove them from one of the two: what was learnt by heart is "
         "measured as skill"
     ]
 
@@ -80,6 +82,26 @@ def test_every_two_splits_are_compared():
     parts = {"train": texts("p"), "held_out": texts("q"), "test": texts("q", "r")}
     with pytest.warns(PoiseWarning, match="^1 of 2 samples of test are in held_out too: "):
         assert check_leakage(parts) == {("held_out", "test"): [(0, 0)]}
+
+
+@pytest.mark.parametrize("chosen", [slice(None), slice(1, None), slice(None, None, 2)])
+def test_splits_that_share_many_samples_are_refused(chosen):
+    words = [f"question {number}" for number in range(40)]
+    parts = {"train": texts(*words), "held_out": texts("x", "y"), "test": texts(*words[chosen], "another")}
+    with pytest.raises(MemorisedRowsError, match=r"samples of test are in train too: .* Remove them from one of the"):
+        check_leakage(parts)
+    many = pictures(*range(40)), pictures(*range(40)[chosen])
+    with pytest.raises(MemorisedRowsError, match="samples of held_out are in train too: "):
+        check_leakage({"train": many[0], "held_out": many[1]})
+
+
+def test_texts_of_few_words_repeat_by_right_and_copied_pictures_do_not():
+    answers = texts(*("yes", "no", "maybe") * 30)
+    with pytest.warns(PoiseWarning, match="^30 of 30 samples of test are in train too"):
+        check_leakage({"train": answers, "test": texts(*("yes", "no", "maybe") * 10)})
+    copied = pictures(*range(40), *range(40), *range(40))
+    with pytest.raises(MemorisedRowsError, match=r"^10 of 10 samples of test are in train too"):
+        check_leakage({"train": copied, "test": pictures(*range(10))})
 
 
 def test_splits_without_a_common_sample_pass_in_silence():

@@ -712,7 +712,10 @@ def test_test_rows_that_are_training_rows_bit_for_bit_are_remarked_or_refused() 
     x[0, 7], x[0, 3] = known[0, 0], known[0, 5]
     x[0, 3, 2] = -0.0
     problem, test = replace(problem, train=replace(problem.train, x=known)), replace(test, x=x)
-    said = "2 of 48 test rows are training rows too (the first: test row 3); what is measured on them is no evidence"
+    said = (
+        "2 of 48 test rows are training rows too (the first: test row 3, training row 5); what is measured on them is "
+        "no evidence"
+    )
     with pytest.warns(PoiseWarning, match="2 of 48 test rows are training rows too"):
         found = compare(["ncm"], problem, test, budget=2)
     assert said in found.remarks

@@ -101,7 +101,7 @@ def compare(
         bool, typer.Option("--headroom", help="Say what more labelled rows would give, and for which classes.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a test split that shares rows with the training rows.")
+        bool, typer.Option("--strict", help="Refuse any row that is in two of training, held-out and test rows.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be tried and how long it may take, and stop.")

@@ -305,10 +305,10 @@ def _carved(rows: "Features", groups: Any, seed: int) -> "tuple[Features, Featur
     """Training rows and a stratified fifth as the test split; a class of one row keeps it for training."""
     import torch
 
-    from poise.folds import fold_ids, scorable
+    from poise.folds import fold_ids, scorable, with_copies
     from poise.values.counts import ClassCounts
 
-    ids = fold_ids(rows.y, 5, groups=groups, seed=seed)
+    ids = fold_ids(rows.y, 5, groups=with_copies(rows.x[0], groups), seed=seed)
     aside = (ids == 0) & scorable(rows.y, ids)
     kept = (~aside).nonzero().flatten()
     y = rows.y[kept]

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from poise.commands.class_size_lines import CLASS, Groups, classes_of_size, group_lines, groups_of, listed
+from poise.errors import MemorisedRowsError
 from poise.folds import group_ids
 from poise.heads.memorised_rows import MEMORISED_ACCURACY
 from poise.metrics import evaluate_head
 from poise.values.features import Features
 from poise.values.head import Head
+from poise.values.overlap import overlap
+from poise.values.repeats import repeats
 from poise.values.wording import counted
 
 # A head that is this much better on its training rows than on unseen ones has memorised them (20 points), or is right
@@ -25,7 +28,7 @@ class Inspection:
     """Numbers of a training split; `groups` holds classes and rows of many, medium and few.
 
     `train_accuracy` and `unseen_accuracy` are those of the given head, None where it or the rows are missing.
-    `duplicates` counts rows that repeat another one exactly. `advice` says in sentences what follows.
+    `duplicates` counts rows that repeat another one, near copies included. `advice` says in sentences what follows.
     """
 
     rows: int
@@ -98,12 +101,12 @@ def inspect_features(
         groups=groups_of(train.counts),
         empty_classes=empty,
         singletons=singletons,
-        duplicates=len(train) - len(torch.unique(train.x[0], dim=0)),
+        duplicates=len(train) - len(np.unique(repeats(train.x[0]).numbers[0])),
         row_groups=None if groups is None else int(group_ids(groups, len(train)).max()) + 1,
         train_accuracy=accuracy,
         unseen_accuracy=unseen,
         seen_by_backbone=train.seen_by_backbone,
-        advice=tuple(_advice(train, accuracy, unseen, held_out is not None, len(singletons))),
+        advice=(*_advice(train, accuracy, unseen, held_out is not None, len(singletons)), *_shared(train, held_out)),
     )
 
 
@@ -116,6 +119,15 @@ def _advice(
     if singletons:
         found.append("A class of one row can be learnt but not judged: no fold leaves it out and keeps it too.")
     return found
+
+
+def _shared(train: Features, held_out: Features | None) -> list[str]:
+    """What is to be said of rows that are in both splits."""
+    try:
+        found = overlap({"training": train, "held-out": held_out})
+    except MemorisedRowsError as error:
+        found = [str(error)]
+    return [f"{said}." for said in found]
 
 
 def _selection_advice(train: Features, accuracy: float | None, unseen: float | None, has_held_out: bool) -> str:

@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from poise.data.samples.sample_set import Items, Samples
-from poise.errors import InputError, PoiseWarning
+from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.machine.progress import Progress
 from poise.values.checks import check_one_of
+from poise.values.overlap import Part
+from poise.values.overlap import shared as shared_parts
+from poise.values.repeats import FEW
 
 # bytes: the stored bytes are equal. content: the decoded pixels are (one picture in two files), or the words of a text
 # whatever their case and spaces.
@@ -81,17 +86,32 @@ def check_leakage(
 
     `parts` are the splits by name, the training split first.
 
-    Raises: InputError instead of the warning if `strict` is set; as `keys`.
+    Raises: MemorisedRowsError for two splits that share too many (`poise.values.overlap`; short texts repeat by right
+    where each occurs more than 20 times in the mean); InputError instead of the warning if `strict` is set; as `keys`.
     """
     of_part = {name: keys(samples, by=by) for name, samples in parts.items()}
     pairs = {(a, b): shared(of_part[a], of_part[b]) for a, b in combinations(parts, 2)}
     found = {names: rows for names, rows in pairs.items() if rows}
+    many = _too_many(parts, of_part) if found else set()
     for (a, b), rows in found.items():
         message = _message(parts, a, b, rows)
-        if strict:
-            raise InputError(message)
+        if strict or (a, b) in many:
+            raise (MemorisedRowsError if (a, b) in many else InputError)(message)
         warnings.warn(message, PoiseWarning, stacklevel=2)
     return found
+
+
+def _too_many(parts: Mapping[str, Samples], of_part: Mapping[str, Sequence[str]]) -> set[tuple[str, str]]:
+    """Every two splits that share more samples than chance gives."""
+    every = [key for found in of_part.values() for key in found]
+    names, numbers = np.unique(every, return_inverse=True)
+    ends = np.cumsum([len(found) for found in of_part.values()])[:-1]
+    split = {
+        name: Part(own, parts[name].y.cpu().numpy()) for name, own in zip(of_part, np.split(numbers, ends), strict=True)
+    }
+    by_right = len(names) * FEW <= len(every)
+    pairs = {(a, b): shared_parts(split[a], split[b], by_right=by_right) for a, b in combinations(split, 2)}
+    return {names for names, pair in pairs.items() if pair is not None and pair.too_many}
 
 
 def _message(parts: Mapping[str, Samples], a: str, b: str, rows: Pairs) -> str:

@@ -21,6 +21,7 @@ from poise.values.arrays import classes_in
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
+from poise.values.repeats import joined, repeats
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
@@ -44,30 +45,21 @@ class Distinct(NamedTuple):
 def distinct_rows(x: Floats, y: Ints, weight: NDArray[np.float64], groups: Ints | None = None) -> Distinct:
     """Rows x (N, D) of labels y (N,) in an order that follows from their values, equal ones merged, weights added.
 
-    Rows of weight 0 are left out. Equal rows share a unit, whatever their labels, and so do all rows of a group (N,);
-    both hold at once, so a row that occurs in two groups joins them.
+    Rows of weight 0 are left out. Equal rows share a unit, whatever their labels, and so do near copies, unless columns
+    of such values repeat rows by right (`poise.values.repeats`), and all rows of a group (N,); these hold at once, so a
+    row that occurs in two groups joins them.
     """
     kept = weight > 0
     x, y, weight = x[kept] + 0.0, y[kept], weight[kept]  # -0.0 and 0.0 are one value with two byte patterns
     rows = np.ascontiguousarray(x).view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
     _, place = np.unique(rows, return_inverse=True)
     _, first, pair = np.unique(place * (int(y.max()) + 1) + y, return_index=True, return_inverse=True)
-    units = place if groups is None else _joined(place, groups[kept])
+    copies = repeats(torch.from_numpy(x))
+    alike = place if copies.by_right else copies.numbers[0]
+    units = alike if groups is None else joined(alike, groups[kept])
     sums = np.zeros(len(first))
     np.add.at(sums, pair, weight)
     return Distinct(x[first], y[first], sums, _renumbered(units[first]))
-
-
-def _joined(place: Ints, groups: Ints) -> Ints:
-    """(N,) number of the connected component of every row, where rows of one place or of one group are connected."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    places = int(place.max()) + 1
-    size = places + int(groups.max()) + 1
-    links = coo_array((np.ones(len(place)), (place, places + groups)), shape=(size, size))
-    component: Ints = connected_components(links, directed=False)[1][place].astype(np.int64)
-    return component
 
 
 def _renumbered(units: Ints) -> Ints:

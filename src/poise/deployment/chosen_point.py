@@ -12,6 +12,7 @@ from poise.errors import PoiseWarning
 from poise.heads.memorised_rows import refuse_memorised
 from poise.values.features import Features
 from poise.values.head import Head
+from poise.values.overlap import warn_of_overlap
 from poise.values.wording import some
 
 
@@ -36,10 +37,11 @@ def choose_operating_point(
     `prior` (C,), or as in `held_out` without one. Warns (PoiseWarning) of classes with too few rows for a promise, and
     of those that will never be answered. See `poise.decisions.operating_point`.
 
-    Raises: MemorisedRowsError for rows that the backbone or the head was trained on; InputError for a target out of
-    range or out of reach.
+    Raises: MemorisedRowsError for rows that the backbone or the head was trained on, or many of them; InputError for a
+    target out of range or out of reach.
     """
     refuse_memorised(held_out, head, trained_on=trained_on, purpose="an operating point")
+    warn_of_overlap({"training": trained_on, "held-out": held_out})
     logits, y = head(held_out.x[0]), held_out.y
     weight = None if prior is None else rows_as(prior, y)
     chosen: dict[str, Any] = {"costs": costs, "top_k": top_k, "alpha": alpha}

@@ -28,6 +28,7 @@ from poise.selection.tune import pick, recommend
 from poise.selection.validation import judge_grids
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
+from poise.values.overlap import SAID, warn_of_overlap
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
@@ -57,7 +58,8 @@ def deploy(
     its decisions stay what they were when it was chosen. `prior` and costs follow the classes of the training rows;
     `targets` choose an operating point on the held-out rows.
 
-    Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on.
+    Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on, or
+    many of these are training rows.
     """
     targets = targets or Targets()
     train = problem.train
@@ -66,6 +68,7 @@ def deploy(
     if problem.head is None:
         made, unseen = _from_rows(problem, method, prior, groups, seed)
     else:
+        warn_of_overlap({"training": train, "held-out": problem.held_out})
         made, unseen = _from_head(problem, method, prior, seed, selected, progress), problem.held_out
     model = made.model.with_provenance(versions=versions(), train=train.key, seed=seed)
     return made._replace(model=replace(model, operating=_operating(model, train, unseen, targets)))
@@ -208,7 +211,9 @@ def _operating(model: Model, train: Features, unseen: Features | None, targets: 
         plain = OperatingPoint(costs=wanted["costs"], top_k=targets.top_k)
         return plain if plain.described() else None
     assert unseen is not None
-    return choose_operating_point(model.head, unseen, trained_on=train, prior=model.prior_applied, **wanted)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", SAID)  # before anything was fitted
+        return choose_operating_point(model.head, unseen, trained_on=train, prior=model.prior_applied, **wanted)
 
 
 def _costs_of(model: Model, train: Features, costs: Any) -> Any:

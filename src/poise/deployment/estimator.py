@@ -31,6 +31,7 @@ from poise.heads.plan import Options
 from poise.methods import available, is_trained, parameters
 from poise.priors import as_prior, estimate_prior, prior_shift
 from poise.values.features import Features
+from poise.values.overlap import Rows, warn_of_overlap
 from poise.values.spec import Spec
 from poise.values.wording import near
 
@@ -117,7 +118,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         that the backbone never saw; they choose and calibrate in the place of folds, and train nothing.
 
         Raises: ValueError; MemorisedRowsError if the backbone saw the rows, "auto" has to choose and there is no
-        `held_out`.
+        `held_out`, or if more rows of `held_out` are training rows than chance gives; some are warned of.
         """
         self.fit_with_evidence(X, y, sample_weight, groups, held_out)
         return self
@@ -149,6 +150,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         spec = _spec_of(self.method, self._params)
         train, units = self._rows(X, y, weight, groups)
         unseen = None if held_out is None else self._held_out(held_out, train)
+        warn_of_overlap({"training": self._given(X, y, weight), "held-out": unseen})
         share = class_shares(train)
         given = _shares(self.prior, classes.tolist()) if isinstance(self.prior, Mapping) else self.prior
         target = share if isinstance(given, str) and given == "train" else as_prior(given, train.counts)
@@ -166,9 +168,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The distinct rows in canonical order, and which of them belong together."""
         if (weight != np.floor(weight)).any():
             weight = weight * (np.count_nonzero(weight) / weight.sum())  # shares, not numbers of rows
-        codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        codes = self._codes(y)
         numbers = None if groups is None else group_ids(np.asarray(groups).tolist(), len(y)).numpy()
-        rows = distinct_rows(X, codes.astype(np.int64), weight, numbers)
+        rows = distinct_rows(X, codes, weight, numbers)
         labels = torch.from_numpy(rows.y)
         heft = None if (rows.weight == 1).all() else torch.from_numpy(rows.weight)
         counts = effective_counts(labels, heft, len(self.classes_))
@@ -176,6 +178,13 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             torch.from_numpy(rows.x), labels, counts, seen_by_backbone=self.seen_by_backbone, weight=heft
         )
         return features, rows.units
+
+    def _codes(self, y: Array) -> NDArray[np.int64]:
+        return np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1).astype(np.int64)
+
+    def _given(self, X: Array, y: Array, weight: Array) -> Rows:  # noqa: N803
+        """The rows as they were given, which tell how often such rows repeat each other."""
+        return Rows(torch.tensor(np.ascontiguousarray(X)), torch.from_numpy(self._codes(y)), torch.from_numpy(weight))
 
     def _held_out(self, held_out: tuple[Any, Any], train: Features) -> Features:
         """The held-out rows as Features. Raises: InputError for a label that training has not."""

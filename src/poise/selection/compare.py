@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.errors import InputError, PoiseWarning
-from poise.folds import fold_ids
+from poise.errors import PoiseWarning
+from poise.folds import fold_ids, with_copies
 from poise.heads.solver import Retrain, fit_heads
 from poise.machine.progress import Progress
 from poise.methods import from_spec
@@ -76,14 +76,17 @@ def compare(
     tunes nothing that is trained.
 
     `seeds` train the final heads; settings are chosen with the first. `groups` (N,) of training rows stay together in
-    K folds. `oracle` estimates what a head could gain at all (`oracle.oracle_accuracy`). With `strict`, test rows
-    that are training rows are refused instead of remarked. Balanced accuracy decides throughout.
+    K folds, and so do copies of a row. `oracle` estimates what a head could gain at all (`oracle.oracle_accuracy`).
+    Balanced accuracy decides throughout.
+
+    Rows that two of training, held-out and test rows share are remarked, and refused where they are many (see
+    `poise.values.overlap`) or with `strict`.
 
     The baseline is the stage-1 head. Without one, plain cross-entropy is tuned by the same rule and budget and takes
     its place, so that a poor baseline does not make the others look good; a remark names its settings.
 
-    Raises: MemorisedRowsError for selection or test rows that trained the representation; InputError for a rule without
-    its rows, a test split that does not fit, or no seed.
+    Raises: MemorisedRowsError for selection or test rows that trained the representation, and for splits that share
+    rows; InputError for a rule without its rows, a test split that does not fit, or no seed.
     """
     schedule = scheduled(
         specs,
@@ -127,14 +130,13 @@ def run(
     check_rounds(level, rounds)
     check_test(problem, test)
     remarks = (*schedule.remarks, *uncovered(problem.train, test))
-    if strict and (shared := shared_rows(problem.train, test)):
-        raise InputError(f"{shared[0]}; remove them from one of the two")
+    shared_rows(problem, test if strict else None, strict=strict)  # refuses; what is said of rows comes at the end
     paper = schedule.selection == "paper"
     protocol = _paper if paper else _cross_fit if schedule.selection == "cross_fit" else _selected
     with remarks_of() as warned:
         outcome = protocol(_Run(schedule, problem, test, groups, data, progress))
         ceiling = None if oracle is None or paper else oracle(problem, test, schedule.seeds[0])
-    remarks = (*remarks, *shared_rows(problem.train, test), *warned)
+    remarks = tuple(dict.fromkeys((*remarks, *shared_rows(problem, test), *warned)))
     _warn_all(remarks)
     return Comparison(
         standings=outcome.standings,
@@ -279,7 +281,7 @@ def _recorded(run: _Run, family: Spec, tested: Sequence[_Tested], selection: Sel
 
 def _cross_fit(run: _Run) -> Outcome:
     """Choose on one half of the test split, score on the other, and the other way round."""
-    halves = fold_ids(run.test.y, 2, seed=run.seeds[0])
+    halves = fold_ids(run.test.y, 2, groups=with_copies(run.test.x[0]), seed=run.seeds[0])
     rows = [(halves == half).nonzero().flatten() for half in (0, 1)]
     first, second = (
         _selected(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from poise.folds import with_copies
 from poise.results.contents import Advised
 from poise.results.scores import Interval
 from poise.selection.oracle import checked, draws, enlarged_head, halves
@@ -162,7 +163,7 @@ class _Trial(NamedTuple):
         base = enlarged_head(problem, labelled, none, seed)
         plain = right(base)
         more, confirmed, own = (torch.zeros_like(plain) for _ in range(3))
-        for rest, scored in halves(y, seed):
+        for rest, scored in halves(y, seed, with_copies(x)):
             added = rest[draws(y, rest, seed) < rows]
             more[scored] = right(enlarged_head(problem, labelled, added, seed))[scored]
             effect = shrunk((more - plain)[scored], y[scored], judged.nonzero().flatten())

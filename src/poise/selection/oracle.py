@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError
-from poise.folds import fold_ids
+from poise.folds import fold_ids, with_copies
 from poise.heads.memorised_rows import refuse_memorised
 from poise.heads.plan import Plan
 from poise.heads.solver import with_stage1
@@ -35,6 +35,7 @@ from poise.values.checks import is_whole
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
+from poise.values.overlap import warn_of_overlap
 from poise.values.problem import Method, Problem
 from poise.values.randomness import Stream
 
@@ -50,10 +51,10 @@ def oracle_head(problem: Problem, extra: Features, seed: int = 0) -> Head:
     Score it on rows that are in neither. Where the backbone never saw the training rows either, all rows weigh the
     same; else an extra row counts three times. Reads the test-time view of both.
 
-    Raises: MemorisedRowsError for extra rows that trained the backbone or are the training rows; InputError if their
-    classes or features do not fit.
+    Raises: MemorisedRowsError for extra rows that trained the backbone, or of which many are training rows; InputError
+    if their classes or features do not fit.
     """
-    problem = checked(problem, extra, "an oracle head", seed)
+    problem = checked(problem, extra, "an oracle head", seed, name="extra")
     return enlarged_head(problem, extra, torch.arange(len(extra)), seed)
 
 
@@ -66,7 +67,7 @@ def oracle_scores(problem: Problem, labelled: Features, seed: int = 0) -> Scores
     """
     problem = checked(problem, labelled, "an oracle head", seed)
     parts = []
-    for rest, scored in halves(labelled.y, seed):
+    for rest, scored in halves(labelled.y, seed, with_copies(labelled.x[0])):
         parts.append(_tally(enlarged_head(problem, labelled, rest, seed), labelled.take(scored)))
     return scores(total(parts), problem.train.counts)
 
@@ -104,7 +105,7 @@ def learning_curve(
     rows = _own_rows(problem) if labelled is None else labelled
     if labelled is not None:
         problem = checked(problem, labelled, "a learning curve", seed)
-    parts = [(draws(rows.y, rest, seed), rest, scored) for rest, scored in halves(rows.y, seed)]
+    parts = [(draws(rows.y, rest, seed), rest, scored) for rest, scored in halves(rows.y, seed, with_copies(rows.x[0]))]
     chosen = _sizes(sizes, rows.y, parts, 1 if only else 0)
     tallies: dict[int, list[Tally]] = {size: [] for size in chosen}
     for place, rest, scored in parts:
@@ -150,8 +151,11 @@ def _sizes(
 # --- heads with extra rows -------------------------------------------------------------------------------------------
 
 
-def checked(problem: Problem, labelled: Features, purpose: str, seed: int) -> Problem:
-    """The problem with a stage-1 head. Raises: as the functions above say."""
+def checked(problem: Problem, labelled: Features, purpose: str, seed: int, *, name: str = "test") -> Problem:
+    """The problem with a stage-1 head; `name` is what the labelled rows are called. Raises: as the functions above say.
+
+    Usually they are the test split; under that name, a command that has read it before says of it the same.
+    """
     train = problem.train
     if (len(labelled.counts), labelled.dim) != (len(train.counts), train.dim):
         raise InputError(
@@ -161,12 +165,13 @@ def checked(problem: Problem, labelled: Features, purpose: str, seed: int) -> Pr
     problem = with_stage1(problem, seed)
     assert problem.head is not None
     refuse_memorised(labelled, problem.head, trained_on=train, purpose=purpose)
+    warn_of_overlap({"training": train, name: labelled})
     return problem
 
 
-def halves(y: Tensor, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(other rows, scored rows) of two stratified halves of labels y (N,), in turn."""
-    ids = fold_ids(y, 2, seed=seed)
+def halves(y: Tensor, seed: int, groups: Tensor | Sequence[object] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """(other rows, scored rows) of two stratified halves of labels y (N,), in turn; `groups` (N,) stay whole."""
+    ids = fold_ids(y, 2, groups=groups, seed=seed)
     for half in range(2):
         yield (ids != half).nonzero().flatten(), (ids == half).nonzero().flatten()
 

@@ -33,6 +33,7 @@ from poise.selection.tune import pick
 from poise.selection.validation import Judgement, judge, order
 from poise.values.fields import whole
 from poise.values.head import Head
+from poise.values.overlap import warn_of_overlap
 from poise.values.problem import Problem
 from poise.values.spec import Spec
 
@@ -104,6 +105,7 @@ def study(
     """
     spec, folder = Spec.parse(spec) if isinstance(spec, str) else spec, Path(folder)
     _check(spec, trials, together)
+    warn_of_overlap({"training": problem.train, "held-out": problem.held_out})
     openings = _openings(spec)
     first = _first(openings, judging.seed)
     total = min(trials, len(first)) if _is_listed(openings) else trials

@@ -1,13 +1,11 @@
 """Whether test rows stand apart from what was trained on: what refuses a test split, and what is remarked of one."""
 
-from collections.abc import Iterator
-from hashlib import blake2b
-
 import torch
 
 from poise.errors import InputError, MemorisedRowsError
-from poise.values.arrays import classes_in, row_blocks
+from poise.values.arrays import classes_in
 from poise.values.features import Features
+from poise.values.overlap import overlap
 from poise.values.problem import Problem
 from poise.values.wording import some
 
@@ -29,23 +27,15 @@ def check_test(problem: Problem, test: Features) -> None:
             raise MemorisedRowsError(f"the test rows are the {name} rows; give rows that were used for nothing else")
 
 
-def shared_rows(train: Features, test: Features) -> list[str]:
-    """A remark if rows of the test split are training rows, bit for bit."""
-    known = set(_digests(train))
-    repeats = [i for i, digest in enumerate(_digests(test)) if digest in known]
-    if not repeats:
-        return []
-    return [
-        f"{len(repeats)} of {len(test)} test rows are training rows too (the first: test row {repeats[0]}); what is "
-        "measured on them is no evidence"
-    ]
+def shared_rows(problem: Problem, test: Features | None, *, strict: bool = False) -> list[str]:
+    """Remarks on rows that two of training, held-out and test rows share; None: leave the test split unread.
 
-
-def _digests(features: Features) -> Iterator[bytes]:
-    """A digest of each row of the test-time view in float32, read in blocks."""
-    for _, rows in row_blocks(features.x[0]):
-        for row in rows.float().contiguous().cpu().numpy() + 0.0:  # -0.0 becomes 0.0
-            yield blake2b(row, digest_size=16).digest()
+    Raises: MemorisedRowsError for two that share more than chance gives; InputError for a remark if `strict`.
+    """
+    found = overlap({"training": problem.train, "held-out": problem.held_out, "test": test})
+    if strict and found:
+        raise InputError(f"{found[0]}; remove them from one of the two")
+    return found
 
 
 def uncovered(train: Features, test: Features) -> list[str]:

@@ -24,6 +24,7 @@ from poise.selection.validation import Judgement, competing, judge_grids, ranked
 from poise.statistics import simultaneous_intervals
 from poise.values.arrays import as_values
 from poise.values.features import Features
+from poise.values.overlap import warn_of_overlap
 from poise.values.problem import Problem
 from poise.values.spec import Spec, as_specs
 
@@ -60,11 +61,12 @@ def tune(
     `elimination.Rung`s) for the better ones of a cheaper look at every trained setting. The record of a setting that
     was left out is that of the look, under the name of what ran.
 
-    Raises: MemorisedRowsError for rows that trained the representation; InputError for an empty grid, a rule without
-    its rows, or a metric or search that does not exist.
+    Raises: MemorisedRowsError for rows that trained the representation, or held-out rows of which many are training
+    rows; InputError for an empty grid, a rule without its rows, or a metric or search that does not exist.
     """
     specs = as_specs(grid)
     judging = Judging(select=select, metric=metric, seed=seed, folds=folds, groups=groups)
+    warn_of_overlap({"training": problem.train, "held-out": problem.held_out})
     judgement = judge_grids(competing(specs), problem, judging, search=search, progress=progress)
     for remark in judgement.remarks:
         warnings.warn(remark, PoiseWarning, stacklevel=2)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
-from poise.folds import fold_ids, scorable, set_aside
+from poise.folds import fold_ids, scorable, set_aside, with_copies
 from poise.heads.memorised_rows import MEMORISED_ACCURACY, refuse_memorised
 from poise.heads.solver import with_stage1
 from poise.machine.progress import Progress, part_of
@@ -104,7 +104,10 @@ def judge(
 
 
 def fold_ids_of(problem: Problem, judging: Judging) -> Tensor:
-    """(N,) folds of the training rows. Raises: MemorisedRowsError if they trained the representation."""
+    """(N,) folds of the training rows; groups and copies of a row share one.
+
+    Raises: MemorisedRowsError if the rows trained the representation.
+    """
     train = problem.train
     if train.seen_by_backbone:
         raise MemorisedRowsError(
@@ -112,7 +115,8 @@ def fold_ids_of(problem: Problem, judging: Judging) -> Tensor:
             "labels too; give rows that it never saw as Problem(held_out=...) and select on held_out",
             "Problem(held_out=...)",
         )
-    ids = fold_ids(train.y, judging.folds, groups=judging.groups, seed=judging.seed)
+    groups = with_copies(train.x[0], judging.groups)
+    ids = fold_ids(train.y, judging.folds, groups=groups, seed=judging.seed)
     if classes_in(train.y[scorable(train.y, ids)]) < 2:
         raise InputError(
             "fewer than two classes have rows in two folds, so nothing can be compared; give held-out rows or more rows"
