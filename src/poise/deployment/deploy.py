@@ -138,7 +138,7 @@ def _of_classes(rows: Features, names: Sequence[str], classes: Sequence[str]) ->
         left = len(y) - len(known)
         message = f"{left} held-out rows were left out: their classes have no training row"
         warnings.warn(message, PoiseWarning, stacklevel=4)
-    counts = ClassCounts(rows.counts.clamped[[names.index(name) for name in classes]].long())
+    counts = ClassCounts(rows.counts.n.clamp_min(1)[[names.index(name) for name in classes]])
     return replace(rows.take(known), y=y[known], counts=counts, class_names=tuple(classes))
 
 

@@ -40,28 +40,28 @@ def _gala_terms(state: GalaState) -> SoftmaxTerms:
 
 
 def _shared(state: GalaState | WeighedState, y: Tensor) -> tuple[GalaState, Tensor | float]:
-    """The state, and what share of the batch each row is."""
-    return (state.state, state.shares) if isinstance(state, WeighedState) else (state, 1 / len(y))
+    """The state, and of how many rows like it each row would make the batch."""
+    return (state.state, 1 / state.shares) if isinstance(state, WeighedState) else (state, len(y))
 
 
 def _gala_after(state: GalaState, wrong: Tensor, y: Tensor) -> GalaState:
-    """The state after a batch whose probabilities of not-the-label, times the rows' shares, are `wrong` (..., B)."""
+    """The state after a batch whose probabilities of not-the-label, divided by the rows, are `wrong` (..., B)."""
     total = state.total.expand(*wrong.shape[:-1], -1).index_add(-1, y, wrong)
     return state._replace(theta=state.twice.unsqueeze(-1) * state.theta + total, total=total)
 
 
 def gala_losses(logits: Tensor, y: Tensor, state: GalaState | WeighedState) -> tuple[Tensor, GalaState]:
     """(..., B) losses with the statistics of earlier batches; the next state includes this batch."""
-    before, shares = _shared(state, y)
+    before, rows = _shared(state, y)
     losses, _ = softmax_losses(logits, y, _gala_terms(before))
-    return losses, _gala_after(before, -torch.expm1(-losses.detach()) * shares, y)
+    return losses, _gala_after(before, -torch.expm1(-losses.detach()) / rows, y)
 
 
 def gala_gradient(logits: Tensor, y: Tensor, state: GalaState | WeighedState) -> tuple[Tensor, GalaState]:
     """(..., B, C) gradient p - onehot of the adjusted logits, written over the logits."""
-    before, shares = _shared(state, y)
+    before, rows = _shared(state, y)
     slope, _ = softmax_gradient(logits, y, _gala_terms(before))
-    return slope, _gala_after(before, -slope.gather(-1, true_of(y, slope)).squeeze(-1) * shares, y)
+    return slope, _gala_after(before, -slope.gather(-1, true_of(y, slope)).squeeze(-1) / rows, y)
 
 
 def gala(

@@ -92,7 +92,7 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
         ),
         "ce": Entry(gradient_trained.ce, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
         "class_balanced": Entry(gradient_trained.class_balanced, "cui2019", TRAINED),
-        "cosine": Entry(gradient_trained.cosine, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
+        "cosine": Entry(gradient_trained.cosine, None, TRAINED),
         "crt": Entry(gradient_trained.crt, "kang2020", Traits(stochastic=True, implied_prior="uniform")),
         "focal": Entry(
             gradient_trained.focal, "lin2017", Traits(needs_head=True, stochastic=True, implied_prior="train")
@@ -237,7 +237,7 @@ def implied_prior(spec: Spec) -> str | None:
     *before, last = spec.steps
     if last.name == "temperature" and before:
         return implied_prior(Spec.parse("+".join(str(step) for step in before)))
-    shaping = {*parameters(last.name), "start", "sampler"} - {"scale", "learn_scale", "transform", "shrinkage"}
+    shaping = {*parameters(last.name), "start", "sampler"} - {"transform", "shrinkage"}
     changed = {key for key, _ in last.params} & shaping
     return None if before or changed else _entry(last.name).traits.implied_prior
 

@@ -13,7 +13,7 @@ from poise.errors import InputError
 from poise.heads.memorised_rows import refuse_memorised
 from poise.heads.solver import with_stage1
 from poise.methods.closed_form import train_means
-from poise.metrics import logit_chunks
+from poise.metrics import logit_chunks, logit_unit
 from poise.values.checks import check_number, check_one_of
 from poise.values.features import Features
 from poise.values.head import Head
@@ -168,7 +168,8 @@ def temperature() -> Method:
 
     Formula: z_k / T with T = argmin mean(-log softmax(z / T)_y) over held-out rows.
 
-    Changes no prediction. T is searched in [0.01, 100].
+    Changes no prediction. T is searched from 0.01 to 100 times the spread of the logits, the standard deviation within
+    a row, so that it finds the same probabilities for logits, and features, of any unit.
 
     When to use it: after any other method, if its probabilities are read (`crt+temperature`). It repairs confidence
     that is too high or too low everywhere, not a wrong class prior.
@@ -185,6 +186,8 @@ def _temperature(problem: Problem, seed: int = 0) -> Head:
     head = _stage1_head(problem, seed)
     rows = _held_out(problem, head, "temperature")
     logits = head(rows.x[0]).double()
+    unit = logit_unit(logits, rows.weight)
+    logits = logits / unit
 
     def nll(log_t: float) -> float:
         scaled = logits * math.exp(-log_t)
@@ -195,7 +198,7 @@ def _temperature(problem: Problem, seed: int = 0) -> Head:
 
     bound = math.log(100.0)
     found = minimize_scalar(nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
-    return head.scaled(math.exp(-found.x))
+    return head.scaled(math.exp(-found.x) / unit)
 
 
 def _held_out(problem: Problem, head: Head, purpose: str) -> Features:
