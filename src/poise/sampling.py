@@ -172,8 +172,8 @@ def windowed(order: Tensor, rows: int, block: int, window: int, epoch: int, seed
 class _RowsByClass:
     """Row numbers sorted by class: rows of class k are order[first[k] : first[k] + sizes[k]], weight 0 left out.
 
-    `number` counts all rows, those too; `mass` (C,) float64 is what the rows of a class weigh together. `ends` (N,) are where each row ends if those of a
-    class share a stretch as long as their number by weight; None where all rows weigh alike, each 1 long.
+    `number` counts all rows, those too; `mass` (C,) float64 is what the rows of a class weigh together. The rows of a
+    class share a stretch as long as their number, by weight: `ends` are where each ends; None if each is 1 long.
     """
 
     def __init__(self, y: Tensor, counts: ClassCounts, weight: Tensor | None = None) -> None:

@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.deployment.model import Model
+from poise.errors import PoiseWarning
 from poise.folds import fold_ids, set_aside
+from poise.heads.memorised_rows import GUESSING
 from poise.metrics import logit_unit
 from poise.priors import prior_shift
 from poise.values.arrays import classes_in
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
+from poise.values.spec import Spec
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
@@ -153,9 +156,9 @@ def calibrate(seen: Evidence, train_prior: Tensor, implied: Tensor | None) -> tu
     temperature: a = 1 is a head meant for training, a = 0 one for uniform classes. (The mean softmax on the rows would
     not do: a head that separates the classes well has the prior of the rows as its mean, whatever it is meant for.)
 
-    The temperature is sought from 0.01 to 100 times the spread of the logits within rows (`metrics.logit_unit`), and drawn
-    to that spread by as much as one row weighs: logits times c give c times the temperature, the probabilities of any
-    unit of the features.
+    The temperature is sought from 0.01 to 100 times the spread of the logits within rows (`metrics.logit_unit`), and
+    drawn to that spread by as much as one row weighs: logits times c give c times the temperature, and the same
+    probabilities.
     """
     unit = logit_unit(seen.logits, seen.weight)
     seen = seen._replace(logits=seen.logits / unit)
@@ -205,6 +208,17 @@ def expected_recall(seen: Evidence, temperature: float, implied: Tensor, target:
     """Recall of unseen rows under the prior `target` (C,), of a head deployed for it: what may be expected of it."""
     right = final(seen, temperature, implied, target).logits.argmax(dim=-1) == seen.y
     return float(right.double() @ weights_to(seen.y, seen.weight, target))
+
+
+def at_chance(seen: Evidence, recall: float, spec: Spec, target: Tensor) -> PoiseWarning | None:
+    """A warning if `recall`, expected under the prior `target` (C,), is hardly that of one answer for all rows."""
+    guess = float(torch.bincount(seen.y, weights=weights_to(seen.y, seen.weight, target)).max())
+    if recall > guess + GUESSING * (1 - guess):
+        return None
+    return PoiseWarning(
+        f"{spec} is hardly better than chance: the recall expected on unseen rows is {100 * recall:.1f} %, and "
+        f"one answer for all rows has {100 * guess:.1f} %; take another method, or features that tell the classes apart"
+    )
 
 
 def final(seen: Evidence, temperature: float, implied: Tensor, target: Tensor) -> Evidence:

@@ -53,8 +53,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     tau-norm of the former, class means, linear discriminant), each calibrated and shifted to `prior`, on rows that no
     head was fitted on: folds that keep groups and equal rows together, or the rows given as `held_out`. It takes the
     one of the highest recall weighted by `prior`; of those within a standard error, the one of the least NLL. It
-    depends neither on chance nor on the order of the rows. A row of weight 2 is the row twice, weights that are not whole
-    are shares, and only the ratio of weights matters: all rows twice, or all weights 0.3, is what no weights are.
+    depends neither on chance nor on the order of the rows.
+
+    A row of weight 2 is the row twice, for every method; weights that are not whole are shares of mean 1. All rows
+    twice, or all weights 0.3, is the same as no weights.
 
     Probabilities are calibrated by a temperature on unseen rows and shifted from the prior for which the head is meant
     to `prior`. Where that is not possible, fit warns (PoiseWarning): without unseen rows they are not calibrated, and
