@@ -49,6 +49,10 @@ def tau_norm(*, tau: float = 1.0, bias: Literal["drop", "keep"] = "drop") -> Met
 
     tau = 0 leaves the weight as it is, tau = 1 gives unit rows. A zero row stays zero.
 
+    Without its bias the head depends on the origin of the features: it belongs to those of a network, after a ReLU.
+    With `bias="keep"` it depends on their unit too, since a bias does not shrink with the rows; `LongTailClassifier`
+    therefore keeps the bias on features of mean squared distance 1 from their mean.
+
     When to use it: where the norms of the stage-1 rows grow with the class size, as after plain training of a network.
     Without a trained head there are no such norms, and `logit_adjustment` is the tuned scalar to take.
 
@@ -74,6 +78,8 @@ def l2_norm() -> Method:
     """Unit weight rows, bias kept: the post-hoc L2 normalisation of weight balancing (Alshammari et al., CVPR 2022).
 
     Formula: z_k = (w_k / |w_k|) f + b_k.
+
+    Depends on unit and origin of the features, as `tau_norm` does where it keeps the bias.
 
     When to use it: if not even one number can be selected; `tau_norm` with a selected tau is its tunable form.
     """
@@ -107,7 +113,8 @@ def unlearn(*, t: float = 1.0) -> Method:
     mu_k the mean of the training features of class k (test-time transform).
 
     Ours: the first steps of label over-smoothing on memorised rows, where softmax is nearly one-hot, are exactly of
-    this form. Tune t: its scale is that of a learning rate, and its best value depends on the norm of the features.
+    this form. Tune t: its scale is that of a learning rate, and its best value depends on the norm of the features,
+    their unit and origin included; `LongTailClassifier` takes that unit away, as for `l2_norm`.
 
     When to use it: in place of `los` on memorised features, to see whether training does more than this one number.
 
