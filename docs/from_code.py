@@ -30,6 +30,10 @@ TRAIT_WORDS = {
     "order_dependent": "depends on the order of the rows",
     "transductive": "reads the evaluated rows",
 }
+MOVED_WORDS = {
+    "unit_matters": "Its predictions depend on the unit of the features",
+    "origin_matters": "Its predictions depend on the origin of the features",
+}
 PRIOR_WORDS = {
     "train": "Its softmax is meant for the class frequencies of training.",
     "uniform": "At its defaults, its softmax is meant for classes that are equally frequent.",
@@ -162,6 +166,11 @@ def _of_table(name: str) -> list[str]:
     traits = [word for key, word in TRAIT_WORDS.items() if getattr(entry.traits, key)]
     blocks += ["## What it needs and implies", _sentence("; ".join(traits)) if traits else ""]
     blocks += [PRIOR_WORDS[entry.traits.implied_prior]]
+    moved = {lead: getattr(entry.traits, key) for key, lead in MOVED_WORDS.items()}
+    blocks += [f"{lead}: {reason}." for lead, reason in moved.items() if reason]
+    blocks += (
+        [] if any(moved.values()) else ["Features in another unit, or from another origin, give the same answers."]
+    )
     if entry.reference:
         blocks += ["## Reference", descriptions.references()[entry.reference] + "."]
     return [block for block in blocks if block]

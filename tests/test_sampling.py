@@ -8,7 +8,17 @@ import torch
 from scipy.stats import chisquare
 
 from poise.errors import InputError
-from poise.sampling import ClassAware, class_balanced_iid, instance, probabilities, progressive, square_root, windowed
+from poise.sampling import (
+    ClassAware,
+    class_balanced_iid,
+    draws_by_weight,
+    instance,
+    order_of,
+    probabilities,
+    progressive,
+    square_root,
+    windowed,
+)
 from poise.values.counts import ClassCounts
 
 SAMPLERS = {
@@ -326,3 +336,70 @@ def test_windows_differ_between_epochs_and_seeds():
     assert torch.equal(first, again)
     assert not torch.equal(first, epoch)
     assert not torch.equal(first, seed)
+
+
+# --- row weights ------------------------------------------------------------------------------------------------------
+
+WEIGHED = {name: sampler for name, sampler in SAMPLERS.items() if name != "instance"}
+each_weighed = pytest.mark.parametrize("sampler", WEIGHED.values(), ids=WEIGHED.keys())
+
+
+def test_only_the_sampler_of_every_row_leaves_weights_to_the_loss():
+    assert [name for name, sampler in SAMPLERS.items() if not draws_by_weight(sampler)] == ["instance"]
+    y, counts = labelled(4, 3)
+    weight = torch.linspace(0.5, 2, 7, dtype=torch.float64)
+    assert torch.equal(order_of(instance, y, counts, weight, 0, 1, 0), instance(y, counts, 0, 1, 0))
+
+
+@each_weighed
+@pytest.mark.parametrize("weight", [1.0, 0.3, 3.0])
+def test_equal_weights_are_no_weights(sampler, weight):
+    y, counts = labelled(40, 9, 0, 3, 1)
+    same = torch.full((53,), weight, dtype=torch.float64)
+    for epoch in range(3):
+        assert torch.equal(sampler(y, counts, epoch, 3, 5, weight=same), sampler(y, counts, epoch, 3, 5))
+
+
+@each_weighed
+def test_a_row_of_weight_zero_is_never_drawn_nor_a_class_of_such_rows(sampler):
+    y, counts = labelled(40, 9, 3)
+    weight = torch.where((y == 2) | (torch.arange(52) % 5 == 0), 0.0, 1.0).double()
+    drawn_rows = torch.cat([sampler(y, counts, epoch, 20, 1, weight=weight) for epoch in range(20)])
+    assert (weight[drawn_rows] > 0).all()
+    assert drawn_rows.unique().numel() == int((weight > 0).sum())
+
+
+def test_class_probabilities_count_what_the_rows_weigh():
+    mass = torch.tensor([8.0, 0.5, 0.0, 1.5], dtype=torch.float64)
+    by_hand = {"instance": [0.8, 0.05, 0, 0.15], "class_balanced": [1 / 3, 1 / 3, 0, 1 / 3]}
+    roots = mass.sqrt() / mass.sqrt().sum()
+    for strategy, expected in {**by_hand, "square_root": roots.tolist()}.items():
+        torch.testing.assert_close(probabilities(mass, strategy), torch.tensor(expected, dtype=torch.float64))
+        torch.testing.assert_close(probabilities(0.01 * mass, strategy), probabilities(mass, strategy))
+
+
+def test_copies_are_drawn_as_often_as_the_row_of_their_weight():
+    # Class 0: rows of weight 1, 2, 5; class 1: of 4 and 1. By hand, for each sampler: class share times row share.
+    y, counts, epochs = torch.tensor([0, 0, 0, 1, 1]), ClassCounts(torch.tensor([3, 2])), 1500
+    weight = torch.tensor([1.0, 2, 5, 4, 1], dtype=torch.float64)
+    rows = torch.tensor([1 / 8, 2 / 8, 5 / 8, 4 / 5, 1 / 5], dtype=torch.float64)
+    root = 8**0.5 / (8**0.5 + 5**0.5)
+    shares = {"square_root": root, "progressive": (8 / 13 + 1 / 2) / 2}
+    for name, sampler in WEIGHED.items():
+        order = torch.cat([sampler(y, counts, epoch, epochs, 3, weight=weight) for epoch in range(epochs)])
+        first = shares.get(name, 0.5)
+        expected = rows * torch.tensor([first] * 3 + [1 - first] * 2, dtype=torch.float64)
+        found = torch.bincount(order, minlength=5).double() / len(order)
+        assert (found - expected).abs().max() < 0.02, name  # 7,500 draws: three standard errors of 0.5 are 0.017
+
+
+def test_a_cycle_of_weighted_rows_holds_each_as_often_as_its_weight_rounded_up_or_down():
+    y, counts = torch.zeros(8, dtype=torch.int64), ClassCounts(torch.tensor([8, 0]))
+    weight = torch.tensor([0.4, 0.4, 2.5, 1, 1, 1, 1, 0.7], dtype=torch.float64)
+    sampler = ClassAware(images_per_visit=1)
+    times = torch.stack([torch.bincount(sampler(y, counts, e, 40, 0, weight=weight), minlength=8) for e in range(40)])
+    assert (times.sum(1) == 8).all()
+    assert (times >= weight.floor()).all()
+    assert (times <= weight.ceil()).all()
+    assert (times[:, 2] == 2).any()
+    assert (times[:, 2] == 3).any()

@@ -30,6 +30,7 @@ __all__ = [
     "evaluate_head",
     "gradient_balance",
     "logit_chunks",
+    "logit_unit",
     "logits_magnitude",
     "logits_of_all",
     "magnitude",
@@ -203,6 +204,16 @@ def logits_of_all(
             product = replace(first, bias=torch.zeros_like(first.bias))(x)
             for i in members:
                 yield i, rows, product + heads[i].bias, y
+
+
+def logit_unit(logits: Tensor, weight: Tensor | None = None) -> float:
+    """How far logits (N, C) spread within rows: the root of the mean variance over classes; 1 if they do not at all.
+
+    The mean over rows is weighted by `weight` (N,). Logits times c have c times this unit.
+    """
+    each = logits.double().var(dim=-1, correction=0)
+    mean = float(each.mean() if weight is None else weight.to(each) @ each / weight.sum())
+    return mean**0.5 if mean > 0 else 1.0
 
 
 def confusion(logits: Tensor, y: Tensor) -> Tensor:

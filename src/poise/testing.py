@@ -8,7 +8,7 @@ or, one test per check: `@pytest.mark.parametrize("check", testing.CHECKS, ids=l
 """
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from poise.errors import InputError
 from poise.heads.plan import Options
 from poise.heads.solver import Retrain, with_stage1
 from poise.methods import Entry, build, entries, is_trained
+from poise.metrics import logit_unit
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
@@ -222,6 +223,82 @@ def check_row_order(case: Case) -> None:
     assert _close(b(problem.train.x[0]), a(problem.train.x[0]), 1e-9)
 
 
+UNITS = (1e-3, 100.0, 1e4)
+ORIGIN = (10.0, -3.0)  # the first and the last entry of the vector that is added, in standard deviations of the rows
+UNIT_TOLERANCE = 1e-6  # of logits in units of their spread, and of probabilities: rounding, enlarged by five epochs
+
+
+def check_unit(case: Case) -> None:
+    """Features times a number give the same predictions and probabilities, unless the traits say why they cannot.
+
+    The stage-1 head is the same function of the rows. Where the prior of the softmax is known, the probabilities are
+    the softmax; where it is not, they are made with a temperature, so that logits may differ by one factor.
+    """
+    _check_moved(case, [(factor, 0.0) for factor in UNITS], case.entry.traits.unit_matters)
+
+
+def check_origin(case: Case) -> None:
+    """Features plus a vector give the same predictions and probabilities, unless the traits say why they cannot."""
+    _check_moved(case, [(1.0, 1.0), (1.0, -20.0)], case.entry.traits.origin_matters)
+
+
+def _check_moved(case: Case, moves: Sequence[tuple[float, float]], reason: str) -> None:
+    problem = case.world(dtype=torch.float64)
+    exact = case.entry.traits.implied_prior is not None
+    expected = _probable(case.head(problem)(problem.train.x[0]), exact)
+    alike = []
+    for factor, times in moves:
+        moved = _moved(problem, factor, times * torch.linspace(*ORIGIN, problem.train.dim, dtype=torch.float64))
+        found = _probable(case.head(moved)(moved.train.x[0]), exact)
+        alike.append(bool((found - expected).abs().max() <= UNIT_TOLERANCE))
+    if reason:
+        assert not all(alike), f"{case.name} does not depend on it: take the reason {reason!r} out of its traits"
+    else:
+        assert all(alike), f"{case.name} depends on it: say why in its traits, or scale and centre the features"
+
+
+def _moved(problem: Problem, factor: float, shift: torch.Tensor) -> Problem:
+    """The problem with features f factor + shift, and the head that is the same function of the rows."""
+
+    def moved(features: Features) -> Features:
+        return replace(features, x=features.x * factor + shift)
+
+    head = problem.head
+    if head is not None:
+        weight = head.weight / factor
+        head = Head(weight, head.bias - weight @ shift)
+    return replace(
+        problem, train=moved(problem.train), head=head, held_out=problem.held_out and moved(problem.held_out)
+    )
+
+
+def _probable(logits: torch.Tensor, exact: bool) -> torch.Tensor:
+    """The softmax, or, up to a temperature, what it is made of: logits around their mean in units of their spread."""
+    if exact:
+        return logits.softmax(dim=-1)
+    return (logits - logits.mean(dim=-1, keepdim=True)) / logit_unit(logits)
+
+
+def check_copies(case: Case) -> None:
+    """A row of weight k is the row k times, and one of weight 0 is none.
+
+    A trained method is checked on whole data in one batch, with the sampler that gives every row once and the same
+    noise for all rows; samplers that draw at random have tests of their own.
+    """
+    whole = {"sampler": "instance", "batch_size": 10**6} if is_trained(case.name) else {}
+    case = replace(case, params={**whole, **case.params})
+    problem = case.world(dtype=torch.float64)
+    n, classes = len(problem.train), len(problem.train.counts)
+    times = torch.tensor([2, 0, 1, 3, 1]).repeat(n)[:n]
+    times[-3:] = torch.tensor([1, 4, 2])  # the rarest class keeps all its rows
+    rows = torch.repeat_interleave(torch.arange(n), times)
+    counts = ClassCounts(torch.bincount(problem.train.y[rows], minlength=classes))
+    method, x = _with_even_noise(case.method), problem.train.x[0]
+    copied = method(replace(problem, train=replace(problem.train.take(rows), counts=counts)), case.seed)
+    weighted = replace(problem.train, weight=times.double(), counts=counts)
+    assert _close(method(replace(problem, train=weighted), case.seed)(x), copied(x), 1e-8)
+
+
 def check_error_names_label(case: Case) -> None:
     """A label outside the range is refused with its row, before the method sees it."""
     problem = case.world()
@@ -268,6 +345,7 @@ def check_batched_equals_alone(case: Case) -> None:
 
 CHECKS: tuple[Callable[[Case], None], ...] = (
     check_batched_equals_alone,
+    check_copies,
     check_documented,
     check_empty_class,
     check_error_names_label,
@@ -276,6 +354,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_head_fits,
     check_inputs_unchanged,
     check_non_contiguous,
+    check_origin,
     check_rejects_unknown_parameter,
     check_relabelling,
     check_row_order,
@@ -283,6 +362,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_single_row_class,
     check_spec_round_trip,
     check_two_classes,
+    check_unit,
     check_works_without_stage1,
 )
 

@@ -13,11 +13,11 @@ from poise.deployment.calibration import (
     cross_fit,
     deployed,
     distinct_rows,
-    effective_counts,
     evidence,
 )
 from poise.deployment.estimator_fit import Fitting
 from poise.errors import PoiseWarning
+from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.spec import Spec
@@ -37,7 +37,7 @@ def rows(number=300, prior=TRAIN, seed=0, separation=1.5):
 
 def features(**changes):
     x, y, _ = rows(**changes)
-    return Features(x, y, effective_counts(y, None, 3), seen_by_backbone=False)
+    return Features(x, y, ClassCounts.from_labels(y, 3), seen_by_backbone=False)
 
 
 def test_distinct_rows_do_not_depend_on_order_and_take_repeats_as_weights():
@@ -70,8 +70,9 @@ def test_equal_rows_share_a_unit_whatever_their_labels_and_groups_join_them():
     assert len(set(joined.units[joined.x[:, 0] < 3])) == 1
 
 
-def test_effective_counts_are_whole_and_keep_rare_classes():
-    counts = effective_counts(torch.tensor([0, 0, 1, 2]), torch.tensor([1.2, 1.2, 0.1, 3.0], dtype=torch.float64), 4)
+def test_counts_of_weighted_rows_are_whole_and_formulas_take_their_masses():
+    weight = torch.tensor([1.2, 1.2, 0.1, 3.0], dtype=torch.float64)
+    counts = ClassCounts.from_labels(torch.tensor([0, 0, 1, 2]), 4, weight)
     assert counts.n.tolist() == [2, 1, 3, 0]
 
 
@@ -175,7 +176,7 @@ def test_a_converged_head_and_what_follows_it_are_meant_for_a_known_prior(text, 
 def test_rows_that_do_not_vary_within_classes_leave_lda_out():
     x = torch.eye(3, dtype=torch.float64).repeat(4, 1)
     y = torch.arange(3).repeat(4)
-    heads = candidate_heads(Features(x, y, effective_counts(y, None, 3)))
+    heads = candidate_heads(Features(x, y, ClassCounts.from_labels(y, 3)))
     assert [str(c.spec) for c, head in zip(CANDIDATES, heads, strict=True) if head is None] == ["lda"]
 
 

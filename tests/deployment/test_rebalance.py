@@ -592,7 +592,9 @@ def test_numbers_with_names_beside_them_are_the_outputs_unless_the_checkpoint_ha
     assert note["class_names"] == list(NAMES)
     turned = NAMES[::-1]
     (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(turned))}))
-    assert json.loads(world(*both)[1]) != plain
+    _, out, err = world(*both)
+    assert json.loads(out) != plain
+    assert "stage1 is hardly better than chance" in err  # under the wrong names
     assert json.loads((tmp_path / "m.rebalanced.json").read_text())["class_names"] == list(turned)
 
 

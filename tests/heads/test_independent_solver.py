@@ -192,7 +192,9 @@ def prepare(problem: Problem, recipe: Retrain) -> tuple[Tensor, Tensor, Tensor, 
     x, head = problem.train.x.double(), problem.head
     weight, bias, factor = head.weight.double(), head.bias.double(), 1.0
     if recipe.plan.scale_features:
-        centre = x[0].mean(dim=0)
+        y = problem.train.y
+        means = torch.stack([x[0][y == k].mean(dim=0) for k in y.unique()])
+        centre = means.mean(dim=0) if recipe.part.unit_features else x[0].mean(dim=0)
         factor = 1 / math.sqrt(float((x[0] - centre).pow(2).sum() / len(x[0])))
         x = (x - centre) * factor
         weight, bias = weight / factor, bias + weight @ centre

@@ -118,3 +118,65 @@ def test_weights_that_cannot_be_are_refused(weight, words):
 def test_weights_that_are_no_numbers_are_refused():
     with pytest.raises(InputError, match="row weights must be numbers"):
         Features(torch.zeros(2, 1), torch.tensor([0, 1]), torch.tensor([1, 1]), weight=["a", "b"])
+
+
+# --- weights count once -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["class_balanced", "class_balanced_iid"])
+def test_weights_alike_within_classes_change_nothing_where_classes_are_drawn_evenly(name):
+    """The sampler draws each class as often as before; the loss is not multiplied by the weights on top of that."""
+    problem = world(dtype=torch.float64)
+    method = build("crt", sampler=name, epochs=5, batch_size=16, scale_features=False)
+    weight = torch.tensor([1.0, 2, 5, 40], dtype=torch.float64)[problem.train.y]
+    weighted = replace(problem, train=replace(problem.train, weight=weight))
+    assert torch.equal(method(problem).weight, method(weighted).weight)
+
+
+def test_a_sampler_that_takes_no_weights_leaves_them_to_the_loss():
+    weighted, repeated = pair()
+    method = replace(build("ce", epochs=20, batch_size=1000, lr=0.5), sampler=in_order)
+    assert torch.allclose(method(weighted).weight, method(repeated).weight, rtol=1e-8, atol=1e-10)
+
+
+def in_order(y, counts, epoch, epochs, seed):
+    """A sampler of one's own, of the form that knows nothing of weights."""
+    return torch.arange(len(y))
+
+
+@pytest.mark.parametrize("accumulate", ["cumsum", "sum"])
+def test_the_statistics_of_gala_count_weights(accumulate):
+    method = build("gala", epochs=20, batch_size=1000, lr=0.5, accumulate=accumulate)
+    weighted, repeated = (method(problem) for problem in pair())
+    assert torch.allclose(weighted.weight, repeated.weight, rtol=1e-8, atol=1e-10)
+
+
+def test_counts_take_the_masses_of_weighted_rows_in_formulas_and_whole_numbers_in_tables():
+    y, weight = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([1.0, 3.0, 0.01, 0.0, 0.0], dtype=torch.float64)
+    counts = ClassCounts.from_labels(y, 4, weight)
+    assert counts.n.tolist() == [4, 1, 0, 0]
+    assert counts.clamped.tolist() == [4, 0.01, 1, 1]
+    assert counts.prior.tolist() == pytest.approx([4 / 6.01, 0.01 / 6.01, 1 / 6.01, 1 / 6.01])
+    assert counts.imbalance == pytest.approx(400)
+    assert ClassCounts.from_labels(y, 4).mass is None
+
+
+@pytest.mark.parametrize("mass", [[1.0], [1.0, -1.0], [1.0, float("nan")]])
+def test_masses_that_cannot_be_are_refused(mass):
+    with pytest.raises(InputError, match="masses of classes need one finite number per class, 0 or more"):
+        ClassCounts(torch.tensor([1, 1]), torch.tensor(mass))
+
+
+def test_the_space_of_unit_features_lies_around_the_mean_of_the_class_means():
+    weighted, repeated = (problem.train for problem in pair())
+    for features, copies in ((weighted, weighted.weight), (repeated, torch.ones(len(repeated)))):
+        x, w = features.x[0], copies.double()
+        means = [(w[features.y == k] @ x[features.y == k]) / w[features.y == k].sum() for k in range(4)]
+        torch.testing.assert_close(space_of(features, True, True).centre, torch.stack(means).mean(dim=0))
+
+
+def test_a_class_without_rows_takes_no_part_in_the_centre():
+    problem = world(counts=(12, 5, 0), dtype=torch.float64, head=False)
+    x, y = problem.train.x[0], problem.train.y
+    centre = (x[y == 0].mean(dim=0) + x[y == 1].mean(dim=0)) / 2
+    torch.testing.assert_close(space_of(problem.train, True, True).centre, centre)

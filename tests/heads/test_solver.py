@@ -320,8 +320,9 @@ def test_an_entry_of_a_path_is_the_result_of_so_many_epochs():
 
 def test_cosine_paths_start_from_the_directions_of_stage1():
     problem = world(dtype=torch.float64)
-    scaled, _ = standardised(problem.train.x[0])
-    expected = 20 * functional.normalize(scaled) @ functional.normalize(problem.head.weight).mT
+    x, y = problem.train.x[0], problem.train.y
+    centred = x - torch.stack([x[y == k].mean(dim=0) for k in range(4)]).mean(dim=0)
+    expected = 20 * functional.normalize(centred) @ functional.normalize(problem.head.weight).mT
     heads = fit_heads(
         problem, [gradient_trained.cosine(scale=20.0, learn_scale=learn, epochs=0) for learn in (False, True)]
     )

@@ -31,6 +31,7 @@ RECORDED = {
     "NETWORK": 15,
     "VIEWS": 16,
     "LOSS": 17,
+    "CYCLE_START": 18,
 }
 
 

@@ -303,8 +303,6 @@ def _like(rows: "Features", columns: tuple[str, ...] | None, path: str, how: "Ro
 
 def _carved(rows: "Features", groups: Any, seed: int) -> "tuple[Features, Features, Any]":
     """Training rows and a stratified fifth as the test split; a class of one row keeps it for training."""
-    import torch
-
     from poise.folds import fold_ids, scorable, with_copies
     from poise.values.counts import ClassCounts
 
@@ -312,7 +310,7 @@ def _carved(rows: "Features", groups: Any, seed: int) -> "tuple[Features, Featur
     aside = (ids == 0) & scorable(rows.y, ids)
     kept = (~aside).nonzero().flatten()
     y = rows.y[kept]
-    counts = ClassCounts(torch.bincount(y, minlength=len(rows.counts)))
+    counts = ClassCounts.from_labels(y, len(rows.counts), None if rows.weight is None else rows.weight[kept])
     train = replace(rows.take(kept), counts=counts)
     test = replace(rows.take(aside.nonzero().flatten()), counts=counts)
     return train, test, None if groups is None else _picked(groups, kept.tolist())

@@ -15,18 +15,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.deployment.model import Model
+from poise.errors import PoiseWarning
 from poise.folds import fold_ids, set_aside
+from poise.heads.memorised_rows import GUESSING
+from poise.metrics import logit_unit
 from poise.priors import prior_shift
 from poise.values.arrays import classes_in
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.repeats import joined, repeats
+from poise.values.spec import Spec
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 Fit = Callable[[Features], Sequence[Head | None]]
 
+WIDEST = 100.0  # times the spread of the logits, or a hundredth of it: as far as a temperature goes
 LARGE = 4000  # distinct rows from which three folds say as much as five
 
 
@@ -69,15 +74,6 @@ def _renumbered(units: Ints) -> Ints:
     return numbers
 
 
-def effective_counts(y: Tensor, weight: Tensor | None, classes: int) -> ClassCounts:
-    """Summed weights per class as whole numbers, at least 1 for a class that has rows."""
-    rows = torch.bincount(y, minlength=classes)
-    if weight is None:
-        return ClassCounts(rows)
-    sums = torch.bincount(y, weights=weight, minlength=classes).round().long()
-    return ClassCounts(torch.maximum(sums, (rows > 0).long()))
-
-
 # --- unseen rows ------------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +114,7 @@ def cross_fit(train: Features, units: Ints, fit: Fit) -> list[Trial]:
     for rows, aside in set_aside(train.y, fold_ids(train.y, folds, groups=groups)):
         rest = train.take(rows)
         if classes_in(rest.y) > 1:
-            counts = effective_counts(rest.y, rest.weight, len(train.counts))
+            counts = ClassCounts.from_labels(rest.y, len(train.counts), rest.weight)
             trials.append(Trial(fit(replace(rest, counts=counts)), train.take(aside)))
     return trials
 
@@ -151,9 +147,15 @@ def calibrate(seen: Evidence, train_prior: Tensor, implied: Tensor | None) -> tu
     as there. Where it is not known it is sought among powers of the training prior, train^a, together with the
     temperature: a = 1 is a head meant for training, a = 0 one for uniform classes. (The mean softmax on the rows would
     not do: a head that separates the classes well has the prior of the rows as its mean, whatever it is meant for.)
+
+    The temperature is sought from 0.01 to 100 times the spread of the logits within rows (`metrics.logit_unit`), and
+    drawn to that spread by as much as one row weighs: logits times c give c times the temperature, and the same
+    probabilities.
     """
+    unit = logit_unit(seen.logits, seen.weight)
+    seen = seen._replace(logits=seen.logits / unit)
     if implied is not None:
-        return _temperature(seen, implied), implied
+        return unit * _temperature(seen, implied), implied
     from scipy.optimize import minimize
 
     classes = len(train_prior)
@@ -167,13 +169,13 @@ def calibrate(seen: Evidence, train_prior: Tensor, implied: Tensor | None) -> tu
         # The penalty weighs as much as one row: it decides only where rows say nothing.
         return float(seen.weight @ nll) + (log_t**2 + (a - 0.5) ** 2) / 2
 
-    bound = math.log(100.0)
+    bound = math.log(WIDEST)
     found = minimize(objective, np.array([0.0, 0.5]), method="L-BFGS-B", bounds=[(-bound, bound), (-1.0, 2.0)]).x
-    return math.exp(float(found[0])), (float(found[1]) * log_train).softmax(dim=0)
+    return unit * math.exp(float(found[0])), (float(found[1]) * log_train).softmax(dim=0)
 
 
 def _temperature(seen: Evidence, prior: Tensor) -> float:
-    """The temperature of the least NLL of rows weighted to `prior` (C,)."""
+    """The temperature of the least NLL of rows weighted to `prior` (C,), whose logits have a spread of 1."""
     from scipy.optimize import minimize_scalar
 
     weight = weights_to(seen.y, seen.weight, prior)
@@ -184,7 +186,7 @@ def _temperature(seen: Evidence, prior: Tensor) -> float:
         # Without the second term a handful of rows that are all right would ask for certainty.
         return float(weight @ each) + log_t**2 / 2 / rows
 
-    bound = math.log(100.0)
+    bound = math.log(WIDEST)
     found = minimize_scalar(nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-4})
     return math.exp(float(found.x))
 
@@ -198,6 +200,17 @@ def expected_recall(seen: Evidence, temperature: float, implied: Tensor, target:
     """Recall of unseen rows under the prior `target` (C,), of a head deployed for it: what may be expected of it."""
     right = final(seen, temperature, implied, target).logits.argmax(dim=-1) == seen.y
     return float(right.double() @ weights_to(seen.y, seen.weight, target))
+
+
+def at_chance(seen: Evidence, recall: float, spec: Spec, target: Tensor) -> PoiseWarning | None:
+    """A warning if `recall`, expected under the prior `target` (C,), is hardly that of one answer for all rows."""
+    guess = float(torch.bincount(seen.y, weights=weights_to(seen.y, seen.weight, target)).max())
+    if recall > guess + GUESSING * (1 - guess):
+        return None
+    return PoiseWarning(
+        f"{spec} is hardly better than chance: the recall expected on unseen rows is {100 * recall:.1f} %, and "
+        f"one answer for all rows has {100 * guess:.1f} %; take another method, or features that tell the classes apart"
+    )
 
 
 def final(seen: Evidence, temperature: float, implied: Tensor, target: Tensor) -> Evidence:

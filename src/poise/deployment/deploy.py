@@ -14,7 +14,7 @@ from torch import Tensor
 
 from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import Targets
-from poise.deployment.calibration import Deployed, Evidence, calibrate, deployed, expected_recall, final
+from poise.deployment.calibration import Deployed, Evidence, at_chance, calibrate, deployed, expected_recall, final
 from poise.deployment.chosen_point import choose_operating_point
 from poise.deployment.model import Model
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
@@ -141,7 +141,7 @@ def _of_classes(rows: Features, names: Sequence[str], classes: Sequence[str]) ->
         left = len(y) - len(known)
         message = f"{left} held-out rows were left out: their classes have no training row"
         warnings.warn(message, PoiseWarning, stacklevel=4)
-    counts = ClassCounts(rows.counts.clamped[[names.index(name) for name in classes]].long())
+    counts = ClassCounts(rows.counts.n.clamp_min(1)[[names.index(name) for name in classes]])
     return replace(rows.take(known), y=y[known], counts=counts, class_names=tuple(classes))
 
 
@@ -176,13 +176,17 @@ def _from_head(
     known = _meant_for(spec, target, problem.train.counts, chosen=selected or method == "auto")
     seen = Evidence(head(rows.x[0]).double(), rows.y, torch.ones(len(rows), dtype=torch.float64))
     temperature, implied = calibrate(seen, problem.train.counts.prior, known)
+    recall = expected_recall(seen, temperature, implied, target)
+    said = at_chance(seen, recall, spec, target)
+    if said is not None:
+        warnings.warn(said, stacklevel=3)
     model = Model(
         head=deployed(head, temperature, implied, target),
         class_names=problem.train.names,
         counts=problem.train.counts,
         prior_applied=target,
         method=str(spec),
-        provenance={"held_out": rows.key, "unseen_recall": expected_recall(seen, temperature, implied, target)},
+        provenance={"held_out": rows.key, "unseen_recall": recall},
     )
     before = seen._replace(logits=problem.head(rows.x[0]).double())  # type: ignore[misc]  # it was given
     return Deployed(model, final(seen, temperature, implied, target), before)

@@ -19,7 +19,6 @@ from poise.deployment.calibration import (
     class_shares,
     deployed,
     distinct_rows,
-    effective_counts,
     final,
     row_weights,
 )
@@ -30,6 +29,7 @@ from poise.folds import group_ids
 from poise.heads.plan import Options
 from poise.methods import available, is_trained, parameters
 from poise.priors import as_prior, estimate_prior, prior_shift
+from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.overlap import Rows, warn_of_overlap
 from poise.values.spec import Spec
@@ -54,7 +54,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     tau-norm of the former, class means, linear discriminant), each calibrated and shifted to `prior`, on rows that no
     head was fitted on: folds that keep groups and equal rows together, or the rows given as `held_out`. It takes the
     one of the highest recall weighted by `prior`; of those within a standard error, the one of the least NLL. It
-    depends neither on chance nor on the order of the rows, and a row of weight 2 is the row twice.
+    depends neither on chance nor on the order of the rows.
+
+    A row of weight 2 is the row twice, for every method; weights that are not whole are shares of mean 1. All rows
+    twice, or all weights 0.3, is the same as no weights.
 
     Probabilities are calibrated by a temperature on unseen rows and shifted from the prior for which the head is meant
     to `prior`. Where that is not possible, fit warns (PoiseWarning): without unseen rows they are not calibrated, and
@@ -166,14 +169,13 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _rows(self, X: Array, y: Array, weight: Array, groups: Any) -> tuple[Features, NDArray[np.int64]]:  # noqa: N803
         """The distinct rows in canonical order, and which of them belong together."""
-        if (weight != np.floor(weight)).any():
-            weight = weight * (np.count_nonzero(weight) / weight.sum())  # shares, not numbers of rows
+        weight = _numbers_of_rows(weight)
         codes = self._codes(y)
         numbers = None if groups is None else group_ids(np.asarray(groups).tolist(), len(y)).numpy()
         rows = distinct_rows(X, codes, weight, numbers)
-        labels = torch.from_numpy(rows.y)
-        heft = None if (rows.weight == 1).all() else torch.from_numpy(rows.weight)
-        counts = effective_counts(labels, heft, len(self.classes_))
+        labels, times = torch.from_numpy(rows.y), _numbers_of_rows(rows.weight)
+        heft = None if (times == 1).all() else torch.from_numpy(times)
+        counts = ClassCounts.from_labels(labels, len(self.classes_), heft)
         features = Features(
             torch.from_numpy(rows.x), labels, counts, seen_by_backbone=self.seen_by_backbone, weight=heft
         )
@@ -297,7 +299,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return Model(
             head=self.head_,
             class_names=tuple(str(label) for label in self.classes_),
-            counts=effective_counts(torch.arange(len(self.classes_)), torch.tensor(self.class_counts_), 0),
+            counts=ClassCounts.from_labels(
+                torch.arange(len(self.classes_)), len(self.classes_), torch.tensor(self.class_counts_)
+            ),
             prior_applied=None if self.prior_applied_ is None else torch.from_numpy(self.prior_applied_),
             method=self.method_,
             provenance={"poise": version("poise"), "estimator": about},
@@ -324,6 +328,14 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         loaded.head_ = model.head
         loaded.prior_applied_ = None if model.prior_applied is None else model.prior_applied.numpy()
         return loaded
+
+
+def _numbers_of_rows(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (N,) as numbers of rows: all data k times is the data, and fractions are shares, of mean 1."""
+    some = weight[weight > 0]
+    if (some == np.floor(some)).all():
+        return weight / max(float(np.gcd.reduce(some.astype(np.int64))), 1.0)
+    return weight / (some[0] if (some == some[0]).all() else some.mean())
 
 
 def _names(method: Any) -> list[str] | None:

@@ -13,6 +13,7 @@ from poise.deployment.calibration import (
     Evidence,
     Fit,
     Trial,
+    at_chance,
     calibrate,
     class_shares,
     cross_fit,
@@ -22,7 +23,8 @@ from poise.deployment.calibration import (
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.heads.converged import converged
 from poise.heads.memorised_rows import MEMORISED_ACCURACY
-from poise.methods import build, implied_prior, settings, then, traits_of
+from poise.methods import build, implied_prior, settings, then, traits_of, unit_matters
+from poise.methods.units import UnitFree
 from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.problem import Method, Problem
@@ -69,6 +71,7 @@ class Fitting:
         self.remark_memorised(trials, choice.candidate)
         spec = CANDIDATES[choice.candidate].spec
         seen = evidence(trials, choice.candidate)
+        _warn_at_chance(seen, choice.recall, spec, target)
         return Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, choice.recall, seen)
 
     def named(self, spec: Spec, target: Tensor) -> Fitted:
@@ -83,6 +86,7 @@ class Fitting:
             self.remark_memorised(trials, 0)
             temperature, implied = calibrate(seen, share, implied)
             recall = expected_recall(seen, temperature, implied, target)
+            _warn_at_chance(seen, recall, spec, target)
             return Fitted(head, spec, implied, temperature, recall, seen)
         lost = "are not calibrated" if word else "are the plain softmax, to which no prior was applied"
         _warn(
@@ -130,13 +134,20 @@ def _warn(message: str, *arguments: str) -> None:
     warnings.warn(PoiseWarning(message, *arguments), stacklevel=4)
 
 
+def _warn_at_chance(seen: Evidence | None, recall: float, spec: Spec, target: Tensor) -> None:
+    said = None if seen is None else at_chance(seen, recall, spec, target)
+    if said is not None:
+        warnings.warn(said, stacklevel=4)
+
+
 def _method(spec: Spec) -> Method:
     """The method of a Spec, `converged` included."""
     first, *rest = (
         converged(**dict(step.params)) if step.name == "converged" else build(step.name, **dict(step.params))
         for step in spec.steps
     )
-    return then(first, *rest)
+    made = then(first, *rest)
+    return UnitFree(made) if any(unit_matters(step) for step in spec.steps if step.name != "converged") else made
 
 
 def _implied(spec: Spec) -> str | None:

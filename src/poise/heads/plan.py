@@ -21,8 +21,9 @@ class Plan:
     `lr` is per step of the mean loss of a batch. `weight_decay` w adds w times the weight to its gradient (bias
     included), as torch.optim.SGD does. `scale_features` centres the features and divides them by one number, so that
     their mean squared norm is 1 and `lr` means the same everywhere; the result is folded back into the head. Where
-    logits are cosines only the centre has an effect, and it stays in the head's `prep`. Published
-    recipes are stated for raw features of one family and switch it off. The default lr and weight_decay are one choice
+    logits are cosines only the centre has an effect, which is the mean of the class means there and stays in the head's
+    `prep`. So no unit and no origin of the features matters; without it both do, `lr` first of all. Published recipes
+    are stated for raw features of one family and switch it off. The default lr and weight_decay are one choice
     for all methods, made on held-out rows of the two shipped feature sets (experiments/default_plans.py); they are a
     start for a search, not the end of one.
 

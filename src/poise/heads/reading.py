@@ -11,7 +11,7 @@ from poise.heads.plan import Plan
 from poise.heads.scaling import Space
 from poise.heads.step import Batch
 from poise.machine.processes import World
-from poise.sampling import Sampler, windowed
+from poise.sampling import Sampler, draws_by_weight, order_of, windowed
 from poise.values.features import Features
 from poise.values.loss import draws
 from poise.values.shards import Shards
@@ -53,9 +53,11 @@ class Reader:
 
     @cached_property
     def weight(self) -> Tensor | None:
-        """(N, 1) weights of the rows, divided by their mean."""
+        """(N, 1) what the rows count in a loss, by their weights, divided by their mean; None if the sampler does."""
         weight = self.features.weight
-        return None if weight is None else (weight / weight.mean()).to(self.features.dtype).unsqueeze(-1)
+        if weight is None or draws_by_weight(self.sampler):
+            return None
+        return (weight / weight.mean()).to(self.features.dtype).unsqueeze(-1)
 
     @cached_property
     def kept(self) -> list[Tensor] | None:
@@ -80,7 +82,8 @@ class Reader:
     def batches(self, epoch: int) -> Iterator[list[Batch]]:
         """The batches of an epoch in order, some at a time."""
         features, size = self.features, self.plan.batch_size
-        order = self.sampler(features.y, features.counts, epoch, self.plan.epochs, self.seed)
+        drawn = features.y, features.counts, features.weight
+        order = order_of(self.sampler, *drawn, epoch, self.plan.epochs, self.seed)
         if isinstance(features.x, Shards):
             window = WINDOW_NUMBERS // features.dim
             order = windowed(order, len(features), max(1, BLOCK_NUMBERS // features.dim), window, epoch, self.seed)

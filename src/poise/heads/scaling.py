@@ -61,12 +61,14 @@ class Space(NamedTuple):
 def space_of(features: Features, scale: bool, unit: bool, world: World = ALONE) -> Space:
     """The space of a plan: scaled by the test-time view if `scale`, as it is otherwise; weighted if the rows are.
 
-    Each process of the `world` reads its share of the rows, and all find the same space.
+    The centre is the mean of all rows, which any bias makes good for; with `unit` features, where none does, it is the
+    mean of the class means, since around the mean of all rows the largest class has no direction. Each process of the
+    `world` reads its share of the rows, and all find the same space.
     """
     if not scale:
         return Space(None, 1.0, unit)
     x, weight = features.x[0], features.weight
-    share = None if weight is None else weight / weight.sum()
+    share = _even_shares(features) if unit else None if weight is None else weight / weight.sum()
     whole, (n, dim) = 1.0 if share is not None else len(x), x.shape
     shared = world.own(n)
     own = list(row_slices(shared.start, shared.stop, BLOCK // dim))
@@ -81,6 +83,13 @@ def space_of(features: Features, scale: bool, unit: bool, world: World = ALONE) 
     power = squares[mine].sum() if share is None else share[mine] @ squares[mine]
     total = float(world.add(power)) / whole
     return Space(centre, total**-0.5 if total > 0 else 1.0, unit)
+
+
+def _even_shares(features: Features) -> Tensor:
+    """(N,) shares of the rows in the mean of the class means: all classes with rows alike, rows by their weight."""
+    weight = torch.ones_like(features.y, dtype=torch.float64) if features.weight is None else features.weight
+    mass = torch.bincount(features.y, weights=weight, minlength=len(features.counts))
+    return weight / mass.clamp_min(torch.finfo(mass.dtype).tiny)[features.y] / (mass > 0).sum()
 
 
 def _double(x: Tensor, blocks: Sequence[slice]) -> Iterator[tuple[slice, Tensor]]:

@@ -117,9 +117,9 @@ def fit_heads(
     With `snapshots` every returned head holds its path: weight (epochs + 1, C, D), entry e after e epochs, the last
     being the result. `progress(done, total)` counts epochs times heads; `cancelled()` is asked before every step.
 
-    Row weights, divided by their mean, multiply the gradient of a row wherever the sampler draws it: with the sampler
-    `instance` and the whole data in one batch, weight 2 is the row twice. Samplers and what a loss remembers (GALA's
-    statistics) count drawn rows, whatever their weight.
+    Weight 2 is the row twice: a sampler draws by the weights (`poise.sampling`), or, like `instance`, draws rows alike,
+    and then the weights, divided by their mean, multiply the gradients of rows and what they add to what a loss
+    remembers (GALA's statistics). With `instance` and all rows in one batch, copies give the same head.
 
     Training reads views 1..V-1 of the features, one per epoch in turn, or view 0 if it is the only one. The row order
     of an epoch depends on (seed, sampler, epoch), the noise of a loss on (seed, epoch, place in that order) and a fresh

@@ -160,6 +160,8 @@ class Family:
         if self.loss.draw is not None:
             assert batch.draws is not None
             state = self.loss.draw(state, batch.draws)
+        if self.loss.weigh is not None and isinstance(batch.heft, Tensor):
+            state = self.loss.weigh(state, batch.heft.squeeze(-1))
         slope, self.state = gradient(self.loss, batch.world.add(logits), batch.y, state)
         slope = torch.mul(slope, heft, out=logits)
         return (slope if batch.own is None else slope[:, batch.own]).to(batch.x.dtype)

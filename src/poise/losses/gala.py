@@ -27,27 +27,41 @@ class GalaState(NamedTuple):
     twice: Tensor
 
 
+class WeighedState(NamedTuple):
+    """The state for one batch whose rows have weights, and the share (B,) that each row is of the batch."""
+
+    state: GalaState
+    shares: Tensor
+
+
 def _gala_terms(state: GalaState) -> SoftmaxTerms:
     log_theta = (state.theta + GRADIENT_FLOOR).log()
     return SoftmaxTerms(shift=state.shift.unsqueeze(-1) * log_theta, margin=state.margin.unsqueeze(-1) * log_theta)
 
 
+def _shared(state: GalaState | WeighedState, y: Tensor) -> tuple[GalaState, Tensor | float]:
+    """The state, and of how many rows like it each row would make the batch."""
+    return (state.state, 1 / state.shares) if isinstance(state, WeighedState) else (state, len(y))
+
+
 def _gala_after(state: GalaState, wrong: Tensor, y: Tensor) -> GalaState:
-    """The state after a batch whose probabilities of not-the-label are `wrong` (..., B)."""
-    total = state.total.expand(*wrong.shape[:-1], -1).index_add(-1, y, wrong / len(y))
+    """The state after a batch whose probabilities of not-the-label, divided by the rows, are `wrong` (..., B)."""
+    total = state.total.expand(*wrong.shape[:-1], -1).index_add(-1, y, wrong)
     return state._replace(theta=state.twice.unsqueeze(-1) * state.theta + total, total=total)
 
 
-def gala_losses(logits: Tensor, y: Tensor, state: GalaState) -> tuple[Tensor, GalaState]:
+def gala_losses(logits: Tensor, y: Tensor, state: GalaState | WeighedState) -> tuple[Tensor, GalaState]:
     """(..., B) losses with the statistics of earlier batches; the next state includes this batch."""
-    losses, _ = softmax_losses(logits, y, _gala_terms(state))
-    return losses, _gala_after(state, -torch.expm1(-losses.detach()), y)
+    before, rows = _shared(state, y)
+    losses, _ = softmax_losses(logits, y, _gala_terms(before))
+    return losses, _gala_after(before, -torch.expm1(-losses.detach()) / rows, y)
 
 
-def gala_gradient(logits: Tensor, y: Tensor, state: GalaState) -> tuple[Tensor, GalaState]:
+def gala_gradient(logits: Tensor, y: Tensor, state: GalaState | WeighedState) -> tuple[Tensor, GalaState]:
     """(..., B, C) gradient p - onehot of the adjusted logits, written over the logits."""
-    slope, _ = softmax_gradient(logits, y, _gala_terms(state))
-    return slope, _gala_after(state, -slope.gather(-1, true_of(y, slope)).squeeze(-1), y)
+    before, rows = _shared(state, y)
+    slope, _ = softmax_gradient(logits, y, _gala_terms(before))
+    return slope, _gala_after(before, -slope.gather(-1, true_of(y, slope)).squeeze(-1) / rows, y)
 
 
 def gala(
@@ -74,9 +88,8 @@ def gala(
     check_one_of("variant", variant, ("released", "paper"))
     check_one_of("accumulate", accumulate, ("cumsum", "sum"))
     margin = lambda_pos - lambda_neg if variant == "paper" else 0.0
-    return Loss(
-        partial(_gala, shift=lambda_pos, margin=margin, twice=float(accumulate == "cumsum")), gala_losses, gala_gradient
-    )
+    first = partial(_gala, shift=lambda_pos, margin=margin, twice=float(accumulate == "cumsum"))
+    return Loss(first, gala_losses, gala_gradient, weigh=WeighedState)
 
 
 def _gala(counts: ClassCounts, *, shift: float, margin: float, twice: float) -> GalaState:

@@ -44,6 +44,7 @@ __all__ = [
     "then",
     "told_apart",
     "traits_of",
+    "unit_matters",
 ]
 
 GROUP = "poise.methods"
@@ -57,6 +58,10 @@ class Traits:
     `order_dependent`: depends on the order of the rows even in a full batch. `transductive`: reads the evaluated rows.
     `implied_prior`: the class prior for which its softmax is meant at default parameters; None if it is not known, and
     then the mean softmax on unseen rows tells.
+
+    `unit_matters` and `origin_matters`: why features times a number, or plus a vector, give other predictions (the
+    stage-1 head being the same function of the rows); "" where they do not, which `poise.testing` holds a method to. A
+    trained method without `scale_features` depends on both, for its learning rate is per unit of the features.
     """
 
     needs_head: bool = False
@@ -65,6 +70,8 @@ class Traits:
     order_dependent: bool = False
     transductive: bool = False
     implied_prior: Literal["train", "uniform"] | None = None
+    unit_matters: str = ""
+    origin_matters: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,14 +99,22 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
         ),
         "ce": Entry(gradient_trained.ce, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
         "class_balanced": Entry(gradient_trained.class_balanced, "cui2019", TRAINED),
-        "cosine": Entry(gradient_trained.cosine, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
+        "cosine": Entry(gradient_trained.cosine, None, TRAINED),
         "crt": Entry(gradient_trained.crt, "kang2020", Traits(stochastic=True, implied_prior="uniform")),
         "focal": Entry(
             gradient_trained.focal, "lin2017", Traits(needs_head=True, stochastic=True, implied_prior="train")
         ),
         "gala": Entry(gradient_trained.gala, "gala2024", Traits(stochastic=True, order_dependent=True)),
         "gcl": Entry(gradient_trained.gcl, "li2022", TRAINED),
-        "l2_norm": Entry(posthoc.l2_norm, "alshammari2022", Traits(needs_head=True)),
+        "l2_norm": Entry(
+            posthoc.l2_norm,
+            "alshammari2022",
+            Traits(
+                needs_head=True,
+                unit_matters="its bias is weighed against rows of norm 1, whatever the unit of the features",
+                origin_matters="the weight is divided by its norm and the bias is not",
+            ),
+        ),
         "label_aware_smoothing": Entry(gradient_trained.label_aware_smoothing, "zhong2021", TRAINED),
         "lda": Entry(closed_form.lda, "wang2024", Traits(implied_prior="uniform")),
         "ldam": Entry(gradient_trained.ldam, "cao2019", TRAINED),
@@ -114,11 +129,23 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
             posthoc.rebalance, "gala2024", Traits(needs_head=True, needs_held_out=True, implied_prior="uniform")
         ),
         "stage1": Entry(posthoc.stage1, None, Traits(needs_head=True, implied_prior="train")),
-        "tau_norm": Entry(posthoc.tau_norm, "kang2020", Traits(needs_head=True)),
+        "tau_norm": Entry(
+            posthoc.tau_norm,
+            "kang2020",
+            Traits(needs_head=True, origin_matters="the bias is dropped, so that the origin is where all classes meet"),
+        ),
         "temperature": Entry(
             posthoc.temperature, "guo2017", Traits(needs_head=True, needs_held_out=True, implied_prior="train")
         ),
-        "unlearn": Entry(posthoc.unlearn, None, Traits(needs_head=True)),
+        "unlearn": Entry(
+            posthoc.unlearn,
+            None,
+            Traits(
+                needs_head=True,
+                unit_matters="t is a step in the unit of the features",
+                origin_matters="it takes class means away, which are measured from the origin",
+            ),
+        ),
         "vs": Entry(gradient_trained.vs, "kini2021", TRAINED),
         "weight_balancing": Entry(gradient_trained.weight_balancing, "alshammari2022", TRAINED),
     }
@@ -237,7 +264,7 @@ def implied_prior(spec: Spec) -> str | None:
     *before, last = spec.steps
     if last.name == "temperature" and before:
         return implied_prior(Spec.parse("+".join(str(step) for step in before)))
-    shaping = {*parameters(last.name), "start", "sampler"} - {"scale", "learn_scale", "transform", "shrinkage"}
+    shaping = {*parameters(last.name), "start", "sampler"} - {"transform", "shrinkage"}
     changed = {key for key, _ in last.params} & shaping
     return None if before or changed else _entry(last.name).traits.implied_prior
 
@@ -245,6 +272,12 @@ def implied_prior(spec: Spec) -> str | None:
 def traits_of(spec: Spec) -> tuple[Traits, ...]:
     """The traits of every step of a spec. Raises: InputError for a method that does not exist."""
     return tuple(_entry(step.name).traits for step in spec.steps)
+
+
+def unit_matters(spec: Spec) -> bool:
+    """Do the predictions of a method depend on the unit of the features, by its definition?"""
+    kept = ("bias", "keep")  # of tau_norm, which is l2_norm with a strength
+    return any(_entry(step.name).traits.unit_matters or kept in step.params for step in spec.steps)
 
 
 def _entry(name: str) -> Entry:

@@ -88,6 +88,9 @@ def ncm(*, transform: Transform = "cl2n", distance: Distance = "l2") -> Method:
     first centred on the mean of all training rows. Class means are means of transformed features and are not normalised
     again. `l2` is the head W = 2 mu, b = -|mu|^2 exactly. A class without rows has the mean of all rows.
 
+    Neither the unit nor the origin of the features matters, save that `l2n`, and `raw` by `dot` or `cos`, measure from
+    the origin.
+
     When to use it: without any training or stage-1 head, with very few rows per class, or where classes come and go.
 
     Paper and code: what the released code calls `cos` divides by the dimension, not by the norm of the mean; up to that

@@ -141,8 +141,10 @@ def cosine(*, scale: float = 16.0, learn_scale: bool = False, **options: Unpack[
     Formula: -log softmax(z)_y with z_k = s (f . w_k) / (|f| |w_k|).
 
     The scale is part of the head's weight; `learn_scale` trains it too. Starts from the directions of the stage-1 rows.
-    With `scale_features` (the default) the features are centred before they are normalised, as in CL2N of Kang et al.;
-    without, f is as it is.
+    With `scale_features` (the default) the features are centred on the mean of the class means before they are
+    normalised: around the mean of all rows, the largest class, which lies there, has no direction (three separate
+    classes of 600, 60 and 6 rows: recalls of 0, 0 and 1). Without, f is as it is. There is no bias to hold the class
+    frequencies, so no prior is implied by the softmax: it is estimated.
 
     When to use it: where row norms that grow with the class size are the trouble, or features were trained with cosine
     similarity (contrastive, CLIP).
@@ -230,7 +232,7 @@ def ldam(*, max_margin: float = 0.5, scale: float = 30.0, drw: bool = True, **op
 
     Paper and code: with deferred weights the release averages a batch over the weights of its rows (the sum of w l over
     the sum of w), and so does this. The release does not centre the features before they are normalised;
-    `scale_features` (the default) does.
+    `scale_features` (the default) does, on the mean of the class means, as `cosine`.
     """
     loss = losses.ldam(max_margin=max_margin, scale=scale, drw=drw)
     return recipe(loss, options, default=Options(lr=0.3), part=trained_parts.unit_rows, scale=scale)
@@ -388,8 +390,9 @@ def gcl(
     Paper and code: written from the formula and the released settings of the second stage: noise 0.5 (`noise_mul`),
     margin 0.1 (`m`), scale 20, gamma 1. The paper speaks of sampling classes by their effective number; the release
     samples them evenly. How its classifier starts is not established by our sources. The formula does not centre the
-    features before they are normalised; `scale_features` (the default) does. The noise of a row is a function of the
-    seed, the epoch and its place in the epoch, so heads that are trained side by side share it.
+    features before they are normalised; `scale_features` (the default) does, on the mean of the class means, as
+    `cosine`. The noise of a row is a function of the seed, the epoch and its place in the epoch, so heads that are
+    trained side by side share it.
     """
     loss = losses.gcl(noise=noise, margin=margin, scale=scale, gamma=gamma)
     default = Options(sampler="class_balanced_iid", lr=0.01)

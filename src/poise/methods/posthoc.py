@@ -13,7 +13,7 @@ from poise.errors import InputError
 from poise.heads.memorised_rows import refuse_memorised
 from poise.heads.solver import with_stage1
 from poise.methods.closed_form import train_means
-from poise.metrics import logit_chunks
+from poise.metrics import logit_chunks, logit_unit
 from poise.values.checks import check_number, check_one_of
 from poise.values.features import Features
 from poise.values.head import Head
@@ -49,6 +49,10 @@ def tau_norm(*, tau: float = 1.0, bias: Literal["drop", "keep"] = "drop") -> Met
 
     tau = 0 leaves the weight as it is, tau = 1 gives unit rows. A zero row stays zero.
 
+    Without its bias the head depends on the origin of the features: it belongs to those of a network, after a ReLU.
+    With `bias="keep"` it depends on their unit too, since a bias does not shrink with the rows; `LongTailClassifier`
+    therefore keeps the bias on features of mean squared distance 1 from their mean.
+
     When to use it: where the norms of the stage-1 rows grow with the class size, as after plain training of a network.
     Without a trained head there are no such norms, and `logit_adjustment` is the tuned scalar to take.
 
@@ -74,6 +78,8 @@ def l2_norm() -> Method:
     """Unit weight rows, bias kept: the post-hoc L2 normalisation of weight balancing (Alshammari et al., CVPR 2022).
 
     Formula: z_k = (w_k / |w_k|) f + b_k.
+
+    Depends on unit and origin of the features, as `tau_norm` does where it keeps the bias.
 
     When to use it: if not even one number can be selected; `tau_norm` with a selected tau is its tunable form.
     """
@@ -107,7 +113,8 @@ def unlearn(*, t: float = 1.0) -> Method:
     mu_k the mean of the training features of class k (test-time transform).
 
     Ours: the first steps of label over-smoothing on memorised rows, where softmax is nearly one-hot, are exactly of
-    this form. Tune t: its scale is that of a learning rate, and its best value depends on the norm of the features.
+    this form. Tune t: its scale is that of a learning rate, and its best value depends on the norm of the features,
+    their unit and origin included; `LongTailClassifier` takes that unit away, as for `l2_norm`.
 
     When to use it: in place of `los` on memorised features, to see whether training does more than this one number.
 
@@ -168,7 +175,8 @@ def temperature() -> Method:
 
     Formula: z_k / T with T = argmin mean(-log softmax(z / T)_y) over held-out rows.
 
-    Changes no prediction. T is searched in [0.01, 100].
+    Changes no prediction. T is searched from 0.01 to 100 times the spread of the logits, the standard deviation within
+    a row, so that it finds the same probabilities for logits, and features, of any unit.
 
     When to use it: after any other method, if its probabilities are read (`crt+temperature`). It repairs confidence
     that is too high or too low everywhere, not a wrong class prior.
@@ -185,6 +193,8 @@ def _temperature(problem: Problem, seed: int = 0) -> Head:
     head = _stage1_head(problem, seed)
     rows = _held_out(problem, head, "temperature")
     logits = head(rows.x[0]).double()
+    unit = logit_unit(logits, rows.weight)
+    logits = logits / unit
 
     def nll(log_t: float) -> float:
         scaled = logits * math.exp(-log_t)
@@ -195,7 +205,7 @@ def _temperature(problem: Problem, seed: int = 0) -> Head:
 
     bound = math.log(100.0)
     found = minimize_scalar(nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
-    return head.scaled(math.exp(-found.x))
+    return head.scaled(math.exp(-found.x) / unit)
 
 
 def _held_out(problem: Problem, head: Head, purpose: str) -> Features:

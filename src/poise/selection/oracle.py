@@ -209,6 +209,6 @@ def recipe(rows: int) -> Method:
 def _alone(rows: Features, chosen: Tensor, seed: int) -> Head:
     """The head of the recipe trained on some rows and nothing else."""
     part = rows.take(chosen)
-    n = torch.bincount(part.y, minlength=len(rows.counts))
-    alone = Features(part.x[0], part.y, ClassCounts(n), part.seen_by_backbone, weight=part.weight)
+    counts = ClassCounts.from_labels(part.y, len(rows.counts), part.weight)
+    alone = Features(part.x[0], part.y, counts, part.seen_by_backbone, weight=part.weight)
     return recipe(len(part))(Problem(alone), seed)

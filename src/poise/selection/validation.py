@@ -173,7 +173,7 @@ def _judge_folds(specs: Sequence[Spec], problem: Problem, judging: Judging, prog
 def subset(features: Features, rows: Tensor) -> Features:
     """Training rows (n,) int64 of `features` with the counts of these rows."""
     kept = features.take(rows)
-    return replace(kept, counts=ClassCounts(torch.bincount(kept.y, minlength=len(features.counts)).cpu()))
+    return replace(kept, counts=ClassCounts.from_labels(kept.y.cpu(), len(features.counts), kept.weight))
 
 
 def _warn_if_memorised(train: Features, trials: dict[Spec, Trial]) -> None:

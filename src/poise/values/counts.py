@@ -34,10 +34,15 @@ def as_labels(labels: Any, num_classes: int | None) -> Tensor:
 class ClassCounts:
     """Training rows per class: `n` (C,) int64. Zero is allowed and is clamped to 1 in formulas.
 
-    Raises: InputError for fewer than two classes, a negative count, a count that is no integer, or no row at all.
+    `mass` (C,) float64 is what the rows of each class weigh together, where rows have weights: formulas take it in the
+    place of `n`, so that a class of 6 rows which weigh 0.01 each has the share of 0.06 rows and not of one.
+
+    Raises: InputError for fewer than two classes, a negative count, a count that is no integer, no row at all, or
+    masses that are not one per class, finite, and 0 or more.
     """
 
     n: Tensor
+    mass: Tensor | None = None
 
     def __post_init__(self) -> None:
         given = torch.as_tensor(self.n)
@@ -54,20 +59,36 @@ class ClassCounts:
         if int(n.sum()) == 0:
             raise InputError("all class counts are 0; give the counts of the training split")
         object.__setattr__(self, "n", n)
+        if self.mass is not None:
+            mass = torch.as_tensor(self.mass).double()
+            if mass.shape != n.shape or not bool((torch.isfinite(mass) & (mass >= 0)).all()):
+                raise InputError("masses of classes need one finite number per class, 0 or more")
+            object.__setattr__(self, "mass", mass)
 
     @classmethod
-    def from_labels(cls, y: Tensor | Sequence[int], num_classes: int | None = None) -> "ClassCounts":
-        """Count integer labels `y` (N,); `num_classes` keeps trailing classes that have no row."""
+    def from_labels(
+        cls, y: Tensor | Sequence[int], num_classes: int | None = None, weight: Tensor | None = None
+    ) -> "ClassCounts":
+        """Count integer labels `y` (N,); `num_classes` keeps trailing classes that have no row.
+
+        With row weights (N,), `mass` are their sums, and `n` these sums as whole numbers, at least 1 for a class that
+        has a row of positive weight.
+        """
         labels = as_labels(y, num_classes)
-        return cls(torch.bincount(labels, minlength=num_classes or 0))
+        if weight is None:
+            return cls(torch.bincount(labels, minlength=num_classes or 0))
+        mass = torch.bincount(labels, weights=weight.to(labels.device).double(), minlength=num_classes or 0)
+        return cls(torch.maximum(mass.round().long(), (mass > 0).long()), mass)
 
     def __len__(self) -> int:
         return len(self.n)
 
     @cached_property
     def clamped(self) -> Tensor:
-        """(C,) float64 counts of at least 1, for formulas."""
-        return self.n.clamp_min(1).double()
+        """(C,) float64 counts for formulas: those of rows, or, where rows have weights, of their mass; 1 for none."""
+        if self.mass is None:
+            return self.n.clamp_min(1).double()
+        return torch.where(self.mass > 0, self.mass, 1.0)
 
     @cached_property
     def prior(self) -> Tensor:

@@ -24,7 +24,8 @@ class Features:
     int64. `counts` are those of the TRAINING split, whatever split this is. `seen_by_backbone` tells whether these rows
     trained the representation: such rows may train heads, but never select, calibrate or estimate a prior. `weight`
     (N,) float64 says how often each row counts in a fit: 2 is the row twice, 0 the row left out; None is 1 for all. The
-    class counts stay as given, and scores count rows alike.
+    class counts stay as given, so give those of the weights (`ClassCounts.from_labels(y, C, weight)`); scores count
+    rows alike.
 
     Raises: InputError naming the first row that is not finite or has no valid label or weight.
     """

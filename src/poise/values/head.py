@@ -101,6 +101,13 @@ class Head:
         added = torch.as_tensor(delta, dtype=self.bias.dtype, device=self.bias.device)
         return replace(self, bias=self.bias + added)
 
+    def rescaled(self, factor: float) -> "Head":
+        """The head that gives features times `factor` the logits that this one gives the features."""
+        prep = self.prep or Prep()
+        centre = None if prep.centre is None else prep.centre * factor
+        weight = self.weight if prep.unit else self.weight / factor
+        return Head(weight, self.bias, None if self.prep is None else replace(prep, centre=centre))
+
     def to(self, dtype: torch.dtype) -> "Head":
         """The same head in another floating-point type."""
         centre = None if self.prep is None or self.prep.centre is None else self.prep.centre.to(dtype)

@@ -27,6 +27,9 @@ class Loss(NamedTuple):
 
     A loss with noise in training takes it from outside: before a batch, `draw` puts one random number per row and class
     (`draws`) into the state. They serve that batch alone: the next state of `apply` and `grad` has none.
+
+    A loss that remembers rows is told by `weigh`, before a batch of weighted rows, what share of the batch each one is
+    (B,), 1 / B if all weigh alike. That too serves one batch.
     """
 
     init: Callable[[ClassCounts], Any]
@@ -36,6 +39,7 @@ class Loss(NamedTuple):
     filled: Callable[[Any, ClassCounts], Any] | None = None
     mass: Callable[[Tensor, Any], Tensor | None] | None = None  # (y (B,), state) -> (..., B) or None
     draw: Callable[[Any, Tensor], Any] | None = None  # (state, numbers (B, C) in [0, 1]) -> state of that batch
+    weigh: Callable[[Any, Tensor], Any] | None = None  # (state, shares (B,)) -> state of that batch
 
 
 def mass_of(loss: Loss, y: Tensor, state: Any) -> Tensor | None:

@@ -38,6 +38,7 @@ class Stream(IntEnum):
     NETWORK = 15  # first weights of a network's classifier
     VIEWS = 16  # augmented copies that are stored
     LOSS = 17  # noise of a loss in training
+    CYCLE_START = 18  # where a cycle begins in the stretches of weighted rows
 
 
 def hashed(*words: int | NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -198,11 +198,18 @@ def _assembled(folder: Path, manifest: Manifest) -> Features:
     return Features(
         rows if sum(shard.bytes for shard in manifest.shards) > IN_MEMORY else rows.joined(),
         joined["y"],
-        ClassCounts(torch.tensor(manifest.counts)),
+        _counts(manifest, joined["y"], joined.get("weight")),
         manifest.seen_by_backbone,
         manifest.class_names,
         joined.get("weight"),
     )
+
+
+def _counts(manifest: Manifest, y: Tensor, weight: Tensor | None) -> ClassCounts:
+    """The counts that were saved, with the masses of the classes if they are those of the weights of these rows."""
+    saved = ClassCounts(torch.tensor(manifest.counts))
+    own = None if weight is None else ClassCounts.from_labels(y, len(saved), weight)
+    return saved if own is None or not torch.equal(own.n, saved.n) else own
 
 
 def _read_shard(path: Path, manifest: Manifest, rows: int) -> dict[str, Tensor]:
