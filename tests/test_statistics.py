@@ -5,7 +5,13 @@ import torch
 from scipy import stats
 
 from poise.errors import InputError
-from poise.statistics import bootstrap_interval, paired_difference, recalls, simultaneous_intervals
+from poise.statistics import (
+    bootstrap_interval,
+    class_variances,
+    paired_difference,
+    recalls,
+    simultaneous_intervals,
+)
 
 OVER = ["images", "classes"]
 
@@ -48,9 +54,12 @@ def test_over_images_it_is_nearly_the_normal_interval_of_a_stratified_mean() -> 
 
 
 @pytest.mark.parametrize("over", OVER)
-def test_a_method_against_itself_differs_by_exactly_nothing(over) -> None:
+def test_methods_alike_on_every_row_differ_by_nothing_within_what_other_rows_may_show(over) -> None:
     correct, y = draws(3)
-    assert paired_difference(correct[0], correct[0], y, over=over) == (0.0, 0.0, 0.0)
+    found = paired_difference(correct[0], correct[0], y, over=over)
+    assert found.estimate == 0.0
+    # One row that differs, added to 1,200: a standard error of 1 / 1,200, and a quantile above the normal one.
+    assert 1.9 / 1201 < found.high == -found.low < 3 / 1200
 
 
 @pytest.mark.parametrize("over", OVER)
@@ -73,10 +82,10 @@ def test_pairing_removes_what_two_methods_share(over) -> None:
 @pytest.mark.parametrize("over", OVER)
 def test_intervals_of_many_methods_together_are_wider_and_of_one_alone_the_same(over) -> None:
     correct, y = draws(6, methods=12)
-    together = simultaneous_intervals(correct.double(), y, over=over)
+    together = simultaneous_intervals(correct.double(), y, over=over, lowest=0.0)
     alone = bootstrap_interval(correct[0], y, over=over)
     assert together[0].high > alone.high
-    assert simultaneous_intervals(correct[:1].double(), y, over=over)[0] == alone
+    assert simultaneous_intervals(correct[:1].double(), y, over=over, lowest=0.0)[0] == alone
 
 
 @pytest.mark.parametrize("over", OVER)
@@ -96,9 +105,26 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None
     assert bootstrap_interval(correct[0], y, seed=2) != first
 
 
-def test_all_right_has_no_width_and_a_class_of_one_row_is_no_error() -> None:
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("sizes", [[10] * 10, [1, 1], [1, 2, 3], [2, 100], [1000] * 5])
+def test_rows_that_all_agree_are_no_certainty(sizes, value, over) -> None:
+    y = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    values = torch.full((len(y),), value)
+    accuracy = bootstrap_interval(values, y, over=over)
+    gain = paired_difference(values, torch.zeros(len(y)), y, over=over)
+    assert accuracy.estimate == gain.estimate == value
+    assert accuracy.low < value < accuracy.high
+    assert gain.low < value < gain.high
+
+
+def test_a_hundred_rows_that_are_all_right_leave_room_for_three_wrong_in_a_hundred() -> None:
+    y = torch.arange(10).repeat_interleave(10)
+    assert 0.95 < bootstrap_interval(torch.ones(100), y).low < 0.98  # Clopper and Pearson: 0.964
+
+
+def test_a_class_of_one_row_is_no_error() -> None:
     y = torch.tensor([0, 1, 1, 2, 2, 2])
-    assert bootstrap_interval(torch.ones(6), y) == (1.0, 1.0, 1.0)
     found = bootstrap_interval(torch.tensor([1, 0, 1, 0, 1, 1.0]), y)
     assert found.low < found.estimate < found.high
 
@@ -111,6 +137,67 @@ def test_resamples_of_equal_values_do_not_blow_the_interval_up(wrong, over) -> N
     correct[wrong] = 0
     interval = bootstrap_interval(correct, y, over=over)
     assert 0 < interval.high - interval.low < 0.5
+
+
+# --- variances of classes --------------------------------------------------------------------------------------------
+
+
+def mixed(variance: float, mean: float, added: float) -> float:
+    """The variance of a class of which a share is replaced by gains and losses of one, as many of each."""
+    return (1 - added) * variance + added + added * (1 - added) * mean**2
+
+
+def test_variances_of_classes_are_those_computed_by_hand() -> None:
+    y = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    values = torch.tensor([[1, 1, 0, 1, 1, 0, 0, -1, 1.0]])
+    own, n = [1 / 3, 0.0, 2 / 3], [3, 2, 4]  # unbiased
+    share = 1 / 3 + 1 / 2 + 1 / 4
+    common = (own[0] / 3 + own[1] / 2 + own[2] / 4) / share
+    moderated = [((k - 1) * v + 4 * common) / (k - 1 + 4) for v, k in zip(own, n, strict=True)]
+    expected = [
+        mixed(v, mean, 1 / (k * k * share + 1)) / k for v, mean, k in zip(moderated, [2 / 3, 1.0, 0.0], n, strict=True)
+    ]
+    assert class_variances(values, y)[0].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_two_rows_that_agree_beside_large_classes_say_little() -> None:
+    """Two gains in two rows: Clopper and Pearson give a chance of 0.16 to 1; large classes that agree say nothing."""
+    y = torch.cat([torch.zeros(2), torch.ones(100), torch.full((100,), 2.0)]).long()
+    values = torch.zeros(1, 202)
+    values[0, :2] = 1
+    found = class_variances(values, y)[0].sqrt()
+    assert 1.96 * found[0] > 0.7
+    assert 1.96 * found[1] < 0.05
+
+
+def test_large_classes_of_one_size_keep_the_sum_of_their_unbiased_variances() -> None:
+    correct, y = draws(11, classes=100, rows=100)
+    p = recalls(correct[0], y)
+    unbiased = float((p * (1 - p) / 99).sum())
+    assert float(class_variances(correct.double(), y, lowest=0.0).sum()) == pytest.approx(unbiased, rel=2e-3)
+
+
+def test_the_variance_of_a_class_shrinks_as_its_rows_grow_and_follows_the_names_of_the_classes() -> None:
+    correct, y = draws(12, classes=3, rows=400)
+    kept = torch.cat([torch.arange(4), torch.arange(400, 440), torch.arange(800, 1200)])
+    found = class_variances(correct[:, kept].double(), y[kept], lowest=0.0)[0]
+    assert found[0] > found[1] > found[2] > 0
+    renamed = class_variances(correct[:, kept].double(), 7 - y[kept], lowest=0.0)[0]
+    assert renamed.flip(0).tolist() == pytest.approx(found.tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [[2] + [100] * 4, [3] + [50] * 9, [1, 1] + [50] * 8])
+def test_where_tiny_classes_gain_what_the_rest_loses_a_gain_is_seldom_found(sizes) -> None:
+    """The net gain is 0; a normal interval of these variances says otherwise in at most 5 % of 500 worlds."""
+    y = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    tiny = torch.tensor(sizes)[y] < 10
+    loss = 0.6 * sum(n < 10 for n in sizes) / sum(n >= 10 for n in sizes)
+    before, after = torch.where(tiny, 0.2, 0.6), torch.where(tiny, 0.8, 0.6 - loss)
+    luck = torch.rand(500, len(y), generator=torch.Generator().manual_seed(0))  # shared: the gains of a class agree
+    values = (luck < after).double() - (luck < before).double()
+    errors = class_variances(values, y).sum(dim=1).sqrt() / len(sizes)
+    low = torch.stack([recalls(row, y).mean() for row in values]) - 1.96 * errors
+    assert (low > 0).double().mean() <= 0.05
 
 
 def test_classes_of_one_row_vary_together_and_one_alone_like_the_rest() -> None:

@@ -8,6 +8,9 @@ so that what they share cancels in a difference.
 The measure is balanced accuracy, the mean of the recalls of the classes present. Intervals are bootstrap-t: the
 estimate plus and minus its standard error times a quantile of the resampled |difference| / standard error; for several
 methods at once the quantile is that of the largest of them, so that the intervals hold together.
+
+A class of two rows that agree shows no variation, which does not mean that it has none. Such classes borrow theirs
+(`class_variances`), and no interval is without width: a sample in which all rows agree may still be one of chance.
 """
 
 from statistics import NormalDist
@@ -23,6 +26,7 @@ from poise.results.scores import Interval
 __all__ = [
     "Interval",
     "bootstrap_interval",
+    "class_variances",
     "paired_difference",
     "plain_intervals",
     "recalls",
@@ -34,14 +38,13 @@ Over = Literal["images", "classes"]
 
 # Resamples of so few classes are too alike to tell how far estimates stray; Student's quantile bounds the width below.
 FEW_CLASSES = 10
+BORROWED = 4  # rows that what classes have in common weighs beside the rows of a class
 CACHED = 2**16  # numbers of resampled values at a time: half a megabyte
 
 
 def recalls(correct: Tensor, y: Tensor) -> Tensor:
     """(..., K) float64 mean of correct (..., N) within each of the K classes that the labels y (N,) hold, ascending."""
-    values, labels, sizes = _by_class(correct, y)
-    sums = torch.zeros(*values.shape[:-1], len(sizes), dtype=torch.float64).index_add(-1, labels, values)
-    return sums / sizes
+    return _means(*_by_class(correct, y))
 
 
 def bootstrap_interval(
@@ -51,7 +54,8 @@ def bootstrap_interval(
 
     Raises: InputError if shapes disagree or an argument is out of range.
     """
-    return simultaneous_intervals(correct.unsqueeze(0), y, over=over, level=level, rounds=rounds, seed=seed)[0]
+    values = correct.unsqueeze(0)
+    return simultaneous_intervals(values, y, over=over, level=level, rounds=rounds, seed=seed, lowest=0.0)[0]
 
 
 def paired_difference(
@@ -61,16 +65,24 @@ def paired_difference(
 
     Raises: InputError if shapes disagree or an argument is out of range.
     """
-    return bootstrap_interval(a.double() - b.double(), y, over=over, level=level, rounds=rounds, seed=seed)
+    values = (a.double() - b.double()).unsqueeze(0)
+    return simultaneous_intervals(values, y, over=over, level=level, rounds=rounds, seed=seed)[0]
 
 
 def simultaneous_intervals(
-    values: Tensor, y: Tensor, *, over: Over = "images", level: float = 0.95, rounds: int = 2000, seed: int = 0
+    values: Tensor,
+    y: Tensor,
+    *,
+    over: Over = "images",
+    level: float = 0.95,
+    rounds: int = 2000,
+    seed: int = 0,
+    lowest: float = -1.0,
 ) -> list[Interval]:
     """Intervals (one per row of `values`) that hold all at once with probability `level`.
 
-    `values` (M, N) are rows right or wrong, or differences of them to a baseline (in [-1, 1]). A row of equal values
-    has an interval of no width.
+    `values` (M, N) lie in [`lowest`, 1]: differences of rows right or wrong to those of a baseline, or, with `lowest`
+    0, rows right or wrong. No interval is without width, and none is narrower than a normal one.
 
     Raises: InputError if shapes disagree, `rounds` is below 100 or `level` is outside (0, 1).
     """
@@ -79,13 +91,41 @@ def simultaneous_intervals(
     if over not in ("images", "classes"):
         raise InputError(f"over must be 'images' or 'classes', got {over!r}")
     draw = _resample_images if over == "images" else _resample_classes
-    by_class = _by_class(values, y)
-    means, errors, studentised = draw(*by_class, rounds, np.random.default_rng(seed))
-    width = float(studentised.abs().amax(dim=1).quantile(level)) if bool((errors > 0).any()) else 0.0
-    classes = len(by_class[2])
+    rows, labels, sizes = _by_class(values, y)
+    classes = len(sizes)
+    per_class, studentised = draw(rows, labels, sizes, rounds, np.random.default_rng(seed))
+    means, errors = per_class.mean(dim=1), _variances(rows, labels, sizes, lowest).sum(dim=1).sqrt() / classes
+    width = max(float(studentised.abs().amax(dim=1).quantile(level)), NormalDist().inv_cdf((1 + level) / 2))
+    if over == "classes":  # other classes come with other images, so that they cannot vary less
+        errors = torch.maximum(errors, per_class.std(dim=1) / classes**0.5)
     if over == "classes" and classes < FEW_CLASSES:
         width = max(width, _student(level, classes - 1, len(values)))
     return [Interval(m, m - width * e, m + width * e) for m, e in zip(means.tolist(), errors.tolist(), strict=True)]
+
+
+def class_variances(values: Tensor, y: Tensor, *, lowest: float = -1.0) -> Tensor:
+    """(M, K) sampling variance of the mean of `values` (M, N) in each of the K classes that y (N,) holds, ascending.
+
+    `values` lie in [`lowest`, 1]: 0 for rows right or wrong, -1 for differences of them. The variance of a row is
+    estimated in two steps, so that few rows that agree do not pass for certainty:
+
+    1. Pooled: each class counts its own unbiased variance as n - 1 rows and what classes have in common as `BORROWED`
+       rows (moderated variances; Smyth 2004). In common is the mean over classes weighted by 1 / n, as they weigh in
+       the variance of a balanced accuracy, whose sum is therefore that of the unbiased variances where classes are of
+       one size. Classes of one row are one class together in this (collapsed strata of survey sampling).
+    2. Mixed: the sample is taken as if it held a few rows more, half of them of the lowest value and half of the
+       highest: for accuracies four (Agresti and Coull 1998), for differences one (as Agresti and Min 2005 have it for
+       matched pairs). Classes share them by 1 / n again: among K classes of n rows each they are one in K n, but a
+       class of two rows beside large ones has most of them, since nothing is known of how its rows differ. So no
+       variance is 0.
+
+    Deviations: the weight of what is in common is fixed, where Smyth estimates it from the spread of the variances; the
+    rows added change the variance alone, not the mean. Both were settled by simulation (experiments/simulations.py).
+
+    Raises: InputError if shapes disagree.
+    """
+    check_values(values, y)
+    return _variances(*_by_class(values, y), lowest)
 
 
 def plain_intervals(values: Tensor, y: Tensor, *, level: float = 0.95) -> list[Interval]:
@@ -124,6 +164,25 @@ def check_rounds(level: float, rounds: int) -> None:
         raise InputError(f"level must lie in (0, 1) and rounds be at least 100, got {level} and {rounds}")
 
 
+def _variances(values: Tensor, labels: Tensor, sizes: Tensor, lowest: float) -> Tensor:
+    """`class_variances` (M, K) by parts of `_by_class`."""
+    several, classes = sizes > 1, len(sizes)
+    stratum = torch.where(several, torch.arange(classes), classes)  # the last one is that of all single rows
+    empty = torch.zeros(len(values), classes + 1, dtype=torch.float64)
+    rows = empty[0].index_add(0, stratum, sizes)
+    means = empty.index_add(1, stratum[labels], values) / rows.clamp(min=1)
+    squares = empty.index_add(1, stratum[labels], values.square()) - rows * means.square()
+    known = (rows - 1).clamp(min=0)
+    own = squares.clamp(min=0) / known.clamp(min=1)
+    weight = (known > 0) * empty[0].index_add(0, stratum, 1 / sizes)
+    common = (own @ weight).unsqueeze(1) / max(float(weight.sum()), 1e-300)  # 0 where no class has two rows
+    moderated = (known * own + BORROWED * common) / (known + BORROWED)
+    middle, reach = (1 + lowest) / 2, ((1 - lowest) / 2) ** 2
+    added = 1 / (reach * sizes.square() * (1 / sizes).sum() + 1)  # share of the rows added: four at 1/2, or one at 1
+    apart = (means[:, stratum] - middle).square()
+    return ((1 - added) * (moderated[:, stratum] + added * apart) + added * reach) / sizes
+
+
 def _student(level: float, freedom: int, methods: int) -> float:
     """Student's quantile for so many two-sided intervals at once (Sidak)."""
     from scipy import stats
@@ -131,7 +190,7 @@ def _student(level: float, freedom: int, methods: int) -> float:
     return float(stats.t.ppf((1 + level ** (1 / methods)) / 2, freedom))
 
 
-Draws = tuple[Tensor, Tensor, Tensor]
+Draws = tuple[Tensor, Tensor]  # means by class (M, K), and studentised deviations of resamples (rounds, M)
 
 
 def _by_class(values: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,33 +200,27 @@ def _by_class(values: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _resample_classes(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int, rng: np.random.Generator) -> Draws:
-    """Estimates (M,), standard errors (M,) and studentised resampled deviations (rounds, M)."""
     classes = len(sizes)
     if classes < 2:
         raise InputError("an interval over classes needs rows of at least two classes")
-    per_class = torch.zeros(len(values), classes, dtype=torch.float64).index_add(-1, labels, values) / sizes
-    means, errors = per_class.mean(dim=1), per_class.std(dim=1) / classes**0.5
+    per_class = _means(values, labels, sizes)
     drawn, variance = _draw(per_class, torch.ones(classes), rounds, rng)
-    return means, errors, _studentise(drawn, (variance / (classes - 1)).sqrt(), errors / 4)
+    least = per_class.std(dim=1) / classes**0.5 / 4
+    return per_class, _studentise(drawn, (variance / (classes - 1)).sqrt(), least)
 
 
 def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int, rng: np.random.Generator) -> Draws:
-    """Estimates (M,), standard errors (M,) and studentised resampled deviations (rounds, M)."""
     methods, classes = len(values), len(sizes)
-    means, variance = torch.zeros(methods, dtype=torch.float64), torch.zeros(methods, dtype=torch.float64)
+    variance = torch.zeros(methods, dtype=torch.float64)
     drawn, drawn_variance = (torch.zeros(rounds, methods, dtype=torch.float64) for _ in range(2))
-    spread = torch.zeros(methods, dtype=torch.float64)  # mean variance of a row, for a row without company
     block = max(1, CACHED // methods)  # with all pairs of methods it is memory that costs
-    strata = _strata(labels, sizes)
-    for chosen, share in strata:
+    for chosen, share in _strata(labels, sizes):
         rows, size = values[:, chosen], len(chosen)
-        weight = share / classes
-        means += rows.mean(dim=1) * weight
         if size == 1:
             continue
+        weight = share / classes
         unbiased = weight**2 / (size - 1)
         variance += rows.var(dim=1, correction=0) * unbiased
-        spread += rows.var(dim=1) / len(strata)
         shares, deviations = _weights(*_kinds(rows), rounds, rng)
         squares = deviations.square()
         for first in range(0, rounds, block):
@@ -177,8 +230,13 @@ def _resample_images(values: Tensor, labels: Tensor, sizes: Tensor, rounds: int,
             drawn_variance[some].addmm_(shares[some], squares, alpha=unbiased)
             drawn_variance[some].addcmul_(deviation, deviation, value=-unbiased)
     studentised = _studentise(drawn, drawn_variance.clamp_min_(0).sqrt(), variance.sqrt() / 2)
-    alone = sum(len(chosen) == 1 for chosen, _ in strata)
-    return means, (variance + alone * spread / classes**2).sqrt(), studentised
+    return _means(values, labels, sizes), studentised
+
+
+def _means(values: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
+    """(..., K) means within the classes."""
+    sums = torch.zeros(*values.shape[:-1], len(sizes), dtype=torch.float64).index_add(-1, labels, values)
+    return sums / sizes
 
 
 def _strata(labels: Tensor, sizes: Tensor) -> list[tuple[Tensor, int]]:

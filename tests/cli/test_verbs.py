@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import poise.commands.demo
+from poise import methods
 from poise.cli import main
 from poise.commands.demo import Shown
 from poise.data.bundled import DemoSet
@@ -623,6 +624,18 @@ def test_compare_says_what_labelled_rows_would_give(poise_):
     text = " ".join(out.split())
     assert "labelled rows added per class, and balanced accuracy (many / medium / few)" in text
     assert "oracle" not in text
+
+
+def test_compare_quick_says_what_it_left_out(poise_):
+    words = ("compare", "train.csv", "--test", "test.csv", "--unseen", "--quick", "--no-oracle", "--budget", "2")
+    code, out, _ = poise_(*words)
+    assert code == 0
+    text, trained = " ".join(out.split()), [name for name in methods.available() if methods.is_trained(name)]
+    said = f"--quick tried only what needs no training: {len(trained)} methods were left out ({', '.join(trained)})"
+    assert said in text
+    assert "--quick tried only" in (poise_.folder / "runs/compare/report.json").read_text()
+    assert said in poise_(*words, "--dry-run")[2]
+    assert "--quick tried" not in poise_("compare", "train.csv", "--unseen", "-m", "ncm", "--quick", "--dry-run")[2]
 
 
 # --- missing extras ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from poise.methods.published import Published
 from poise.metrics import evaluate
 from poise.results.contents import CSV_FIELDS
 from poise.results.record import Selection
+from poise.results.scores import Interval
+from poise.selection.class_rows import ClassRows, tiny
 from poise.selection.compare import compare
 from poise.selection.comparison_result import PAPER_VERDICT, Comparison, Standing
 from poise.selection.fit_and_measure import fit_specs, make_record, measure
@@ -65,13 +67,19 @@ Y = torch.arange(4).repeat_interleave(25)
 COUNTS = ClassCounts(torch.tensor([200, 50, 50, 10]))
 
 
-def standing(text: str, *right: torch.Tensor, role: str = "tuned", selection: Selection | None = None) -> Standing:
+def standing(
+    text: str,
+    *right: torch.Tensor,
+    role: str = "tuned",
+    selection: Selection | None = None,
+    y: torch.Tensor = Y,
+) -> Standing:
     """The standing of a method that gets exactly these test rows right, one mask (N,) per seed."""
     spec, identity = Spec.parse(text), Head(torch.eye(4), torch.zeros(4))
     measured, records = [], []
     for seed, mask in enumerate(right):
-        guess = torch.where(mask, Y, (Y + 1) % 4)
-        rows = Features(torch.nn.functional.one_hot(guess, 4).float(), Y, COUNTS)
+        guess = torch.where(mask, y, (y + 1) % 4)
+        rows = Features(torch.nn.functional.one_hot(guess, 4).float(), y, COUNTS)
         measured.append(measure(identity, rows))
         records.append(
             make_record(
@@ -97,8 +105,8 @@ def right(share: float, seed: int = 0) -> torch.Tensor:
 
 def by_hand(*rows: Standing, recommended: int | None = 1, **more) -> Comparison:
     chosen = None if recommended is None else rows[recommended]
-    settings = {"protocol": "held_out", "null": chosen, "oracle": None, "remarks": (), "rounds": 500, **more}
-    return Comparison(standings=rows, y=Y, recommended=chosen, **settings)
+    settings = {"protocol": "held_out", "y": Y, "null": chosen, "oracle": None, "remarks": (), "rounds": 500, **more}
+    return Comparison(standings=rows, recommended=chosen, **settings)
 
 
 def three(**more) -> Comparison:
@@ -116,7 +124,9 @@ def test_gains_are_paired_differences_to_the_baseline() -> None:
     found = three()
     assert set(found.gains["images"]) == set(found.gains["classes"]) == {"tau_norm", "l2_norm"}
     assert found.gains["images"]["tau_norm"].estimate == pytest.approx(0.4)
-    assert found.gains["images"]["l2_norm"] == (0.0, 0.0, 0.0)
+    same = found.gains["images"]["l2_norm"]
+    assert same.estimate == 0.0
+    assert -0.05 < same.low < 0 < same.high < 0.05  # alike on 100 rows is not alike on all
     single = paired_difference(right(0.8), right(0.4), Y, rounds=500)
     assert found.gain["images"] == single
     # The interval that holds for all methods at once is no narrower than that of the one that was recommended.
@@ -198,6 +208,112 @@ def test_the_verdict_keeps_what_may_be_nothing_and_what_was_never_beaten() -> No
     assert fitted.verdict().startswith("Stay with plain cross-entropy (stage1): nothing was better than stage1")
     assert three(recommended=0).verdict().startswith("Keep what you have: nothing was better than stage1 on the rows")
     assert "The recommended head is not among them: tau_norm is better there" in three(recommended=0).verdict()
+
+
+def sized(*sizes: int) -> torch.Tensor:
+    """Labels of classes with so many rows."""
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+
+
+def compared(y: torch.Tensor, before: list[int], after: list[int], **more) -> Comparison:
+    """The first so many rows of each class are right before, and after; the rest is wrong."""
+    place = torch.cat([torch.arange(int(n)) for n in torch.bincount(y)])
+    masks = [place < torch.tensor(numbers)[y] for numbers in (before, after)]
+    rows = [
+        standing(text, mask, role=role, y=y)
+        for text, role, mask in zip(("stage1", "tau_norm"), ("baseline", "tuned"), masks, strict=True)
+    ]
+    return by_hand(*rows, y=y, **more)
+
+
+NAMED = ClassRows(("owl", "jay", "kea", "emu"), COUNTS.n, torch.tensor([20, 20, 20, 20]))
+
+
+def test_a_gain_that_rests_on_a_class_of_three_rows_is_no_ground_for_a_change() -> None:
+    y = sized(400, 400, 400, 3)
+    found = compared(y, [200, 200, 200, 0], [205, 205, 195, 3], classes=NAMED)
+    assert found.gain["images"].low > 0
+    assert (found.rests_on, found.decision) == ((3,), "keep")
+    assert found.verdict().startswith(
+        "Keep what you have until more test rows decide: there are too few rows. That tau_norm, chosen without them, "
+        "is better rests on 1 class of fewer than 4 test rows (emu). It gains +25.3 points of balanced accuracy over "
+        "stage1 (95 % interval "
+    )
+    assert found.to_dict()["rests_on"] == ["emu"]
+    assert "1 class of fewer than 4 test rows (class 3)" in replace(found, classes=None).verdict()
+
+
+def test_a_gain_that_holds_without_the_tiny_classes_is_a_gain() -> None:
+    found = compared(sized(400, 400, 400, 3), [200, 200, 200, 0], [260, 260, 260, 3], classes=NAMED)
+    assert (found.rests_on, found.decision) == ((), "change")
+    assert found.to_dict()["rests_on"] == []
+
+
+def test_a_gain_of_a_class_of_four_rows_or_more_counts() -> None:
+    found = compared(sized(400, 400, 400, 20), [200, 200, 200, 0], [205, 205, 195, 18])
+    assert (found.rests_on, found.decision) == ((), "change")
+
+
+def test_many_tiny_classes_are_no_few_rows() -> None:
+    """30 classes of two rows hold 60, as many as other splits have in all."""
+    y = torch.cat([torch.zeros(200).long(), torch.arange(1, 31).repeat_interleave(2)])
+    assert tiny(y).tolist() == []
+    assert tiny(y[:218]).tolist() == list(range(1, 10))  # 18 rows of 9 classes
+
+
+def test_where_a_tiny_class_makes_the_doubt_it_is_named() -> None:
+    found = compared(sized(400, 400, 400, 2), [200, 200, 200, 1], [230, 230, 230, 1], classes=NAMED)
+    assert (found.rests_on, found.decision) == ((), "keep")
+    assert "too few to be sure that tau_norm, chosen without them, is better." in found.verdict()
+    assert "Most of the doubt comes from 1 class of fewer than 4 test rows (emu)." in found.verdict()
+    many = compared(sized(400, 400, 400, 40), [200, 200, 200, 20], [205, 205, 205, 22], classes=NAMED)
+    assert many.decision == "keep"
+    assert "Most of the doubt" not in many.verdict()
+
+
+def test_classes_that_took_no_part_in_choice_or_test_are_named() -> None:
+    rows = NAMED._replace(chosen_on=torch.tensor([20, 20, 0, 0]))
+    found = compared(sized(100, 100, 100), [50, 50, 50], [80, 80, 80], classes=rows)
+    assert found.decision == "change"
+    assert found.verdict().endswith(
+        "2 of 4 classes took no part in the choice, for want of rows to choose on (kea, emu). "
+        "1 of 4 classes has no test row, so nothing here is about it (emu)."
+    )
+    told = found.to_dict()
+    assert (told["not_chosen_on"], told["not_tested"]) == (["kea", "emu"], ["emu"])
+    assert "took no part" not in replace(found, classes=NAMED).verdict()
+
+
+def test_a_class_that_the_recommended_head_never_answers_is_named_with_a_head_that_does() -> None:
+    y = sized(100, 100, 100, 10)
+    found = compared(y, [50, 50, 50, 1], [90, 90, 90, 0], classes=NAMED)
+    place = torch.cat([torch.arange(n) for n in (100, 100, 100, 10)])
+    tied = standing("lda", place < torch.tensor([83, 83, 83, 6])[y], y=y)
+    both = replace(found, standings=(*found.standings, tied))
+    assert set(both.tied()) == {"tau_norm", "lda"}
+    said = "tau_norm gets no test row of emu right; lda, which cannot be told from the best, gets 60.0 % of them."
+    assert said in both.verdict()
+    assert "no test row of emu right" not in found.verdict()  # the baseline has one of ten, which may be chance
+    kept = compared(y, [50, 50, 50, 5], [90, 90, 90, 0], classes=NAMED)
+    assert "no test row of emu right; stage1, the baseline, gets 50.0 % of them." in kept.verdict()
+
+
+def test_the_baseline_against_itself_has_no_width() -> None:
+    found = three(recommended=0)
+    assert found.gain == dict.fromkeys(("images", "classes"), Interval(0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize("selection", ["kfold", "cross_fit"])
+def test_a_class_of_one_row_cannot_take_part_and_the_verdict_says_so(selection) -> None:
+    problem, test = study(counts=(60, 25, 9, 1))
+    if selection == "cross_fit":
+        test = test.take(torch.cat([torch.arange(36), torch.tensor([36])]))
+    found = compare(["ncm"], replace(problem, held_out=None), test, selection=selection, budget=2)
+    assert found.to_dict()["not_chosen_on"] == [test.names[3]]
+    assert (
+        f"1 of 4 classes took no part in the choice, for want of rows to choose on ({test.names[3]})."
+        in found.verdict()
+    )
 
 
 def test_without_a_recommendation_there_is_no_verdict() -> None:

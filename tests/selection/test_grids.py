@@ -76,20 +76,42 @@ def test_a_method_without_open_parameters_is_its_own_grid() -> None:
 
 
 def test_a_grid_of_one_number_is_evenly_spaced_and_of_two_is_their_product() -> None:
-    assert [dict(s.params)["tau"] for s in default_grid(Spec("tau_norm"), 4)] == [0.0, 0.625, 1.25, 1.875]
-    grid = default_grid(Spec("crt"), 4)
+    assert [dict(s.params)["tau"] for s in default_grid(Spec("tau_norm"))] == [k / 8 for k in range(16)]
+    grid = default_grid(Spec("crt"), 25)
     usual = methods.defaults("crt")["lr"]
-    rates = [pytest.approx(end * usual, rel=1e-3) for end in (grids.LR.low, grids.LR.high)]
+    rates = [pytest.approx(factor * usual, rel=1e-3) for factor in (0.1, 0.1**0.5, 1.0, 10**0.5, 10.0)]
+    decays = [0.0, *(pytest.approx(2e-5 * 100 ** (k / 3), rel=1e-3) for k in range(4))]
     assert [(dict(s.params)["lr"], dict(s.params)["weight_decay"]) for s in grid] == [
-        (lr, decay) for lr in rates for decay in (0.0, 2e-5)
+        (lr, decay) for lr in rates for decay in decays
     ]
+
+
+@each_family
+@pytest.mark.parametrize("budget", [1, 2, 3, 4, 8, 15])
+def test_a_small_grid_holds_the_default_setting(family, budget) -> None:
+    """Two rates at the ends of their range tuned `ce` to 35 where the default is at 44."""
+
+    def in_full(spec: Spec) -> list[dict[str, object]]:
+        return [methods.settings(step) for step in spec.steps]
+
+    assert in_full(family) in [in_full(spec) for spec in default_grid(family, budget)]
+
+
+def test_the_default_takes_the_place_of_what_is_nearest_on_the_scale_of_the_axis() -> None:
+    assert [dict(s.params)["tau"] for s in default_grid(Spec("tau_norm"), 4)] == [0.0, 0.625, 1.0, 1.875]
+    assert [dict(s.params)["tau"] for s in default_grid(Spec("tau_norm"), 2)] == [0.0, 1.0]
+    grid = [(dict(s.params)["lr"], dict(s.params)["weight_decay"]) for s in default_grid(Spec("ce"), 9)]
+    usual = methods.defaults("ce")
+    assert (usual["lr"], usual["weight_decay"]) in grid
+    assert len(grid) == 9
 
 
 def test_three_open_parameters_are_searched_at_random_and_by_seed() -> None:
     family = Spec.parse("crt+tau_norm")
     assert len(axes(family)) == 3
-    assert default_grid(family, 8) == sample(family, 8) == default_grid(family, 8)
-    assert default_grid(family, 8, seed=1) == sample(family, 8, seed=1) != sample(family, 8)
+    assert default_grid(family, 16) == sample(family, 16) == default_grid(family, 16)
+    assert default_grid(family, 16, seed=1) == sample(family, 16, seed=1) != sample(family, 16)
+    assert len(set(default_grid(family, 8)) - set(sample(family, 8))) == 1  # the default
 
 
 def test_a_longer_sample_begins_with_the_shorter_one() -> None:

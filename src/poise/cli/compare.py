@@ -67,6 +67,19 @@ class Contest:
 
         return self.method or [name for name in methods.available() if not (self.quick and methods.is_trained(name))]
 
+    @property
+    def left_out(self) -> list[str]:
+        """A line on the methods that `quick` left out."""
+        from poise import methods
+
+        trained = [name for name in methods.available() if methods.is_trained(name)]
+        if not self.quick or self.method:
+            return []
+        return [
+            f"--quick tried only what needs no training: {len(trained)} methods were left out ({', '.join(trained)}), "
+            "any of which may be better; compare without it before you settle on a head."
+        ]
+
     def scheduled(self, problem: "Problem") -> "Schedule":
         """What the comparison will run."""
         from poise.selection.schedule import scheduled
@@ -129,7 +142,8 @@ def compare(
     schedule = contest.scheduled(read.problem)
     work = work_of_comparison(schedule, read.problem, len(read.test), oracle=contest.oracle)
     if dry_run:
-        say_plan(work, foreseen(work, read.problem, read.test), voice, remarks=read.assumed)
+        remarks = (*read.assumed, *contest.left_out)
+        say_plan(work, foreseen(work, read.problem, read.test), voice, remarks=remarks)
         return
     folder = folder_for(out or Path("runs/compare"), "comparison.json", voice)
     say_estimate(work, read.problem, read.test, quiet=voice.silent)
@@ -147,11 +161,11 @@ def compare(
         )
         more = _headroom(problem, read.test, found, contest.seed) if headroom else {}
     if world.first:
-        _tell_comparison(read, found, more, folder, contest.seed, voice)
+        _tell_comparison(read, found, more, folder, contest, voice)
 
 
 def _tell_comparison(
-    read: "Inputs", found: "Comparison", more: dict[str, Any], folder: Path, seed: int, voice: Voice
+    read: "Inputs", found: "Comparison", more: dict[str, Any], folder: Path, contest: Contest, voice: Voice
 ) -> None:
     """Write a comparison and its report, and say it; `more` is what more labelled rows would give."""
     from poise.commands import run_folder
@@ -162,9 +176,17 @@ def _tell_comparison(
 
     assert read.test is not None
     advised = ["", *headroom_lines(more["learning_curve"], more["advice"])] if more else []
-    notes = protocol_lines(found.records)
+    notes = [*protocol_lines(found.records), *contest.left_out]
     with progress_bar("writing the report", quiet=voice.silent):
-        page = contents_of(found, read.test, title=read.name, problem=read.problem, seed=seed, command=command_line())
+        page = contents_of(
+            found,
+            read.test,
+            title=read.name,
+            problem=read.problem,
+            seed=contest.seed,
+            command=command_line(),
+            notes=contest.left_out,
+        )
         written = run_folder.write(folder, found, contents=page.model_copy(update=more), notes=notes)
     answer(
         {**found.to_dict(), **({"headroom": advised} if more else {})},

@@ -20,6 +20,7 @@ from poise.heads.solver import Retrain, fit_heads
 from poise.machine.progress import Progress
 from poise.methods import from_spec
 from poise.results.record import Role, Selection
+from poise.selection.class_rows import ClassRows, rows_per_class
 from poise.selection.comparison_result import Comparison, Scorer, Standing, Tried
 from poise.selection.elimination import Rung
 from poise.selection.fit_and_measure import Fitted, Measured, fit_specs, make_record, measure_all, measured, remarks_of
@@ -138,6 +139,7 @@ def run(
         ceiling = None if oracle is None or paper else oracle(problem, test, schedule.seeds[0])
     remarks = tuple(dict.fromkeys((*remarks, *shared_rows(problem, test), *warned)))
     _warn_all(remarks)
+    known = None if outcome.chosen_on is None else ClassRows(test.names, test.counts.n.cpu(), outcome.chosen_on)
     return Comparison(
         standings=outcome.standings,
         y=test.y.cpu(),
@@ -146,6 +148,7 @@ def run(
         null=outcome.null,
         oracle=ceiling,
         given=problem.head is not None,
+        classes=known,
         remarks=remarks,
         tried=outcome.tried,
         level=level,
@@ -169,12 +172,16 @@ class _Run(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a protocol gives: all standings, the recommended one and the null, and the settings tried by family."""
+    """What a protocol gives: all standings, the recommended one and the null, and the settings tried by family.
+
+    `chosen_on` (C,) are the rows per class that settings were chosen on, None where these are the test rows.
+    """
 
     standings: tuple[Standing, ...]
     recommended: Standing | None = None
     null: Standing | None = None
     tried: Mapping[Spec, tuple[Tried, ...]] = MappingProxyType({})
+    chosen_on: Tensor | None = None
 
 
 class _Tested(NamedTuple):
@@ -200,7 +207,8 @@ def _selected(run: _Run) -> Outcome:
     tuned = {family: _standing(run, family, tested[spec], how) for family, (spec, how) in chosen.items()}
     stated = [_standing(run, family, tested[spec], None) for family, spec in schedule.recipes.items()]
     null, best = recommend(judgement, schedule.nulls, settings)
-    return Outcome((*tuned.values(), *stated), tuned[best], tuned[null], _tried(schedule, judgement))
+    chosen_on = rows_per_class(judgement.rows.y, len(run.test.counts))
+    return Outcome((*tuned.values(), *stated), tuned[best], tuned[null], _tried(schedule, judgement), chosen_on)
 
 
 def _with_first(run: _Run, judging: Judging) -> tuple[_Run, Judging]:
@@ -290,10 +298,12 @@ def _cross_fit(run: _Run) -> Outcome:
         for scored, chosen in (rows, rows[::-1])
     )
     joined = tuple(_joined(run, a, b, rows) for a, b in zip(first.standings, second.standings, strict=True))
+    fewer = torch.stack([rows_per_class(run.test.y[half], len(run.test.counts)) for half in rows]).amin(dim=0)
     return Outcome(
         joined,
         _same(run, joined, first.recommended, second.recommended, rows),
         _same(run, joined, first.null, second.null, rows),
+        chosen_on=fewer,
     )
 
 

@@ -17,16 +17,18 @@ from poise.methods import short_name
 from poise.results.contents import CSV_FIELDS, SCORES, Gain, Range, Row
 from poise.results.record import Record, Role, Selection
 from poise.results.scores import Interval, Scores
+from poise.selection.class_rows import FEW_ROWS, ClassRows, doubtful, gaining, rows_per_class, tiny, unjudged
 from poise.selection.fit_and_measure import Measured
 from poise.selection.oracle import gap_closed
-from poise.statistics import simultaneous_intervals
+from poise.statistics import recalls, simultaneous_intervals
 from poise.values.head import Head
 from poise.values.spec import Spec
-from poise.values.wording import percent, signed
+from poise.values.wording import counted, percent, signed, some
 
 FEW = 10  # test rows per class, on average
 WIDE = 0.1  # half of an interval that says little
 WORTHWHILE = 0.02  # a gain that the interval should exclude before "keep" is said without reserve
+CLEAR = (0.2, 2)  # recall, and test rows, that another head must get right of a class where the recommended gets none
 PAPER_VERDICT = (
     "No verdict: the papers' protocol chose every setting and epoch on the test split itself; compare with held_out, "
     "kfold or cross_fit to learn what may be expected of other rows."
@@ -91,7 +93,7 @@ class Comparison:
     beat the null on the selection rows beyond doubt. `null` is that null. `given` tells whether the baseline was given
     or fitted. `oracle` holds the balanced accuracy of a head fitted with labelled rows of the same kind as the test
     split, if it was asked for. `tried` holds the settings of every family that were fitted in full; none for cross_fit
-    and paper, whose rows of choice are those of the test split.
+    and paper, whose rows of choice are those of the test split. `classes` has their names and rows, None if unknown.
     """
 
     standings: tuple[Standing, ...]
@@ -103,6 +105,7 @@ class Comparison:
     remarks: tuple[str, ...]
     tried: Mapping[Spec, tuple[Tried, ...]] = field(default_factory=dict)
     given: bool = True
+    classes: ClassRows | None = None
     level: float = 0.95
     rounds: int = 2000
 
@@ -137,11 +140,36 @@ class Comparison:
         """Gain of the recommended head over the baseline, by kind: one comparison, planned before the test was read."""
         if self.recommended is None:
             return {}
-        values = (self.recommended.correct - self.baseline.correct).unsqueeze(0)
+        if self.recommended is self.baseline:  # nothing is compared, so nothing is uncertain
+            return dict.fromkeys(("images", "classes"), Interval(0.0, 0.0, 0.0))
+        values = self._gained.unsqueeze(0)
         return {over: self._intervals(values, over)[0] for over in ("images", "classes")}
 
-    def _intervals(self, values: Tensor, over: Literal["images", "classes"]) -> list[Interval]:
-        return simultaneous_intervals(values, self.y, over=over, level=self.level, rounds=self.rounds)
+    @property
+    def _gained(self) -> Tensor:
+        """(N,) what the recommended head gets right more than the baseline."""
+        assert self.recommended is not None
+        return self.recommended.correct - self.baseline.correct
+
+    def _intervals(
+        self, values: Tensor, over: Literal["images", "classes"], kept: Tensor | slice = slice(None)
+    ) -> list[Interval]:
+        y = self.y[kept]
+        return simultaneous_intervals(values[:, kept], y, over=over, level=self.level, rounds=self.rounds)
+
+    @cached_property
+    def rests_on(self) -> tuple[int, ...]:
+        """Classes of few test rows that the gain rests on: without classes as small it would be in doubt.
+
+        Empty where it is in doubt anyway, or holds without them. See `class_rows.tiny` for what is few.
+        """
+        if self.recommended is None or self.gain["images"].low <= 0:
+            return ()
+        few = tiny(self.y)
+        kept = ~torch.isin(self.y, few)
+        if bool(kept.any()) and self._intervals(self._gained.unsqueeze(0), "images", kept)[0].low > 0:
+            return ()
+        return gaining(self._gained, self.y, few)
 
     def tied(self) -> tuple[str, ...]:
         """Families that cannot be told from the best of the test split, the best first.
@@ -163,10 +191,13 @@ class Comparison:
 
     @property
     def decision(self) -> Literal["change", "keep", "none"]:
-        """Change if the recommended head beats the baseline beyond doubt, over images; none for the papers' rule."""
+        """Change if the recommended head beats the baseline beyond doubt, over images; none for the papers' rule.
+
+        A gain that rests on classes of two or three test rows is no ground to change anything.
+        """
         if self.recommended is None:
             return "none"
-        return "change" if self.gain["images"].low > 0 else "keep"
+        return "change" if self.gain["images"].low > 0 and not self.rests_on else "keep"
 
     @property
     def gap_closed(self) -> float | None:
@@ -203,13 +234,47 @@ class Comparison:
         keep = "Keep what you have" if self.given else f"Stay with plain cross-entropy ({self.baseline.method})"
         if self.recommended is self.baseline:
             return f"{keep}: nothing was better than {name} on the rows that settings were chosen on."
+        if self.rests_on:
+            return (
+                f"{keep} until more test rows decide: there are too few rows. That {name}, chosen without them, is "
+                f"better rests on {self._few(self.rests_on)}. It {gained}."
+            )
         if images.estimate > 0 and images.high > WORTHWHILE:
             return (
                 f"{keep} until more test rows decide: these are too few to be sure that {name}, chosen without them, "
-                f"is better. It {gained}."
+                f"is better. It {gained}.{self._doubt()}"
             )
         nothing = ", which may be nothing" if images.high > 0 else ""
         return f"{keep}: the head chosen without the test split, {name}, {gained}{nothing}."
+
+    def _doubt(self) -> str:
+        few = doubtful(self._gained, self.y)
+        return f" Most of the doubt comes from {self._few(few)}." if few else ""
+
+    def _few(self, classes: Sequence[int]) -> str:
+        names = [self._name(k) for k in classes]
+        return f"{counted(len(names), 'class', 'classes')} of fewer than {FEW_ROWS} test rows ({some(names)})"
+
+    def _name(self, k: int) -> str:
+        return f"class {k}" if self.classes is None else self.classes.names[k]
+
+    def _never_right(self) -> list[str]:
+        """The rarest class of which the recommended head gets no row right, where one that is as good does."""
+        assert self.recommended is not None
+        classes, rows = torch.unique(self.y, return_counts=True)
+        as_good = [row for row in self.contenders if str(row.family) in self.tied() or row is self.baseline]
+        most, which = torch.stack([recalls(row.correct, self.y) for row in as_good]).max(dim=0)
+        clear = (recalls(self.recommended.correct, self.y) == 0) & (most >= CLEAR[0]) & (most * rows >= CLEAR[1])
+        if not bool(clear.any()):
+            return []
+        trained = rows if self.classes is None else self.classes.trained[classes]
+        k = int(torch.where(clear, trained, trained.max() + 1).argmin())
+        best = as_good[int(which[k])]
+        what = "the baseline" if best is self.baseline else "which cannot be told from the best"
+        return [
+            f"{self.recommended.method} gets no test row of {self._name(int(classes[k]))} right; {best.method}, "
+            f"{what}, gets {percent(float(most[k]))} % of them."
+        ]
 
     def _rest_in_words(self) -> list[str]:
         tied, rows = self.tied(), self.contenders
@@ -230,7 +295,7 @@ class Comparison:
                 f"({percent(self.oracle)} balanced accuracy), which learns from half of the labelled test rows and is "
                 "scored on the other half."
             )
-        return found
+        return [*found, *self._never_right(), *([] if self.classes is None else unjudged(self.classes, self.y))]
 
     def remark_on_size(self) -> str | None:
         """A remark if the test rows are too few to read much from the table; None if they will do."""
@@ -238,6 +303,11 @@ class Comparison:
         if enough and all((gain.high - gain.low) / 2 <= WIDE for gain in self.gains["images"].values()):
             return None
         return f"only {len(self.y)} test rows: intervals are wide; give more before reading the table"
+
+    @property
+    def _tested_on(self) -> Tensor:
+        """(C,) test rows per class."""
+        return rows_per_class(self.y, 0 if self.classes is None else len(self.classes.names))
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain JSON types, the records left out."""
@@ -249,6 +319,9 @@ class Comparison:
             "null": None if self.null is None else self.null.method,
             "tied": list(self.tied()),
             "gain": {over: interval._asdict() for over, interval in self.gain.items()},
+            "rests_on": [self._name(k) for k in self.rests_on],
+            "not_chosen_on": [] if self.classes is None else list(self.classes.without(self.classes.chosen_on)),
+            "not_tested": [] if self.classes is None else list(self.classes.without(self._tested_on)),
             "oracle": self.oracle,
             "gap_closed": self.gap_closed,
             "level": self.level,

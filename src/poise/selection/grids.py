@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poise.errors import InputError
-from poise.methods import defaults, is_trained
+from poise.methods import defaults, is_trained, settings
 from poise.values.checks import is_number, is_whole
 from poise.values.randomness import Stream
 from poise.values.spec import Spec
@@ -64,6 +64,12 @@ class Axis(NamedTuple):
             return self.choices[int(share * len(self.choices))]
         value = low * (high / low) ** share if self.log else low + share * (high - low)
         return min(max(value, low), high)
+
+    def apart(self, a: Any, b: Any) -> float:
+        """How far two values lie apart, as a share of the axis; by all of it two words, or 0 on a log scale."""
+        if a == b or not (is_number(a) and is_number(b)) or self.choices or (self.log and min(a, b) <= 0):
+            return float(a != b)
+        return abs(math.log(b / a) / math.log(self.high / self.low) if self.log else (b - a) / (self.high - self.low))
 
     def __str__(self) -> str:
         return "|".join(map(str, self.choices)) or f"{self.low:.4g} to {self.high:.4g}"
@@ -138,17 +144,33 @@ def _usual(name: str) -> tuple[Axis, ...]:
 def default_grid(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ...]:
     """At most `budget` specs over the open parameters: a full grid of one or two of them, a random search of more.
 
-    A spec without open parameters is its own grid.
+    Below `BUDGET` the steps are wide, and the default setting takes the place of the one nearest to it, so that tuning
+    little is not worse than tuning nothing. A spec without open parameters is its own grid.
 
     Raises: InputError if the budget is no whole number of at least 1.
     """
     _check_budget(budget)
     free = axes(spec)
     if len(free) > 2:
-        return sample(spec, budget, seed=seed)
-    each = math.isqrt(budget) if len(free) == 2 else budget
-    values = itertools.product(*(axis.values(each) for _, axis in free))
-    return tuple(dict.fromkeys(filled(spec, free, row) for row in values))
+        found = sample(spec, budget, seed=seed)
+    else:
+        each = math.isqrt(budget) if len(free) == 2 else budget
+        values = itertools.product(*(axis.values(each) for _, axis in free))
+        found = tuple(dict.fromkeys(filled(spec, free, row) for row in values))
+    return found if budget >= BUDGET else _with_default(found, spec, free)
+
+
+def _with_default(grid: Sequence[Spec], spec: Spec, free: Sequence[tuple[int, Axis]]) -> tuple[Spec, ...]:
+    """The grid with the default values of the open parameters in place of the setting that is nearest to them."""
+    usual = [settings(step) for step in spec.steps]
+    values = [usual[number][axis.parameter] for number, axis in free]
+
+    def distance(tried: Spec) -> float:
+        of = [dict(step.params) for step in tried.steps]
+        return sum(axis.apart(of[n][axis.parameter], v) for (n, axis), v in zip(free, values, strict=True))
+
+    nearest = min(grid, key=distance)
+    return tuple(dict.fromkeys(filled(spec, free, values) if tried == nearest else tried for tried in grid))
 
 
 def sample(spec: Spec, budget: int = BUDGET, *, seed: int = 0) -> tuple[Spec, ...]:
