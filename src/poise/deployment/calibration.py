@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.deployment.model import Model
+from poise.deployment.promise import Judged
 from poise.folds import fold_ids, set_aside
 from poise.priors import prior_shift
 from poise.values.arrays import classes_in
@@ -58,6 +59,13 @@ def distinct_rows(x: Floats, y: Ints, weight: NDArray[np.float64], groups: Ints 
     return Distinct(x[first], y[first], sums, _renumbered(units[first]))
 
 
+def copies(x: Tensor) -> Tensor:
+    """(N,) int64 number of the place of every row x (N, D); equal rows share one."""
+    rows = np.ascontiguousarray(x.numpy() + 0.0)
+    whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    return torch.from_numpy(np.unique(whole, return_inverse=True)[1].astype(np.int64))
+
+
 def _joined(place: Ints, groups: Ints) -> Ints:
     """(N,) number of the connected component of every row, where rows of one place or of one group are connected."""
     from scipy.sparse import coo_array
@@ -90,10 +98,14 @@ def effective_counts(y: Tensor, weight: Tensor | None, classes: int) -> ClassCou
 
 
 class Trial(NamedTuple):
-    """Heads, one per candidate (None where it cannot be fitted), and rows that none of them was fitted on."""
+    """Heads, one per candidate (None where it cannot be fitted), and rows that none of them was fitted on.
+
+    `units` (N,) number what the rows belong to: copies and groups; None where each row stands for itself.
+    """
 
     heads: Sequence[Head | None]
     test: Features
+    units: Tensor | None = None
 
 
 class Evidence(NamedTuple):
@@ -127,7 +139,7 @@ def cross_fit(train: Features, units: Ints, fit: Fit) -> list[Trial]:
         rest = train.take(rows)
         if classes_in(rest.y) > 1:
             counts = effective_counts(rest.y, rest.weight, len(train.counts))
-            trials.append(Trial(fit(replace(rest, counts=counts)), train.take(aside)))
+            trials.append(Trial(fit(replace(rest, counts=counts)), train.take(aside), torch.from_numpy(units)[aside]))
     return trials
 
 
@@ -142,6 +154,14 @@ def evidence(trials: Sequence[Trial], candidate: int = 0) -> Evidence | None:
         if head is not None
     ]
     return Evidence(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def judged(trials: Sequence[Trial]) -> Judged:
+    """The rows of all trials, in the order of `evidence`."""
+    y, weight = (torch.cat(part) for part in zip(*((t.test.y, row_weights(t.test)) for t in trials), strict=True))
+    if any(trial.units is None for trial in trials):
+        return Judged(y, weight, torch.arange(len(y)))
+    return Judged(y, weight, torch.cat([trial.units for trial in trials if trial.units is not None]))
 
 
 def row_weights(features: Features) -> Tensor:

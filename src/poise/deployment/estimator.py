@@ -1,5 +1,6 @@
 """`LongTailClassifier`: the scikit-learn face of the same functions."""
 
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,9 @@ from poise.deployment.calibration import (
 )
 from poise.deployment.estimator_fit import Fitting
 from poise.deployment.model import Model, load
-from poise.errors import InputError
+from poise.deployment.origin import compare_with_fresh
+from poise.deployment.promise import Promise, over
+from poise.errors import InputError, PoiseWarning
 from poise.folds import group_ids
 from poise.heads.plan import Options
 from poise.methods import available, is_trained, parameters
@@ -72,7 +75,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         method: str = AUTO,
         prior: Any = "uniform",
-        seen_by_backbone: bool | None = False,
+        seen_by_backbone: bool | None = None,
         random_state: Any = None,
         **params: Any,
     ) -> None:
@@ -120,6 +123,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         `held_out`.
         """
         self.fit_with_evidence(X, y, sample_weight, groups, held_out)
+        if self.promise_ is not None and self.promise_.unjudged:
+            said = f"unseen_recall_ holds {over(self.promise_.judged, self.promise_.unjudged)}"
+            warnings.warn(PoiseWarning(said), stacklevel=2)
         return self
 
     def fit_with_evidence(
@@ -152,10 +158,13 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         share = class_shares(train)
         given = _shares(self.prior, classes.tolist()) if isinstance(self.prior, Mapping) else self.prior
         target = share if isinstance(given, str) and given == "train" else as_prior(given, train.counts)
+        if unseen is not None and not self.seen_by_backbone:
+            compare_with_fresh(train, units, unseen, said_unseen=self.seen_by_backbone is False)
         fitting = Fitting(train, units, unseen, self.seen_by_backbone, self._seed())
         fitted = fitting.auto(target) if spec is None else fitting.named(spec, target)
         self.method_ = str(fitted.spec)
-        self.unseen_recall_ = fitted.recall
+        self.promise_ = fitted.promise
+        self.unseen_recall_ = None if fitted.promise is None else fitted.promise.value
         self.class_counts_ = torch.bincount(train.y, weights=row_weights(train)).numpy()
         self.prior_applied_ = None if fitted.implied is None else target.numpy().copy()
         implied = target if fitted.implied is None else fitted.implied
@@ -172,10 +181,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels = torch.from_numpy(rows.y)
         heft = None if (rows.weight == 1).all() else torch.from_numpy(rows.weight)
         counts = effective_counts(labels, heft, len(self.classes_))
-        features = Features(
-            torch.from_numpy(rows.x), labels, counts, seen_by_backbone=self.seen_by_backbone, weight=heft
-        )
-        return features, rows.units
+        names = tuple(map(str, self.classes_))
+        return Features(torch.from_numpy(rows.x), labels, counts, self.seen_by_backbone, names, heft), rows.units
 
     def _held_out(self, held_out: tuple[Any, Any], train: Features) -> Features:
         """The held-out rows as Features. Raises: InputError for a label that training has not."""
@@ -283,6 +290,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "dtype": self.classes_.dtype.str,
             "class_counts": self.class_counts_.tolist(),
             "unseen_recall": self.unseen_recall_,
+            "promise": None if self.promise_ is None else self.promise_.to_dict(),
             "feature_names": getattr(self, "feature_names_in_", np.array([])).tolist(),
         }
         return Model(
@@ -303,7 +311,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             assert isinstance(about, Mapping)
             loaded = cls(**about["params"])
             loaded.classes_ = np.array(about["classes"], dtype=np.dtype(about["dtype"]))
-            loaded.unseen_recall_ = about["unseen_recall"]
+            loaded.unseen_recall_, promised = about["unseen_recall"], about.get("promise")  # older files have none
+            loaded.promise_ = None if promised is None else Promise.from_dict(promised)
             loaded.class_counts_ = np.array(about["class_counts"], dtype=np.float64)
             if about["feature_names"]:
                 loaded.feature_names_in_ = np.array(about["feature_names"], dtype=object)
