@@ -171,7 +171,7 @@ def main() -> None:
     """Simulate every kind, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("experiments/results"))
-    parser.add_argument("--worlds", type=int, default=600)
+    parser.add_argument("--worlds", type=int, default=500)
     given = parser.parse_args()
     warnings.simplefilter("ignore", PoiseWarning)
     torch.set_num_threads(1)

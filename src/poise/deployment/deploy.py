@@ -17,7 +17,7 @@ from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed, Evidence, calibrate, copies, deployed, final, weights_to
 from poise.deployment.chosen_point import choose_operating_point
 from poise.deployment.model import Model
-from poise.deployment.promise import Judged, Promise, apart, as_provenance, promise_of
+from poise.deployment.promise import SPREAD, Judged, Promise, apart, as_provenance, promise_of
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.machine.progress import Progress
 from poise.methods import implied_prior
@@ -205,7 +205,7 @@ def _promise(
 
     flattered = hits[list(judgement.trials).index(spec)] - apart(hits, rows, best)
     right = (ending.logits.argmax(dim=-1) == ending.y).double()
-    return promise_of(right - flattered, rows, target, names)
+    return promise_of(right - flattered, rows, target, names, spread=SPREAD if len(hits) > 1 else 1.0)
 
 
 def _meant_for(spec: Spec, target: Tensor, counts: ClassCounts, *, chosen: bool) -> Tensor | None:

@@ -22,7 +22,7 @@ from poise.deployment.calibration import (
     judged,
 )
 from poise.deployment.origin import looks_memorised
-from poise.deployment.promise import FOLDS_SPREAD, Judged, Promise, apart, over, promise_of, scope
+from poise.deployment.promise import SPREAD, Judged, Promise, apart, over, promise_of, scope
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.heads.converged import converged
 from poise.methods import build, implied_prior, settings, then, traits_of
@@ -88,7 +88,9 @@ class Fitting:
         if seen is not None:
             temperature, implied = calibrate(seen, share, implied)
             right = (final(seen, temperature, implied, target).logits.argmax(dim=-1) == seen.y).double()
-            return Fitted(head, spec, implied, temperature, self.promise(trials, right, target), seen)
+            spread = SPREAD if self.unseen is None else 1.0
+            promise = self.promise(trials, right, target, spread)
+            return Fitted(head, spec, implied, temperature, promise, seen)
         lost = "are not calibrated" if word else "are the plain softmax, to which no prior was applied"
         _warn(
             f"no rows that neither backbone nor head saw: probabilities {lost}; fit(..., held_out=(X, y)) mends this",
@@ -116,17 +118,18 @@ class Fitting:
         head = converged()(Problem(rows)) if traits.needs_head or len(spec.steps) > 1 else None
         return method(Problem(rows, head, self.unseen), self.seed)
 
-    def promise(self, trials: list[Trial], right: Tensor, target: Tensor) -> Promise | None:
+    def promise(self, trials: list[Trial], right: Tensor, target: Tensor, spread: float = SPREAD) -> Promise | None:
         """What a head promises that gets `right` (N,) of the unseen rows; a warning says why there is no promise."""
         rows, names = judged(trials), self.train.names
-        said = looks_memorised(right, rows, len(names)) if self.unseen is None and self.seen is None else None
-        if said is not None:
-            _warn(said, "seen_by_backbone=False", "seen_by_backbone=True", "fit(..., held_out=(X, y))")
-            return None
-        found = promise_of(right, rows, target, names, spread=FOLDS_SPREAD if self.unseen is None else 1.0)
+        found = promise_of(right, rows, target, names, spread=spread)
         if found is None:
             _warn(f"no recall is promised: it would hold {over(*scope(rows, names))}")
-        return found
+            return None
+        said = looks_memorised(right, rows, len(names)) if self.unseen is None and self.seen is None else None
+        if said is None:
+            return found
+        _warn(said, "seen_by_backbone=False", "seen_by_backbone=True", "fit(..., held_out=(X, y))")
+        return None
 
 
 def _deserved(choice: Choice, rows: Judged, target: Tensor, *, folds: bool) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from poise.deployment.calibration import LARGE, Ints, Trial, copies, cross_fit, evidence, judged
-from poise.deployment.promise import FOLDS_SPREAD, Judged, Promise, promise_of
+from poise.deployment.promise import SPREAD, Judged, Promise, promise_of
 from poise.errors import MemorisedRowsError, PoiseWarning
 from poise.heads.memorised_rows import MEMORISED_ACCURACY
 from poise.methods import build
@@ -75,7 +75,7 @@ def _recalls(train: Features, units: Ints, fresh: Features) -> tuple[Promise | N
     sizes = torch.stack([torch.bincount(part.y, minlength=len(train.counts)) for part in rows]).double()
     say = 1 / (1 / sizes).sum(dim=0)
     found = []
-    for part, of, spread in zip(trials, rows, (FOLDS_SPREAD, 1.0), strict=True):
+    for part, of, spread in zip(trials, rows, (SPREAD, 1.0), strict=True):
         seen = evidence(part)
         assert seen is not None  # class means can always be taken
         right = (seen.logits.argmax(dim=-1) == seen.y).double()

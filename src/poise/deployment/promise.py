@@ -17,9 +17,10 @@ from poise.errors import InputError
 from poise.values.wording import some
 
 LEVEL = 0.95
-# Rows set aside in folds are judged by heads of fewer rows than the final one, all drawn from the same few: the recall
-# of the final head strays from theirs by more than the draw of the judged rows (experiments/promise.py).
-FOLDS_SPREAD = 1.5
+# Where what is judged is not the final head itself: in folds it is heads of fewer rows, all drawn from the same few,
+# and after a choice it is what the other rows choose. The recall of the final head strays from theirs by more than the
+# draw of the judged rows. This times the variance of that draw covers it (experiments/promise.py).
+SPREAD = 1.5
 PARTS = 5  # of the units, to choose on four and judge on the fifth
 
 
@@ -87,12 +88,13 @@ class Judged(NamedTuple):
 
 
 def promise_of(
-    right: Tensor, rows: Judged, prior: Tensor, names: Sequence[str], *, spread: float = 1.0, level: float = LEVEL
+    right: Tensor, rows: Judged, prior: Tensor, names: Sequence[str], *, spread: float = SPREAD, level: float = LEVEL
 ) -> Promise | None:
     """The promise for a head that gets `right` (N,) in [0, 1] of the judged rows, under the class prior (C,).
 
     None where rows judge fewer than two classes, or classes of less than half the prior: a number would be about
-    something else. `spread` multiplies the variance: what there is to it beside the draw of the judged rows.
+    something else. `spread` multiplies the variance of the draw of these rows: `SPREAD` unless they judge the very head
+    that the promise is for, and had no part in choosing it.
     """
     heard = torch.bincount(rows.y, weights=rows.weight, minlength=len(prior)) > 0
     if int(heard.sum()) < 2 or float(prior[heard].sum()) < 0.5 * float(prior.sum()):
@@ -157,4 +159,5 @@ def _interval(right: Tensor, rows: Judged, share: Tensor, spread: float, level: 
     z = NormalDist().inv_cdf((1 + level) / 2)
     loose = z**2 * spread * variance / (middle * (1 - middle))  # z^2 over the number of rows that the mean is worth
     centre, width = (value + loose / 2) / (1 + loose), (loose * value * (1 - value) + loose**2 / 4) ** 0.5 / (1 + loose)
-    return value, max(0.0, centre - width), min(1.0, centre + width)
+    # Where all rows agree the interval ends at the value, from which rounding would otherwise part it.
+    return value, min(value, max(0.0, centre - width)), max(value, min(1.0, centre + width))
