@@ -48,7 +48,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     `method` is "auto", the name of a method, or the text of a Spec such as "crt+tau_norm(tau=0.5)". `prior` is the
     class prior of deployment: "uniform", "train", one share per class in the order of `classes_`, or a mapping
     {class: share} that names every class. `seen_by_backbone` says whether the rows trained the representation: such
-    rows can train a head, but neither choose nor calibrate one. `random_state` seeds methods that shuffle rows; None is
+    rows can train a head, but neither choose nor calibrate one. None is "not known": rows then choose as if the backbone
+    never saw them, but where practically all that are set aside are predicted right, which memorised rows and easily
+    separated classes have in common, fit warns and promises nothing. `random_state` seeds methods that shuffle rows; None is
     0. Further parameters are those of the method named, its options of training included; they can be searched, as in
     GridSearchCV(clf, {"tau": [0.5, 1.0]}).
 
@@ -63,8 +65,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     if the prior of the head is not known either, none is applied (`prior_applied_` is None).
 
     Attributes: `classes_`; `class_counts_` (C,) summed weights; `n_features_in_`; `method_`, the text of the Spec that
-    was fitted; `unseen_recall_`, the recall weighted by `prior` of rows that no head was fitted on (what chose the
-    method, so slightly optimistic; None without such rows); `prior_applied_` (C,), for which `predict_proba` is meant;
+    was fitted; `promise_`, the recall to expect of unseen rows (`poise.deployment.promise.Promise`): weighted by `prior`,
+    less what the choice owes to the rows that chose, with an interval that covers that of the final head 95 times in
+    100, and the classes that it speaks of; `unseen_recall_`, its value; both None without unseen rows, where fewer than
+    two classes or less than half of `prior` have rows to judge by, and where rows look memorised; `prior_applied_` (C,), for which `predict_proba` is meant;
     `head_`, the final head; `coef_` and `intercept_`, of shapes (C, D) and (C,), or (1, D) and (1,) for two classes,
     prior shift included.
 
@@ -117,10 +121,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Fit on rows X (N, D) with labels y (N,).
 
         Rows of one entry of `groups` (N,) are never divided between fitting and choosing. `held_out` is (X, y) of rows
-        that the backbone never saw; they choose and calibrate in the place of folds, and train nothing.
+        that the backbone never saw; they choose and calibrate in the place of folds, and train nothing. A warning
+        names the classes without a row to judge by, of which `unseen_recall_` says nothing.
 
         Raises: ValueError; MemorisedRowsError if the backbone saw the rows, "auto" has to choose and there is no
-        `held_out`.
+        `held_out`, or if it is said that the backbone never saw them and held-out rows are recognised clearly worse.
         """
         self.fit_with_evidence(X, y, sample_weight, groups, held_out)
         if self.promise_ is not None and self.promise_.unjudged:
