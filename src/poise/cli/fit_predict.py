@@ -112,11 +112,11 @@ def _fit_rows(
         )
     model = made.model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
     carry_backbone(Path(train), out)
-    expected = _expected(model, prior, chosen=method == "auto")
+    expected = _expected(made, prior)
     written = [model.save(out), *_report(made._replace(model=model), read, out, expected)]
-    recall = model.provenance["unseen_recall"]
+    promised = {name: model.provenance[name] for name in ("unseen_recall", "promise")}
     answer(
-        {"method": model.method, "classes": len(model.class_names), "path": str(out), "unseen_recall": recall},
+        {"method": model.method, "classes": len(model.class_names), "path": str(out), **promised},
         _said_of(model, goal.prior, expected, out),
         voice,
         written=written,
@@ -158,12 +158,11 @@ def _said_of(model: "Model", prior: str, expected: list[str], out: Path) -> list
     ]
 
 
-def _expected(model: "Model", target: Any, *, chosen: bool) -> list[str]:
+def _expected(made: "Deployed", target: Any) -> list[str]:
     """What may be expected on unseen rows, as a line; none if there were no such rows."""
     from poise.deployment.deploy import expectation
 
-    recall = model.provenance["unseen_recall"]
-    return [] if recall is None else [expectation(recall, target, chosen=chosen)]
+    return [] if made.evidence is None else [expectation(made.model.promise, target)]
 
 
 def _report(made: "Deployed", read: "Inputs", out: Path, expected: list[str]) -> list[Path]:

@@ -119,7 +119,7 @@ def fit_samples(
             written += tuple(run_folder.write(folder, comparison, contents=page))
         elif made.evidence is not None:
             fitted = made._replace(model=model)
-            page = _unjudged(fitted, found, target, chosen=method == "auto", title=title, command=command)
+            page = _unjudged(fitted, found, target, title=title, command=command)
             written += tuple(write_report(folder, page))
     return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
 
@@ -158,13 +158,12 @@ def _judged(
     return page.model_copy(update={"thumbnails": thumbnails(splits.train, wanted)})
 
 
-def _unjudged(made: Deployed, found: Loaded, prior: Any, *, chosen: bool, title: str, command: str | None) -> Contents:
-    """What the report of a model shows that no test split judged; `chosen`: did the held-out samples choose it?"""
-    expected = expectation(made.model.provenance["unseen_recall"], prior, chosen=chosen)
+def _unjudged(made: Deployed, found: Loaded, prior: Any, *, title: str, command: str | None) -> Contents:
+    """What the report of a model shows that no test split judged."""
     return contents_of_model(
         made,
         title=title,
-        sentence=f"{made.model.method}: {expected}.",
+        sentence=f"{made.model.method}: {expectation(made.model.promise, prior)}.",
         held_out=found.problem.held_out is not None,
         command=command,
     )

@@ -86,28 +86,58 @@ def _attempt(method: Method, problem: Problem) -> Head | None:
         return None
 
 
+class Compared(NamedTuple):
+    """Of every candidate and unseen row: is it predicted right, and its NLL under the target prior, both (K, N).
+
+    Beside them the labels (N,) and weights (N,) of the rows.
+    """
+
+    hits: Tensor
+    nll: Tensor
+    y: Tensor
+    weight: Tensor
+
+
 class Choice(NamedTuple):
-    """The number of a candidate, its temperature, the prior (C,) for which its softmax is then meant, its recall."""
+    """The number of a candidate, its temperature, the prior (C,) for which its softmax is then meant.
+
+    `compared` is what it was chosen by.
+    """
 
     candidate: int
     temperature: float
     implied: Tensor
-    recall: float
+    compared: Compared
 
 
 def choose(trials: Sequence[Trial], train_prior: Tensor, target: Tensor) -> Choice:
-    """The candidate of the highest recall on unseen rows, weighted by the prior `target` (C,) over their classes.
+    """The `best_of` the candidates on unseen rows, each calibrated and shifted to the prior `target` (C,).
 
-    Every candidate is first calibrated and shifted to the target, as it will be used. Candidates within one standard
-    error of the paired difference to the best are tied. Of these, NLL under the target decides in the same way: the
-    first candidate, simple ones standing before others, that lies within one standard error of the least NLL is taken,
-    so that rounding and a handful of rare rows do not choose.
+    They are compared as they will be used.
     """
     priors = {"train": train_prior, "uniform": torch.full_like(target, 1 / len(target))}
     found = [_trial_of(trials, k, train_prior, priors[c.meant], target) for k, c in enumerate(CANDIDATES)]
     y = torch.cat([trial.test.y for trial in trials])
     weight = torch.cat([row_weights(trial.test) for trial in trials])
-    hits = torch.stack([torch.zeros(len(y), dtype=torch.float64) if one is None else one.hits for one in found])
+    none, never = torch.zeros(len(y), dtype=torch.float64), torch.full((len(y),), math.inf, dtype=torch.float64)
+    hits = torch.stack([none if one is None else one.hits for one in found])
+    nll = torch.stack([never if one is None else one.nll for one in found])
+    compared = Compared(hits, nll, y, weight)
+    best = best_of(compared, target)
+    chosen = found[best]
+    assert chosen is not None  # cross-entropy can always be fitted
+    return Choice(best, chosen.temperature, priors[CANDIDATES[best].meant], compared)
+
+
+def best_of(compared: Compared, target: Tensor, rows: Tensor | None = None) -> int:
+    """The candidate of the highest recall, weighted by the prior `target` (C,) over the classes that have rows.
+
+    Candidates within one standard error of the paired difference to the best are tied. Of these, NLL under the target
+    decides in the same way: the first candidate, simple ones standing before others, that lies within one standard
+    error of the least NLL is taken, so that rounding and a handful of rare rows do not choose. With `rows` (N,) bool,
+    only those count.
+    """
+    hits, nll, y, weight = compared if rows is None else (part[..., rows] for part in compared)
     each = weights_to(y, weight, target)  # what a row adds to the weighted recall
     score = hits @ each
     behind = hits[int(score.argmax())] - hits
@@ -115,15 +145,11 @@ def choose(trials: Sequence[Trial], train_prior: Tensor, target: Tensor) -> Choi
     mean = torch.zeros(len(hits), len(target), dtype=torch.float64).index_add(1, y, behind * weight)
     spread = (behind - mean[:, y] / mass[y]).square() @ (each.square() / weight)
     tied = score.max() - score <= spread.sqrt() + 1e-12
-    nll = torch.stack([torch.full_like(each, math.inf) if one is None else one.nll for one in found])
     total = torch.where(tied, nll @ each, math.inf)
     beyond = nll - nll[int(total.argmin())]
     gap = beyond @ each
     noise = (beyond.square() @ (each.square() / weight) - gap.square() / len(y)).clamp_min(0).sqrt()
-    best = int((tied & (gap <= noise + 1e-9)).nonzero()[0])
-    chosen = found[best]
-    assert chosen is not None  # cross-entropy can always be fitted
-    return Choice(best, chosen.temperature, priors[CANDIDATES[best].meant], float(score[best]))
+    return int((tied & (gap <= noise + 1e-9)).nonzero()[0])
 
 
 class _Result(NamedTuple):

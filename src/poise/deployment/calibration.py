@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.deployment.model import Model
+from poise.deployment.promise import Judged
 from poise.errors import PoiseWarning
 from poise.folds import fold_ids, set_aside
 from poise.heads.memorised_rows import GUESSING
@@ -67,6 +68,11 @@ def distinct_rows(x: Floats, y: Ints, weight: NDArray[np.float64], groups: Ints 
     return Distinct(x[first], y[first], sums, _renumbered(units[first]))
 
 
+def copies(x: Tensor) -> Tensor:
+    """(N,) int64 number of the place of every row x (N, D); copies share one."""
+    return torch.from_numpy(repeats(x).numbers[0])
+
+
 def _renumbered(units: Ints) -> Ints:
     """The same partition, numbered 0, 1, ... in the order of first appearance."""
     _, first, inverse = np.unique(units, return_index=True, return_inverse=True)
@@ -78,10 +84,14 @@ def _renumbered(units: Ints) -> Ints:
 
 
 class Trial(NamedTuple):
-    """Heads, one per candidate (None where it cannot be fitted), and rows that none of them was fitted on."""
+    """Heads, one per candidate (None where it cannot be fitted), and rows that none of them was fitted on.
+
+    `units` (N,) number what the rows belong to: copies and groups; None where each row stands for itself.
+    """
 
     heads: Sequence[Head | None]
     test: Features
+    units: Tensor | None = None
 
 
 class Evidence(NamedTuple):
@@ -115,7 +125,7 @@ def cross_fit(train: Features, units: Ints, fit: Fit) -> list[Trial]:
         rest = train.take(rows)
         if classes_in(rest.y) > 1:
             counts = ClassCounts.from_labels(rest.y, len(train.counts), rest.weight)
-            trials.append(Trial(fit(replace(rest, counts=counts)), train.take(aside)))
+            trials.append(Trial(fit(replace(rest, counts=counts)), train.take(aside), torch.from_numpy(units)[aside]))
     return trials
 
 
@@ -130,6 +140,14 @@ def evidence(trials: Sequence[Trial], candidate: int = 0) -> Evidence | None:
         if head is not None
     ]
     return Evidence(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def judged(trials: Sequence[Trial]) -> Judged:
+    """The rows of all trials, in the order of `evidence`."""
+    y, weight = (torch.cat(part) for part in zip(*((t.test.y, row_weights(t.test)) for t in trials), strict=True))
+    if any(trial.units is None for trial in trials):
+        return Judged(y, weight, torch.arange(len(y)))
+    return Judged(y, weight, torch.cat([trial.units for trial in trials if trial.units is not None]))
 
 
 def row_weights(features: Features) -> Tensor:
@@ -196,15 +214,11 @@ def deployed(head: Head, temperature: float, implied: Tensor, target: Tensor) ->
     return head.to(torch.float64).scaled(1 / temperature).shifted(prior_shift(implied, target))
 
 
-def expected_recall(seen: Evidence, temperature: float, implied: Tensor, target: Tensor) -> float:
-    """Recall of unseen rows under the prior `target` (C,), of a head deployed for it: what may be expected of it."""
-    right = final(seen, temperature, implied, target).logits.argmax(dim=-1) == seen.y
-    return float(right.double() @ weights_to(seen.y, seen.weight, target))
-
-
-def at_chance(seen: Evidence, recall: float, spec: Spec, target: Tensor) -> PoiseWarning | None:
-    """A warning if `recall`, expected under the prior `target` (C,), is hardly that of one answer for all rows."""
-    guess = float(torch.bincount(seen.y, weights=weights_to(seen.y, seen.weight, target)).max())
+def at_chance(ending: Evidence, spec: Spec, target: Tensor) -> PoiseWarning | None:
+    """A warning if final logits are right, under the prior `target` (C,), hardly more often than one answer for all."""
+    each = weights_to(ending.y, ending.weight, target)
+    recall = float((ending.logits.argmax(dim=-1) == ending.y).double() @ each)
+    guess = float(torch.bincount(ending.y, weights=each).max())
     if recall > guess + GUESSING * (1 - guess):
         return None
     return PoiseWarning(

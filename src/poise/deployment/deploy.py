@@ -14,9 +14,10 @@ from torch import Tensor
 
 from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import Targets
-from poise.deployment.calibration import Deployed, Evidence, at_chance, calibrate, deployed, expected_recall, final
+from poise.deployment.calibration import Deployed, Evidence, at_chance, calibrate, copies, deployed, final, weights_to
 from poise.deployment.chosen_point import choose_operating_point
 from poise.deployment.model import Model
+from poise.deployment.promise import SPREAD, Judged, Promise, apart, as_provenance, promise_of
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.machine.progress import Progress
 from poise.methods import implied_prior
@@ -25,7 +26,7 @@ from poise.results.record import versions
 from poise.selection.grids import BUDGET, default_grid
 from poise.selection.rules import NULLS, Judging
 from poise.selection.tune import pick, recommend
-from poise.selection.validation import judge_grids
+from poise.selection.validation import Judgement, judge_grids
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.overlap import SAID, warn_of_overlap
@@ -56,7 +57,8 @@ def deploy(
     held-out rows and takes the recommendation of `compare`; a named method runs as stated. What was chosen by balanced
     accuracy, here or before (`selected`: the settings of `method` were), is meant for uniform classes: for that prior
     its decisions stay what they were when it was chosen. `prior` and costs follow the classes of the training rows;
-    `targets` choose an operating point on the held-out rows.
+    `targets` choose an operating point on the held-out rows. What was chosen before promises no recall here: the rows
+    that chose it flatter it by an amount that is not known.
 
     Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on, or
     many of these are training rows.
@@ -86,11 +88,11 @@ def _check_held_out(problem: Problem, *, needed: bool) -> None:
         raise MemorisedRowsError("the held-out rows are the training rows; give rows that nothing was trained on")
 
 
-def expectation(recall: float, prior: Any, *, chosen: bool) -> str:
-    """What the recall on unseen rows means, in words; `chosen`: did these rows choose the method?"""
+def expectation(promise: Promise | None, prior: Any) -> str:
+    """What the recall on unseen rows means, in words, with its interval and the classes that it speaks of."""
     word = prior if isinstance(prior, str) else "given"
     kind = {"uniform": "balanced accuracy", "train": "accuracy"}.get(word, "accuracy under the given prior")
-    return f"{kind} on unseen rows: {100 * recall:.1f} %{' (they chose it: expect a little less)' * chosen}"
+    return f"{kind} on unseen rows: {'none is promised' if promise is None else promise.text}"
 
 
 # --- rows alone -------------------------------------------------------------------------------------------------------
@@ -112,7 +114,7 @@ def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int
     classifier = LongTailClassifier(method, target, train.seen_by_backbone, seed)
     x = train.x[0].double().numpy()
     evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
-    model = classifier.model().with_provenance(unseen_recall=classifier.unseen_recall_)
+    model = classifier.model().with_provenance(**as_provenance(classifier.promise_))
     return Deployed(model, evidence), None if unseen is None else replace(unseen, counts=model.counts)
 
 
@@ -176,9 +178,9 @@ def _from_head(
     known = _meant_for(spec, target, problem.train.counts, chosen=selected or method == "auto")
     seen = Evidence(head(rows.x[0]).double(), rows.y, torch.ones(len(rows), dtype=torch.float64))
     temperature, implied = calibrate(seen, problem.train.counts.prior, known)
-    recall = expected_recall(seen, temperature, implied, target)
-    said = at_chance(seen, recall, spec, target)
-    if said is not None:
+    ending = final(seen, temperature, implied, target)
+    promise = None if selected else _promise(judgement, spec, ending, copies(rows.x[0]), target, problem.train.names)
+    if (said := at_chance(ending, spec, target)) is not None:
         warnings.warn(said, stacklevel=3)
     model = Model(
         head=deployed(head, temperature, implied, target),
@@ -186,10 +188,29 @@ def _from_head(
         counts=problem.train.counts,
         prior_applied=target,
         method=str(spec),
-        provenance={"held_out": rows.key, "unseen_recall": recall},
+        provenance={"held_out": rows.key, **as_provenance(promise)},
     )
     before = seen._replace(logits=problem.head(rows.x[0]).double())  # type: ignore[misc]  # it was given
-    return Deployed(model, final(seen, temperature, implied, target), before)
+    return Deployed(model, ending, before)
+
+
+def _promise(
+    judgement: Judgement, spec: Spec, ending: Evidence, units: Tensor, target: Tensor, names: Sequence[str]
+) -> Promise | None:
+    """What the chosen head promises: its recall on the held-out rows, less what it owes to being chosen on them.
+
+    That is how much worse the best setting of four fifths of the rows does on the last fifth; one setting owes nothing.
+    """
+    rows = Judged(ending.y, ending.weight, units)
+    hits = torch.stack([trial.measured.correct.double() for trial in judgement.trials.values()])
+    uniform = torch.full_like(target, 1 / len(target))
+
+    def best(some: Tensor) -> int:
+        return int((hits[:, some] @ weights_to(rows.y[some], rows.weight[some], uniform)).argmax())
+
+    flattered = hits[list(judgement.trials).index(spec)] - apart(hits, rows, best)
+    right = (ending.logits.argmax(dim=-1) == ending.y).double()
+    return promise_of(right - flattered, rows, target, names, spread=SPREAD if len(hits) > 1 else 1.0)
 
 
 def _meant_for(spec: Spec, target: Tensor, counts: ClassCounts, *, chosen: bool) -> Tensor | None:

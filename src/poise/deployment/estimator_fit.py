@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poise.deployment.automatic import CANDIDATES, candidate_heads, choose
+from poise.deployment.automatic import CANDIDATES, Choice, best_of, candidate_heads, choose
 from poise.deployment.calibration import (
     Evidence,
     Fit,
@@ -16,13 +16,16 @@ from poise.deployment.calibration import (
     at_chance,
     calibrate,
     class_shares,
+    copies,
     cross_fit,
     evidence,
-    expected_recall,
+    final,
+    judged,
 )
+from poise.deployment.origin import looks_memorised
+from poise.deployment.promise import SPREAD, Judged, Promise, apart, over, promise_of, scope
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.heads.converged import converged
-from poise.heads.memorised_rows import MEMORISED_ACCURACY
 from poise.methods import build, implied_prior, settings, then, traits_of, unit_matters
 from poise.methods.units import UnitFree
 from poise.values.features import Features
@@ -36,14 +39,15 @@ FALLBACK = Spec("converged")  # where no row can be set aside to choose on
 class Fitted(NamedTuple):
     """A head, its Spec, the prior (C,) for which the softmax of logits / temperature is meant, None if not known.
 
-    `recall` is that of unseen rows under the target prior, `seen` are their logits; None without such rows.
+    `promise` is the recall to expect of unseen rows, None where none can be given; `seen` are the logits of those that
+    chose and calibrated, None without such rows.
     """
 
     head: Head
     spec: Spec
     implied: Tensor | None
     temperature: float
-    recall: float | None = None
+    promise: Promise | None = None
     seen: Evidence | None = None
 
 
@@ -68,11 +72,13 @@ class Fitting:
             _warn(f"too few rows to set any aside: the method is {FALLBACK}, its probabilities are not calibrated")
             return Fitted(self.head_of(FALLBACK), FALLBACK, class_shares(self.train), 1.0)
         choice = choose(trials, class_shares(self.train), target)
-        self.remark_memorised(trials, choice.candidate)
         spec = CANDIDATES[choice.candidate].spec
         seen = evidence(trials, choice.candidate)
-        _warn_at_chance(seen, choice.recall, spec, target)
-        return Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, choice.recall, seen)
+        assert seen is not None  # what cannot be fitted is not chosen
+        right = _deserved(choice, judged(trials), target, folds=self.unseen is None)
+        promise = self.promise(trials, right, target)
+        _warn_at_chance(final(seen, choice.temperature, choice.implied, target), spec, target)
+        return Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, promise, seen)
 
     def named(self, spec: Spec, target: Tensor) -> Fitted:
         """The same for a method that was named."""
@@ -83,11 +89,13 @@ class Fitting:
         trials = [] if self.seen and self.unseen is None else self.trials(lambda rows: [self.head_of(spec, rows)])
         seen = evidence(trials)
         if seen is not None:
-            self.remark_memorised(trials, 0)
             temperature, implied = calibrate(seen, share, implied)
-            recall = expected_recall(seen, temperature, implied, target)
-            _warn_at_chance(seen, recall, spec, target)
-            return Fitted(head, spec, implied, temperature, recall, seen)
+            ending = final(seen, temperature, implied, target)
+            _warn_at_chance(ending, spec, target)
+            right = (ending.logits.argmax(dim=-1) == ending.y).double()
+            spread = SPREAD if self.unseen is None else 1.0
+            promise = self.promise(trials, right, target, spread)
+            return Fitted(head, spec, implied, temperature, promise, seen)
         lost = "are not calibrated" if word else "are the plain softmax, to which no prior was applied"
         _warn(
             f"no rows that neither backbone nor head saw: probabilities {lost}; fit(..., held_out=(X, y)) mends this",
@@ -98,7 +106,7 @@ class Fitting:
     def trials(self, fit: Fit) -> list[Trial]:
         """Heads beside rows that they did not see: the held-out ones, or else each fold."""
         if self.unseen is not None:
-            return [Trial(fit(self.train), self.unseen)]
+            return [Trial(fit(self.train), self.unseen, copies(self.unseen.x[0]))]
         return cross_fit(self.train, self.units, fit)
 
     def head_of(self, spec: Spec, train: Features | None = None) -> Head:
@@ -115,28 +123,38 @@ class Fitting:
         head = converged()(Problem(rows)) if traits.needs_head or len(spec.steps) > 1 else None
         return method(Problem(rows, head, self.unseen), self.seed)
 
-    def remark_memorised(self, trials: list[Trial], candidate: int) -> None:
-        """Warn if it is unknown whether the backbone saw the rows, and unseen ones look as if it did."""
-        seen = evidence(trials, candidate)
-        if self.seen is not None or self.unseen is not None or seen is None:
-            return
-        accuracy = float(seen.weight @ (seen.logits.argmax(dim=-1) == seen.y).double() / seen.weight.sum())
-        if accuracy > MEMORISED_ACCURACY:
-            _warn(
-                f"{accuracy:.1%} of the rows set aside are predicted right, as if the backbone had trained on them; if "
-                "it did, say seen_by_backbone=True and give rows that it never saw, fit(..., held_out=(X, y))",
-                "seen_by_backbone=True",
-                "fit(..., held_out=(X, y))",
-            )
+    def promise(self, trials: list[Trial], right: Tensor, target: Tensor, spread: float = SPREAD) -> Promise | None:
+        """What a head promises that gets `right` (N,) of the unseen rows; a warning says why there is no promise."""
+        rows, names = judged(trials), self.train.names
+        found = promise_of(right, rows, target, names, spread=spread)
+        if found is None:
+            _warn(f"no recall is promised: it would hold {over(*scope(rows, names))}")
+            return None
+        said = looks_memorised(right, rows, len(names)) if self.unseen is None and self.seen is None else None
+        if said is None:
+            return found
+        _warn(said, "seen_by_backbone=False", "seen_by_backbone=True", "fit(..., held_out=(X, y))")
+        return None
+
+
+def _deserved(choice: Choice, rows: Judged, target: Tensor, *, folds: bool) -> Tensor:
+    """(N,) how right the chosen candidate is on unseen rows, less what it owes to being chosen on them.
+
+    That is what others choose on the other rows (`apart`). Rows set aside in folds were judged by heads of fewer rows,
+    which are worse than the final one: there, halfway from it to what the winner gets, the mean error of simulated
+    tables is within a point (experiments/promise.py).
+    """
+    compared = choice.compared
+    fair = apart(compared.hits, rows, lambda some: best_of(compared, target, some))
+    return (compared.hits[choice.candidate] + fair) / 2 if folds else fair
 
 
 def _warn(message: str, *arguments: str) -> None:
     warnings.warn(PoiseWarning(message, *arguments), stacklevel=4)
 
 
-def _warn_at_chance(seen: Evidence | None, recall: float, spec: Spec, target: Tensor) -> None:
-    said = None if seen is None else at_chance(seen, recall, spec, target)
-    if said is not None:
+def _warn_at_chance(ending: Evidence, spec: Spec, target: Tensor) -> None:
+    if (said := at_chance(ending, spec, target)) is not None:
         warnings.warn(said, stacklevel=4)
 
 

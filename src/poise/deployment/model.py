@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from poise.decisions.operating_point import OperatingPoint
+from poise.deployment.promise import Promise
 from poise.errors import InputError, reason_of
 from poise.machine.documents import Document, to_json
 from poise.priors import as_prior
@@ -76,6 +77,12 @@ class Model:
         """The class prior that its probabilities are for, in words."""
         prior = None if self.prior_applied is None else self.prior_applied.tolist()
         return prior_in_words(prior, self.counts.n.tolist(), self.class_names)
+
+    @property
+    def promise(self) -> Promise | None:
+        """What is promised of unseen rows; None where nothing is, as in models from before there were promises."""
+        kept = self.provenance.get("promise")
+        return None if kept is None else Promise.from_dict(kept)
 
     def with_provenance(self, **more: Any) -> "Model":
         """The same model, with more said of where it comes from."""
