@@ -22,6 +22,7 @@ TOLERANCE = 1e-5  # of the spread of a column
 CHAIN = 10  # tolerances: neighbours that reach further in one row are a crowded column, not copies of a row
 NEIGHBOURS = 64  # that a row is compared with on a line; copies lie side by side on it
 SAMPLE = 4096  # rows that the spread of a column, and how often it repeats, are taken from
+INDEPENDENT = 1 / 30  # of the repeats of columns that go together, those that independent ones make by chance
 FEW = 20  # a column of few values takes each, in the mean, more often than this
 
 
@@ -44,8 +45,9 @@ def repeats(*views: Tensor) -> Repeats:
     next 64 that can be near. Copies of copies are copies, unless they are more than 10 tolerances apart.
 
     Two kinds of tables repeat rows by right. Columns that were independent of each other, with these values, would make
-    at least a tenth of the repeats. Or every column takes each of its values more than 20 times in the mean, and most
-    pairs of rows that agree in one half of the columns differ in the other, which copies do not.
+    at least a thirtieth of the repeats; real columns go together. Or every column takes each of its values more than 20
+    times in the mean, and most pairs of rows that agree in one half of the columns differ in the other, which copies do
+    not.
     """
     rows = _Rows(views)
     digests = rows.digests()
@@ -178,7 +180,7 @@ def _by_right(sample: Floats, limits: Floats, alike: Ints) -> bool:
         near = np.searchsorted(values, values + 1, "right") - np.searchsorted(values, values - 1, "left")
         chance *= (near.sum() - n) / (n * max(n - 1, 1))
     share = float((np.bincount(alike)[alike] > 1).mean())
-    if chance >= -np.log1p(-min(share, 1 - 1 / len(alike))) / 10:
+    if chance >= -np.log1p(-min(share, 1 - 1 / len(alike))) * INDEPENDENT:
         return True
     half = max((_pairs(columns[:, start::2]) for start in range(min(2, columns.shape[1]))), default=0)
     return few and 2 * _pairs(columns) <= half
@@ -189,7 +191,8 @@ def _different(sample: Floats, limits: Floats) -> Floats:
     telling = limits > 0
     columns = (sample[:, telling] - sample[:, telling].mean(axis=0)) / limits[telling]
     _, first = np.unique((columns / CHAIN).round().T + 0.0, axis=0, return_index=True)
-    return columns[:, first]
+    different: Floats = columns[:, first]
+    return different
 
 
 def _pairs(rows: Floats) -> int:
