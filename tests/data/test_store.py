@@ -439,6 +439,6 @@ def test_masses_of_classes_come_back_where_the_counts_are_those_of_the_weights(t
     weight = torch.tensor([0.01, 2.0, 1.0, 0.02], dtype=torch.float64)
     features = world(rows=4, weight=weight)
     own = replace(features, counts=ClassCounts.from_labels(features.y, 3, weight))
-    for name, given, prior in (("own", own, own.counts.prior), ("stated", features, features.counts.prior)):
-        save_features(given, tmp_path / name)
+    for name, kept, prior in (("own", own, own.counts.prior), ("stated", features, features.counts.prior)):
+        save_features(kept, tmp_path / name)
         torch.testing.assert_close(load_features(tmp_path / name).counts.prior, prior, rtol=0, atol=0)
