@@ -190,16 +190,15 @@ class _RowsByClass:
         self.ends: Floats | None = None
         if heft is not None:
             each = heft[self.order]
-            self.mass = np.bincount(of_rows, weights=each, minlength=classes)
+            self.mass = np.bincount(of_rows, weights=each, minlength=classes).astype(np.float64)
             self.ends = np.cumsum(each * (self.sizes / np.where(self.mass > 0, self.mass, 1))[of_rows])
 
     def at(self, classes: Ints, place: Floats) -> Ints:
         """The row numbers at these places, from 0 to its size, of the stretch of each of `classes`."""
         start, last = self.first[classes], self.first[classes] + self.sizes[classes] - 1
-        if self.ends is None:
-            found = start + place.astype(np.int64)
-        else:
-            found = np.searchsorted(self.ends, start + place, side="right")
+        found = start + place.astype(np.int64)
+        if self.ends is not None:
+            found = np.searchsorted(self.ends, start + place, side="right").astype(np.int64)
         chosen: Ints = self.order[np.clip(found, start, last)]  # a sum of weights may round across the end of a class
         return chosen
 

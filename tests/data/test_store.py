@@ -433,3 +433,12 @@ def test_a_large_store_stays_on_disk(tmp_path, monkeypatch, shard_rows):
     assert torch.equal(there.take(torch.tensor([60, 0, 7])).x, features.x[:, [60, 0, 7]])
     assert save_features(there, tmp_path / "copy", shard_rows=11)
     assert load_features(tmp_path / "copy").key == features.key
+
+
+def test_masses_of_classes_come_back_where_the_counts_are_those_of_the_weights(tmp_path):
+    weight = torch.tensor([0.01, 2.0, 1.0, 0.02], dtype=torch.float64)
+    features = world(rows=4, weight=weight)
+    own = replace(features, counts=ClassCounts.from_labels(features.y, 3, weight))
+    for name, kept, prior in (("own", own, own.counts.prior), ("stated", features, features.counts.prior)):
+        save_features(kept, tmp_path / name)
+        torch.testing.assert_close(load_features(tmp_path / name).counts.prior, prior, rtol=0, atol=0)

@@ -13,7 +13,7 @@ from poise.errors import PoiseWarning
 from poise.methods import is_trained
 
 SIZES = (90, 30, 6)
-NAMES = (*methods.METHODS, "converged")
+NAMES = (*methods.METHODS, "converged", "tau_norm(tau=0.5,bias='keep')", "converged+unlearn(t=0.3)")
 SHORT = {"epochs": 3, "batch_size": 32}
 
 
@@ -29,7 +29,7 @@ TEST, TRUTH = draw((200, 200, 200), 2)
 
 
 def fitted(name, x=X, y=Y, weight=None, unseen=UNSEEN):
-    params = SHORT if name != "converged" and is_trained(name) else {}
+    params = SHORT if name in methods.METHODS and is_trained(name) else {}
     with warnings.catch_warnings(action="ignore", category=PoiseWarning):
         return LongTailClassifier(name, random_state=0, **params).fit(x, y, sample_weight=weight, held_out=unseen)
 

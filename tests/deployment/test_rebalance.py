@@ -582,6 +582,7 @@ def test_the_verb_matches_names_by_a_file_or_the_config_beside(world, tmp_path):
     assert json.loads(world(*words, "--json")[1]) == json.loads(plain)
 
 
+@pytest.mark.filterwarnings("default::poise.errors.PoiseWarning")
 def test_numbers_with_names_beside_them_are_the_outputs_unless_the_checkpoint_has_names(world, tmp_path):
     for name in ("train", "held"):
         np.savez(f"{name}_both.npz", **dict(np.load(f"{name}.npz")), class_names=np.array(NAMES))

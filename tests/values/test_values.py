@@ -635,3 +635,10 @@ def test_rows_are_the_same_if_their_content_is() -> None:
     assert rows.same_rows(replace(rows, x=rows.x.clone()))
     assert not rows.same_rows(replace(rows, x=rows.x + 1))
     assert not rows.same_rows(rows.take(torch.tensor([0, 1])))
+
+
+@pytest.mark.parametrize("prep", [None, Prep(torch.tensor([1.0, -2.0])), Prep(torch.tensor([1.0, -2.0]), unit=True)])
+def test_a_rescaled_head_gives_scaled_features_the_same_logits(prep):
+    head = Head(torch.tensor([[1.0, 2.0], [-1.0, 0.5]]), torch.tensor([0.5, -1.0]), prep)
+    x = torch.tensor([[3.0, 1.0], [0.2, -0.7]])
+    torch.testing.assert_close(head.rescaled(8.0)(8.0 * x), head(x))

@@ -40,6 +40,7 @@ from poise.values.wording import near
 
 Array = NDArray[Any]
 AUTO = "auto"
+EXACT = 2.0**53  # up to which a float tells whole numbers apart
 SMALLEST_SHARE = 1e-6  # of an estimated prior, so that a class that was rare once can come back
 
 
@@ -348,9 +349,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _numbers_of_rows(weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights (N,) as numbers of rows: all data k times is the data, and fractions are shares, of mean 1."""
     some = weight[weight > 0]
-    if (some == np.floor(some)).all():
-        return weight / max(float(np.gcd.reduce(some.astype(np.int64))), 1.0)
-    return weight / (some[0] if (some == some[0]).all() else some.mean())
+    if (some == np.floor(some)).all() and some.max() < EXACT:
+        return weight / float(np.gcd.reduce(some.astype(np.int64)))
+    return weight / float(some[0] if (some == some[0]).all() else some.mean())
 
 
 def _names(method: Any) -> list[str] | None:
