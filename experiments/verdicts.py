@@ -16,9 +16,9 @@ them), and recommendation and verdict are those of `compare`.
 
 With tiny classes (--tiny, a page of its own) one method was recommended, and chances are fixed: 0.6 before, but 0.2 in
 tiny classes. After, tiny classes have 0.8 and the others lose what makes the net gain 0 ("tiny gain"), or tiny classes
-lose all of 0.6 from 0.8 and the others gain ("tiny lose"), or both gain as the row says. A class is tiny below 4 rows; in
-the long tail, 30 classes of 200 to 1 rows, below 20, and gains or loses 0.3. What a row is right by is shared to 60 % of
-its latent variance. "too few rows" counts "keep" where the interval alone would have said "change".
+lose all of 0.6 from 0.8 and the others gain ("tiny lose"), or both gain as the row says. A class is tiny below 4 rows;
+in the long tail, 30 classes of 200 to 1 rows, below 20, and gains or loses 0.3. What a row is right by is shared to
+60 % of its latent variance. "too few rows" counts "keep" where the interval alone would have said "change".
 """
 
 import argparse
