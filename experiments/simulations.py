@@ -1,6 +1,6 @@
 """How often the intervals of `poise.statistics` hold the truth, on worlds whose truth is known.
 
-Run: python experiments/simulations.py [--out experiments/results] [--worlds N] [--only WORD]
+Run: python experiments/simulations.py [--out experiments/results] [--worlds N] [--only WORD] [--tiny]
 
 A world draws classes, each with a chance to be classified correctly by every method, and rows of each class. Chances
 are probit: Phi(mu + z_k), with z_k standard normal, 80 % of its variance shared by the methods; so the mean over the
@@ -11,6 +11,10 @@ but for a tenth of the classes, where it takes away 40 % of the errors. Under "n
 but for 2 % of the rows, drawn anew with the baseline's chances: the truth is no difference at all, and what is not
 covered is a false alarm.
 
+Tiny classes have a page of their own (--tiny). Under "tiny gain" and "tiny lose" chances are fixed: the tiny classes go
+from 0.2 to 0.8, or back, and the others from 0.6 to what makes the net difference 0, so that an interval above 0
+(missed below) is a false alarm.
+
 Coverage is the share of worlds whose interval (for several methods: all intervals) holds the truth; it should be 95 %.
 `error` is the Monte-Carlo standard error of that share. `missed below` are worlds where the truth lies below an
 interval. `half-width` is the mean, in points. `textbook` is the coverage of the interval without a bootstrap: Student's
@@ -20,6 +24,7 @@ more than two standard errors; between the two it is open.
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +54,9 @@ What = Literal["accuracy", "difference"]
 class Case:
     """What is simulated: `methods` accuracies, or differences of them to a baseline, of `classes` classes.
 
-    `rows` are the fewest and most test rows of a class; between them they fall evenly on a log scale. `accuracy` is the
-    population mean of the baseline, and of a single method. The methods' own means rise by up to `gain` above it.
+    `rows` are the fewest and most test rows of a class; between them they fall evenly on a log scale. With
+    `tiny`, these are the rows of the first classes, and all others have the most. `accuracy` is the population mean of
+    the baseline, and of a single method. The methods' own means rise by up to `gain` above it.
     """
 
     over: Literal["images", "classes"]
@@ -60,17 +66,24 @@ class Case:
     methods: int = 1
     accuracy: float = 0.6
     gain: float = 0.03
-    gains: Literal["", "rare gains", "nearly the same"] = ""
+    gains: Literal["", "rare gains", "nearly the same", "tiny gain", "tiny lose"] = ""
+    tiny: tuple[int, ...] = ()
     rounds: int = ROUNDS
 
     @property
     def sizes(self) -> Array:
         """(C,) rows per class."""
+        if self.tiny:
+            return np.array([*self.tiny, *[self.rows[1]] * (self.classes - len(self.tiny))])
         return np.geomspace(self.rows[1], self.rows[0], self.classes).round().astype(int)
 
     def __str__(self) -> str:
         few, most = self.rows
         kind = self.what if self.methods == 1 else f"{self.methods} {self.what}s at once"
+        if self.tiny:
+            small = "1 class" if len(self.tiny) == 1 else f"{len(self.tiny)} classes"
+            large = f"{self.classes - len(self.tiny)} of {most}"
+            return f"{kind}, {small} of {self.tiny[0]} and {large} rows, {self.gains}"
         return ", ".join(
             [
                 f"{kind}, {self.classes} classes of {few if few == most else f'{few} to {most}'} rows",
@@ -139,6 +152,11 @@ def chances(case: Case, rng: np.random.Generator) -> tuple[Array, Array]:
         means[1:] = case.accuracy + RARE * TAKEN * (1 - case.accuracy)
     if case.gains == "nearly the same":
         found[1:], means[1:] = found[0], means[0]
+    if case.tiny:
+        first = np.arange(case.classes) < len(case.tiny)
+        loss = (0.8 - 0.2) * first.sum() / (~first).sum()
+        few, many = np.where(first, 0.2, 0.6), np.where(first, 0.8, 0.6 - loss)
+        found = np.stack([few, many] if case.gains == "tiny gain" else [many, few])
     return found, means
 
 
@@ -182,7 +200,13 @@ def coverage(case: Case, worlds: int) -> Coverage:
         # Seeded by what the case is, so that cases can be added or left out without changing the others.
         world = draw(case, np.random.default_rng([SEED, number, *str(case).encode(), *case.over.encode()]))
         found = simultaneous_intervals(
-            world.values, world.y, over=case.over, level=LEVEL, rounds=case.rounds, seed=number
+            world.values,
+            world.y,
+            over=case.over,
+            level=LEVEL,
+            rounds=case.rounds,
+            seed=number,
+            lowest=0.0 if case.what == "accuracy" else -1.0,
         )
         under = any(t < i.low for t, i in zip(world.truth, found, strict=True))
         upper = any(t > i.high for t, i in zip(world.truth, found, strict=True))
@@ -219,6 +243,23 @@ def image_cases() -> list[Case]:
     return [*cases, Case(over="images", classes=100), Case(over="images", classes=100, methods=20)]
 
 
+def tiny_cases() -> list[Case]:
+    """A few classes of one to three rows beside large ones, what they do offset by the others; and long tails."""
+    shapes = [((2,), 5, 100), ((3,), 10, 50), ((1,), 10, 50), ((1, 1), 10, 50), ((2,) * 5, 20, 50), ((2,) * 10, 30, 50)]
+    return [
+        *(
+            Case(over="images", classes=classes, rows=(min(tiny), most), tiny=tiny, gains=gains)  # type: ignore[arg-type]
+            for gains in ("tiny gain", "tiny lose")
+            for tiny, classes, most in shapes
+        ),
+        *(Case(over="images", classes=c, rows=rows) for c, rows in [(30, (1, 200)), (10, (1, 50)), (20, (2, 2))]),
+        Case(over="images", classes=30, rows=(1, 200), gains="nearly the same"),
+        Case(over="images", classes=30, rows=(1, 200), methods=20),
+        *(Case(over="images", classes=10, rows=(10, 10), what="accuracy", accuracy=a) for a in (0.9, 0.98)),
+        Case(over="images", classes=30, rows=(1, 200), what="accuracy"),
+    ]
+
+
 def class_cases() -> list[Case]:
     """Few and many classes, one and several methods, and gains that sit in a few classes."""
     numbers = (3, 5, 10, 20, 50, 100)
@@ -232,12 +273,12 @@ def class_cases() -> list[Case]:
     ]
 
 
-def markdown(sections: Sequence[tuple[str, Sequence[Coverage]]]) -> str:
+def markdown(sections: Sequence[tuple[str, Sequence[Coverage]]], command: str) -> str:
     """The page: one table per kind of interval."""
     lines = ["# Coverage of the intervals, simulated", "", (__doc__ or "").split("\n\n", 1)[1].strip(), ""]
     for title, rows in sections:
         lines += [
-            f"## Over {title}",
+            f"## {title}",
             "",
             "| case | worlds | coverage | error | judged | missed below | missed above | half-width | textbook |",
             "|---|---:|---:|---:|---|---:|---:|---:|---:|",
@@ -245,7 +286,7 @@ def markdown(sections: Sequence[tuple[str, Sequence[Coverage]]]) -> str:
             "",
         ]
     lines.append(
-        f"Command: `python experiments/simulations.py`; seed {SEED}, {ROUNDS} rounds where nothing else is said; "
+        f"Command: `{command}`; seed {SEED}, {ROUNDS} rounds where nothing else is said; "
         + ", ".join(f"{name} {version}" for name, version in versions().items())
         + "."
     )
@@ -258,15 +299,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("experiments/results"))
     parser.add_argument("--worlds", type=int, default=None, help="per case [2,500 over images, 4,000 over classes]")
     parser.add_argument("--only", default="", help="only cases whose text holds this word")
+    parser.add_argument("--tiny", action="store_true", help="tiny classes, on the page simulations_tiny.md")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    sections: list[tuple[str, list[Coverage]]] = [("classes", []), ("images", [])]
-    for (_, done), cases, worlds in zip(sections, (class_cases(), image_cases()), (4_000, 2_500), strict=True):
+    plan = [("Over classes", class_cases(), 4_000), ("Over images", image_cases(), 2_500)]
+    if given.tiny:
+        plan = [("Tiny classes, over images", tiny_cases(), 2_500)]
+    command = " ".join(["python experiments/simulations.py", *sys.argv[1:]])
+    page = given.out / ("simulations_tiny.md" if given.tiny else "simulations.md")
+    sections: list[tuple[str, list[Coverage]]] = [(title, []) for title, _, _ in plan]
+    for (_, done), (_, cases, worlds) in zip(sections, plan, strict=True):
         for case in cases:
             if given.only in str(case):
                 done.append(coverage(case, given.worlds or worlds))
                 print(f"{case.over}: {case}: {done[-1].covered:.1f} {done[-1].verdict}", flush=True)
-                write_atomically(given.out / "simulations.md", markdown(sections))
+                write_atomically(page, markdown(sections, command))
 
 
 if __name__ == "__main__":

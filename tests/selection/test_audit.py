@@ -116,11 +116,11 @@ def test_the_path_of_logit_adjustment_holds_the_scores_of_every_strength(reposit
     found = audit(read.logits, read.y, read.counts, budget=3)
     assert [point["method"] for point in found.paths["logit_adjustment"]] == [
         "logit_adjustment(tau=0.0)",
-        "logit_adjustment(tau=0.9375)",
+        "logit_adjustment(tau=1.0)",
         "logit_adjustment(tau=1.875)",
     ]
     log_prior = read.counts.prior.log().float()
-    for tau, point in zip((0.0, 0.9375, 1.875), found.paths["logit_adjustment"], strict=True):
+    for tau, point in zip((0.0, 1.0, 1.875), found.paths["logit_adjustment"], strict=True):
         by_hand = evaluate(read.logits - tau * log_prior, read.y, read.counts)
         assert point["balanced_accuracy"] == pytest.approx(by_hand.balanced_accuracy, abs=1e-12)
         assert point["nll"] == pytest.approx(by_hand.nll, abs=1e-5)

@@ -29,15 +29,15 @@ class ClassRows(NamedTuple):
 
 def rows_per_class(y: Tensor, classes: int) -> Tensor:
     """(C,) int64 rows of each class among labels y (N,)."""
-    rows: Tensor = torch.bincount(y.cpu(), minlength=classes)
-    return rows
+    return torch.bincount(y.cpu(), minlength=classes)
 
 
 def tiny(y: Tensor) -> Tensor:
     """(T,) int64 classes of fewer than `FEW_ROWS` rows in y (N,); none if these have `ENOUGH` rows together."""
     classes, rows = torch.unique(y, return_counts=True)
     few = rows < FEW_ROWS
-    return classes[few] if int(rows[few].sum()) < ENOUGH else classes[:0]
+    found: Tensor = classes[few] if int(rows[few].sum()) < ENOUGH else classes[:0]
+    return found
 
 
 def gaining(values: Tensor, y: Tensor, classes: Tensor) -> tuple[int, ...]:

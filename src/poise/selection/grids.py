@@ -69,7 +69,8 @@ class Axis(NamedTuple):
         """How far two values lie apart, as a share of the axis; by all of it two words, or 0 on a log scale."""
         if a == b or not (is_number(a) and is_number(b)) or self.choices or (self.log and min(a, b) <= 0):
             return float(a != b)
-        return abs(math.log(b / a) / math.log(self.high / self.low) if self.log else (b - a) / (self.high - self.low))
+        share = math.log(b / a) / math.log(self.high / self.low) if self.log else (b - a) / (self.high - self.low)
+        return abs(float(share))
 
     def __str__(self) -> str:
         return "|".join(map(str, self.choices)) or f"{self.low:.4g} to {self.high:.4g}"
