@@ -46,13 +46,13 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A linear classifier over feature rows, re-balanced for the class prior of its deployment.
 
     `method` is "auto", the name of a method, or the text of a Spec such as "crt+tau_norm(tau=0.5)". `prior` is the
-    class prior of deployment: "uniform", "train", one share per class in the order of `classes_`, or a mapping
-    {class: share} that names every class. `seen_by_backbone` says whether the rows trained the representation: such
-    rows can train a head, but neither choose nor calibrate one. None is "not known": rows then choose as if the backbone
-    never saw them, but where practically all that are set aside are predicted right, which memorised rows and easily
-    separated classes have in common, fit warns and promises nothing. `random_state` seeds methods that shuffle rows; None is
-    0. Further parameters are those of the method named, its options of training included; they can be searched, as in
-    GridSearchCV(clf, {"tau": [0.5, 1.0]}).
+    class prior of deployment: "uniform", "train", one share per class in the order of `classes_`, or a mapping {class:
+    share} that names every class. `seen_by_backbone` says whether the rows trained the representation: such rows can
+    train a head, but neither choose nor calibrate one. None is "not known": rows then choose as if the backbone never
+    saw them, but where practically all that are set aside are predicted right, which memorised rows and easily
+    separated classes have in common, fit warns and promises nothing. `random_state` seeds methods that shuffle rows;
+    None is 0. Further parameters are those of the method named, its options of training included; they can be searched,
+    as in GridSearchCV(clf, {"tau": [0.5, 1.0]}).
 
     "auto" compares 24 configurations (cross-entropy and balanced softmax fitted to convergence, logit adjustment and
     tau-norm of the former, class means, linear discriminant), each calibrated and shifted to `prior`, on rows that no
@@ -65,12 +65,12 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     if the prior of the head is not known either, none is applied (`prior_applied_` is None).
 
     Attributes: `classes_`; `class_counts_` (C,) summed weights; `n_features_in_`; `method_`, the text of the Spec that
-    was fitted; `promise_`, the recall to expect of unseen rows (`poise.deployment.promise.Promise`): weighted by `prior`,
-    less what the choice owes to the rows that chose, with an interval that covers that of the final head 95 times in
-    100, and the classes that it speaks of; `unseen_recall_`, its value; both None without unseen rows, where fewer than
-    two classes or less than half of `prior` have rows to judge by, and where rows look memorised; `prior_applied_` (C,), for which `predict_proba` is meant;
-    `head_`, the final head; `coef_` and `intercept_`, of shapes (C, D) and (C,), or (1, D) and (1,) for two classes,
-    prior shift included.
+    was fitted; `promise_`, the recall to expect of unseen rows (`poise.deployment.promise.Promise`): weighted by
+    `prior`, less what the choice owes to the rows that chose, with an interval that covers that of the final head 95
+    times in 100, and the classes that it speaks of; `unseen_recall_`, its value; both None without unseen rows, where
+    fewer than two classes or less than half of `prior` have rows to judge by, and where rows look memorised;
+    `prior_applied_` (C,), for which `predict_proba` is meant; `head_`, the final head; `coef_` and `intercept_`, of
+    shapes (C, D) and (C,), or (1, D) and (1,) for two classes, prior shift included.
 
     Raises: ValueError, by fit, as scikit-learn wants it; InputError (a ValueError) naming what cannot be used.
     """

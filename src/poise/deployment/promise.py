@@ -20,7 +20,7 @@ LEVEL = 0.95
 # Where what is judged is not the final head itself: in folds it is heads of fewer rows, all drawn from the same few,
 # and after a choice it is what the other rows choose. The recall of the final head strays from theirs by more than the
 # draw of the judged rows. This times the variance of that draw covers it (experiments/promise.py).
-SPREAD = 1.5
+SPREAD = 1.75
 PARTS = 5  # of the units, to choose on four and judge on the fifth
 
 
