@@ -1,6 +1,6 @@
 """Does the interval of what `fit` promises cover the recall of the head that it returns?
 
-Run: python experiments/promise.py [--out experiments/results] [--worlds N]
+Run: python experiments/promise.py [--out experiments/results] [--worlds N] [--jobs N]
 
 A world is a small table with a long tail, drawn at random together with its shape: number of classes, columns, class
 sizes, separation. `LongTailClassifier` is fitted on it; the truth is the recall of its head on thousands of fresh rows
@@ -15,6 +15,7 @@ folds; copies of rows; rows in groups that share a shift; subsets of the digits 
 import argparse
 import warnings
 from collections.abc import Callable
+from multiprocessing import Pool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,6 +156,13 @@ def kept(world: World) -> Kept | None:
     return Kept(promise.value, promise.low, promise.high, float(share @ recall / share.sum()))
 
 
+def one_world(name: str, number: int, world: int) -> Kept | None:
+    """Promise and truth of one world of a kind, a function of the seed and these numbers."""
+    warnings.simplefilter("ignore", PoiseWarning)
+    torch.set_num_threads(1)
+    return kept(KINDS[name](np.random.default_rng([SEED, number, world])))
+
+
 def line(name: str, worlds: int, found: list[Kept]) -> str:
     """A row of the table."""
     value, low, high, truth = np.array(found).T
@@ -172,9 +180,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("experiments/results"))
     parser.add_argument("--worlds", type=int, default=500)
+    parser.add_argument("--jobs", type=int, default=1, help="processes; the result does not depend on it")
     given = parser.parse_args()
-    warnings.simplefilter("ignore", PoiseWarning)
-    torch.set_num_threads(1)
     each = -(-given.worlds // len(KINDS))
     lines = [
         "# Promises, simulated",
@@ -185,8 +192,9 @@ def main() -> None:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     every: list[Kept] = []
-    for number, (name, make) in enumerate(KINDS.items()):
-        found = [kept(make(np.random.default_rng([SEED, number, world]))) for world in range(each)]
+    for number, name in enumerate(KINDS):
+        with Pool(given.jobs) as pool:
+            found = pool.starmap(one_world, [(name, number, world) for world in range(each)], chunksize=1)
         told = [one for one in found if one is not None]
         every += told
         lines.append(line(name, each, told))

@@ -579,6 +579,43 @@ def test_the_first_useful_answer_on_600_rows_of_16_features(poise_):
     assert min(recall) > 0.5  # chance is a third
 
 
+def test_fit_says_over_which_classes_its_accuracy_holds_and_names_the_others(poise_):
+    x, y = world(0, (60, 40, 1))
+    write_csv(poise_.folder / "single.csv", x, [NAMES[k] for k in y])
+    _, out, err = poise_("fit", "single.csv", "--unseen", "-m", "lda", "--out", "m")
+    said = " ".join(out.split())
+    assert re.search(r": [\d.]+ % \(95 %: [\d.]+ to [\d.]+\), over 2 of 3 classes; the other one has no row", said)
+    assert "has no row to judge by: cat next:" in said
+    assert "warning" not in err
+    report = json.loads((poise_.folder / "m" / "report.json").read_text())
+    assert "over 2 of 3 classes; the other one has no row to judge by: cat." in report["verdict"]["sentence"]
+
+
+def test_fit_promises_nothing_on_rows_of_unknown_origin_that_look_memorised(poise_):
+    x, y = world(0, (60, 40, 20), offset=30.0)
+    write_csv(poise_.folder / "easy.csv", x, [NAMES[k] for k in y])
+    code, out, err = poise_("fit", "easy.csv", "-m", "lda", "--out", "m", "--json")
+    found = json.loads(out)
+    assert (code, found["unseen_recall"], found["promise"]) == (0, None, None)
+    assert (
+        "as if the backbone had trained on them, so no recall is promised: if it never saw them, say --unseen; " in err
+    )
+    assert "if it did, say --seen and give rows that it never saw, --held-out" in err
+    assert (
+        "balanced accuracy on unseen rows: none is promised" in poise_("fit", "easy.csv", "-m", "lda", "--out", "m")[1]
+    )
+    told = json.loads(poise_("fit", "easy.csv", "-m", "lda", "--unseen", "--out", "m", "--json")[1])
+    assert told["promise"]["low"] < told["unseen_recall"] <= told["promise"]["high"]
+
+
+def test_seen_rows_alone_choose_nothing_and_promise_nothing(poise_):
+    code, _, err = poise_("fit", "train.csv", "--seen", "--out", "m")
+    assert code == 2
+    assert err.endswith("cannot choose a method: give rows that the backbone never saw, --held-out, or name a method\n")
+    code, out, _ = poise_("fit", "train.csv", "--seen", "-m", "lda", "--out", "m", "--json")
+    assert (code, json.loads(out)["promise"]) == (0, None)
+
+
 def test_a_cost_that_is_not_stated_is_one(poise_):
     (poise_.folder / "cost.json").write_text('{"ant": 3}')
     code, _, _ = poise_("fit", "train.csv", "--unseen", "--costs", "cost.json", "--out", "m")

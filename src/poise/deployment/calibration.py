@@ -113,10 +113,15 @@ class Deployed(NamedTuple):
     before: Evidence | None = None
 
 
-def cross_fit(train: Features, units: Ints, fit: Fit) -> list[Trial]:
+def folds_of(train: Features) -> int:
+    """How many folds rows are set aside in, where there are enough units."""
+    return 5 if len(train) <= LARGE else 3
+
+
+def cross_fit(train: Features, units: Ints, fit: Fit, folds: int | None = None) -> list[Trial]:
     """One trial per fold: `fit` on all other folds. Empty where there are too few units or classes to set any aside."""
     number = int(units.max()) + 1
-    folds = min(number, 5 if len(train) <= LARGE else 3)
+    folds = min(number, folds_of(train) if folds is None else folds)
     if folds < 2:
         return []
     groups = torch.from_numpy(units) if number < len(train) else None

@@ -20,7 +20,9 @@ from poise.deployment.calibration import (
     cross_fit,
     evidence,
     final,
+    folds_of,
     judged,
+    weights_to,
 )
 from poise.deployment.origin import looks_memorised
 from poise.deployment.promise import SPREAD, Judged, Promise, apart, over, promise_of, scope
@@ -75,10 +77,8 @@ class Fitting:
         spec = CANDIDATES[choice.candidate].spec
         seen = evidence(trials, choice.candidate)
         assert seen is not None  # what cannot be fitted is not chosen
-        right = _deserved(choice, judged(trials), target, folds=self.unseen is None)
-        promise = self.promise(trials, right, target)
-        _warn_at_chance(final(seen, choice.temperature, choice.implied, target), spec, target)
-        return Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, promise, seen)
+        fitted = Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, None, seen)
+        return fitted._replace(promise=self.promise(trials, _deserved(choice, judged(trials), target), fitted, target))
 
     def named(self, spec: Spec, target: Tensor) -> Fitted:
         """The same for a method that was named."""
@@ -90,12 +90,10 @@ class Fitting:
         seen = evidence(trials)
         if seen is not None:
             temperature, implied = calibrate(seen, share, implied)
-            ending = final(seen, temperature, implied, target)
-            _warn_at_chance(ending, spec, target)
-            right = (ending.logits.argmax(dim=-1) == ending.y).double()
+            fitted = Fitted(head, spec, implied, temperature, None, seen)
             spread = SPREAD if self.unseen is None else 1.0
-            promise = self.promise(trials, right, target, spread)
-            return Fitted(head, spec, implied, temperature, promise, seen)
+            promise = self.promise(trials, _right(fitted, seen, target), fitted, target, spread)
+            return fitted._replace(promise=promise)
         lost = "are not calibrated" if word else "are the plain softmax, to which no prior was applied"
         _warn(
             f"no rows that neither backbone nor head saw: probabilities {lost}; fit(..., held_out=(X, y)) mends this",
@@ -123,39 +121,69 @@ class Fitting:
         head = converged()(Problem(rows)) if traits.needs_head or len(spec.steps) > 1 else None
         return method(Problem(rows, head, self.unseen), self.seed)
 
-    def promise(self, trials: list[Trial], right: Tensor, target: Tensor, spread: float = SPREAD) -> Promise | None:
+    def promise(
+        self, trials: list[Trial], right: Tensor, fitted: Fitted, target: Tensor, spread: float = SPREAD
+    ) -> Promise | None:
         """What a head promises that gets `right` (N,) of the unseen rows; a warning says why there is no promise."""
         rows, names = judged(trials), self.train.names
-        found = promise_of(right, rows, target, names, spread=spread)
+        rise = 0.0 if self.unseen is not None else self.rise(fitted, target)
+        found = promise_of(right, rows, target, names, rise=rise, spread=spread)
         if found is None:
             _warn(f"no recall is promised: it would hold {over(*scope(rows, names))}")
             return None
+        _warn_at_chance(fitted, target)
         said = looks_memorised(right, rows, len(names)) if self.unseen is None and self.seen is None else None
         if said is None:
             return found
         _warn(said, "seen_by_backbone=False", "seen_by_backbone=True", "fit(..., held_out=(X, y))")
         return None
 
+    def rise(self, fitted: Fitted, target: Tensor) -> float:
+        """By how much recall rises from the heads of all folds but one to the final head, which has all rows.
 
-def _deserved(choice: Choice, rows: Judged, target: Tensor, *, folds: bool) -> Tensor:
-    """(N,) how right the chosen candidate is on unseen rows, less what it owes to being chosen on them.
+        Heads of half the rows say how steep the way is; errors fall about as one over the number of rows, so that of
+        K folds 1 / (K - 2) of the rise from a half to all but one is still to come.
+        """
+        folds = min(folds_of(self.train), int(self.units.max()) + 1)
+        seen = fitted.seen
+        if folds < 3 or seen is None:
+            return 0.0
+        try:
+            with warnings.catch_warnings(action="ignore", category=PoiseWarning):  # what there is to say was said
+                halves = evidence(cross_fit(self.train, self.units, lambda rows: [self.head_of(fitted.spec, rows)], 2))
+        except InputError:  # half of the rows do not do for it
+            return 0.0
+        if halves is None:
+            return 0.0
+        both = torch.bincount(halves.y, minlength=len(target)) > 0
+        share = torch.where(both, target, 0.0)
+        here = [float(_right(fitted, part, target) @ weights_to(part.y, part.weight, share)) for part in (seen, halves)]
+        return (here[0] - here[1]) / (folds - 2)
 
-    That is what others choose on the other rows (`apart`). Rows set aside in folds were judged by heads of fewer rows,
-    which are worse than the final one: there, halfway from it to what the winner gets, the mean error of simulated
-    tables is within a point (experiments/promise.py).
-    """
+
+def _right(fitted: Fitted, seen: Evidence, target: Tensor) -> Tensor:
+    """(N,) is a row predicted right, once the head is calibrated and shifted to the target prior (C,)?"""
+    assert fitted.implied is not None  # rows that calibrate say what it is
+    logits = final(seen, fitted.temperature, fitted.implied, target).logits
+    return (logits.argmax(dim=-1) == seen.y).double()
+
+
+def _deserved(choice: Choice, rows: Judged, target: Tensor) -> Tensor:
+    """(N,) how right the chosen candidate is on unseen rows, less what it owes to being chosen on them (`apart`)."""
     compared = choice.compared
-    fair = apart(compared.hits, rows, lambda some: best_of(compared, target, some))
-    return (compared.hits[choice.candidate] + fair) / 2 if folds else fair
+    return apart(compared.hits, rows, lambda some: best_of(compared, target, some))
 
 
 def _warn(message: str, *arguments: str) -> None:
     warnings.warn(PoiseWarning(message, *arguments), stacklevel=4)
 
 
-def _warn_at_chance(ending: Evidence, spec: Spec, target: Tensor) -> None:
-    if (said := at_chance(ending, spec, target)) is not None:
-        warnings.warn(said, stacklevel=4)
+def _warn_at_chance(fitted: Fitted, target: Tensor) -> None:
+    assert fitted.seen is not None  # something is promised, so there are such rows
+    assert fitted.implied is not None
+    ending = final(fitted.seen, fitted.temperature, fitted.implied, target)
+    if (said := at_chance(ending, fitted.spec, target)) is not None:
+        warnings.warn(said, stacklevel=5)
 
 
 def _method(spec: Spec) -> Method:

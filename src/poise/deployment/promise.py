@@ -20,7 +20,7 @@ LEVEL = 0.95
 # Where what is judged is not the final head itself: in folds it is heads of fewer rows, all drawn from the same few,
 # and after a choice it is what the other rows choose. The recall of the final head strays from theirs by more than the
 # draw of the judged rows. This times the variance of that draw covers it (experiments/promise.py).
-SPREAD = 1.5
+SPREAD = 1.75
 PARTS = 5  # of the units, to choose on four and judge on the fifth
 
 
@@ -88,19 +88,27 @@ class Judged(NamedTuple):
 
 
 def promise_of(
-    right: Tensor, rows: Judged, prior: Tensor, names: Sequence[str], *, spread: float = SPREAD, level: float = LEVEL
+    right: Tensor,
+    rows: Judged,
+    prior: Tensor,
+    names: Sequence[str],
+    *,
+    rise: float = 0.0,
+    spread: float = SPREAD,
+    level: float = LEVEL,
 ) -> Promise | None:
     """The promise for a head that gets `right` (N,) in [0, 1] of the judged rows, under the class prior (C,).
 
     None where rows judge fewer than two classes, or classes of less than half the prior: a number would be about
-    something else. `spread` multiplies the variance of the draw of these rows: `SPREAD` unless they judge the very head
+    something else. `rise` is added to the recall: what the final head gains on those that were judged. `spread`
+    multiplies the variance of the draw of these rows: `SPREAD` unless they judge the very head
     that the promise is for, and had no part in choosing it.
     """
     heard = torch.bincount(rows.y, weights=rows.weight, minlength=len(prior)) > 0
     if int(heard.sum()) < 2 or float(prior[heard].sum()) < 0.5 * float(prior.sum()):
         return None
     share = torch.where(heard, prior, 0.0) / prior[heard].sum()
-    value, low, high = _interval(right, rows, share, spread, level)
+    value, low, high = _interval(right, rows, share, rise, spread, level)
     told, rest = scope(rows, names)
     return Promise(value=value, low=low, high=high, level=level, judged=told, unjudged=rest)
 
@@ -135,7 +143,9 @@ def _parts(rows: Judged) -> Tensor:
     return torch.from_numpy(part[inverse])
 
 
-def _interval(right: Tensor, rows: Judged, share: Tensor, spread: float, level: float) -> tuple[float, float, float]:
+def _interval(
+    right: Tensor, rows: Judged, share: Tensor, rise: float, spread: float, level: float
+) -> tuple[float, float, float]:
     """Recall weighted by `share` (C,), and its Wilson interval, which has a width and lies in [0, 1] whatever is right.
 
     Within a class, rows of one unit count as one row, and units of unequal weight as fewer of equal weight (Kish). The
@@ -155,7 +165,7 @@ def _interval(right: Tensor, rows: Judged, share: Tensor, spread: float, level: 
     if (units := len(unit.unique())) < len(unit):
         pull = torch.bincount(unit, weights=(share / total)[label] * (hits - mass * recall[label]))
         variance = max(variance, float(pull.square().sum()) * units / max(units - 1, 1))
-    value, middle = float(share @ recall), float(share @ smooth)
+    value, middle = min(max(float(share @ recall) + rise, 0.0), 1.0), float(share @ smooth)
     z = NormalDist().inv_cdf((1 + level) / 2)
     loose = z**2 * spread * variance / (middle * (1 - middle))  # z^2 over the number of rows that the mean is worth
     centre, width = (value + loose / 2) / (1 + loose), (loose * value * (1 - value) + loose**2 / 4) ** 0.5 / (1 + loose)
