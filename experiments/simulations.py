@@ -254,7 +254,6 @@ def tiny_cases() -> list[Case]:
         ),
         *(Case(over="images", classes=c, rows=rows) for c, rows in [(30, (1, 200)), (10, (1, 50)), (20, (2, 2))]),
         Case(over="images", classes=30, rows=(1, 200), gains="nearly the same"),
-        Case(over="images", classes=30, rows=(1, 200), methods=20),
         *(Case(over="images", classes=10, rows=(10, 10), what="accuracy", accuracy=a) for a in (0.9, 0.98)),
         Case(over="images", classes=30, rows=(1, 200), what="accuracy"),
     ]
