@@ -18,7 +18,7 @@ from poise.deployment.model import Model
 from poise.deployment.promise import Judged
 from poise.folds import fold_ids, set_aside
 from poise.priors import prior_shift
-from poise.values.arrays import classes_in
+from poise.values.arrays import classes_in, row_blocks
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
@@ -60,8 +60,8 @@ def distinct_rows(x: Floats, y: Ints, weight: NDArray[np.float64], groups: Ints 
 
 
 def copies(x: Tensor) -> Tensor:
-    """(N,) int64 number of the place of every row x (N, D); equal rows share one."""
-    rows = np.ascontiguousarray(x.numpy() + 0.0)
+    """(N,) int64 number of the place of every row x (N, D); rows that are equal in float32 share one."""
+    rows = np.concatenate([rows.cpu().float().numpy() + 0.0 for _, rows in row_blocks(x)])
     whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     return torch.from_numpy(np.unique(whole, return_inverse=True)[1].astype(np.int64))
 
@@ -225,12 +225,6 @@ def _temperature(seen: Evidence, prior: Tensor) -> float:
 def deployed(head: Head, temperature: float, implied: Tensor, target: Tensor) -> Head:
     """The head whose softmax is the posterior under `target` (C,), in float64."""
     return head.to(torch.float64).scaled(1 / temperature).shifted(prior_shift(implied, target))
-
-
-def expected_recall(seen: Evidence, temperature: float, implied: Tensor, target: Tensor) -> float:
-    """Recall of unseen rows under the prior `target` (C,), of a head deployed for it: what may be expected of it."""
-    right = final(seen, temperature, implied, target).logits.argmax(dim=-1) == seen.y
-    return float(right.double() @ weights_to(seen.y, seen.weight, target))
 
 
 def final(seen: Evidence, temperature: float, implied: Tensor, target: Tensor) -> Evidence:
