@@ -78,7 +78,8 @@ class Fitting:
         seen = evidence(trials, choice.candidate)
         assert seen is not None  # what cannot be fitted is not chosen
         fitted = Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, None, seen)
-        return fitted._replace(promise=self.promise(trials, _deserved(choice, judged(trials), target), fitted, target))
+        right = _deserved(choice, judged(trials), target, folds=self.unseen is None)
+        return fitted._replace(promise=self.promise(trials, right, fitted, target))
 
     def named(self, spec: Spec, target: Tensor) -> Fitted:
         """The same for a method that was named."""
@@ -168,10 +169,15 @@ def _right(fitted: Fitted, seen: Evidence, target: Tensor) -> Tensor:
     return (logits.argmax(dim=-1) == seen.y).double()
 
 
-def _deserved(choice: Choice, rows: Judged, target: Tensor) -> Tensor:
-    """(N,) how right the chosen candidate is on unseen rows, less what it owes to being chosen on them (`apart`)."""
+def _deserved(choice: Choice, rows: Judged, target: Tensor, *, folds: bool) -> Tensor:
+    """(N,) how right the chosen candidate is on unseen rows, less what it owes to being chosen on them.
+
+    That is what others choose on the other rows (`apart`). In folds they choose among heads that know a class of few
+    rows by even fewer, which makes their choice worse than the one that was made: there, half of it is taken off.
+    """
     compared = choice.compared
-    return apart(compared.hits, rows, lambda some: best_of(compared, target, some))
+    fair = apart(compared.hits, rows, lambda some: best_of(compared, target, some))
+    return (compared.hits[choice.candidate] + fair) / 2 if folds else fair
 
 
 def _warn(message: str, *arguments: str) -> None:

@@ -128,7 +128,7 @@ def apart(hits: Tensor, rows: Judged, pick: Callable[[Tensor], int]) -> Tensor:
     """
     part = _parts(rows)
     found = torch.empty_like(hits[0])
-    for number in part.unique().tolist():
+    for number in torch.unique(part).tolist():
         inside = part == number
         found[inside] = hits[pick(~inside)][inside]
     return found
@@ -162,7 +162,7 @@ def _interval(
     number = torch.where(share > 0, total.square() / squares, 1.0)
     smooth = (recall * number + 0.5) / (number + 1)
     variance = float(share.square() @ (smooth * (1 - smooth) / number))
-    if (units := len(unit.unique())) < len(unit):
+    if (units := len(torch.unique(unit))) < len(unit):
         pull = torch.bincount(unit, weights=(share / total)[label] * (hits - mass * recall[label]))
         variance = max(variance, float(pull.square().sum()) * units / max(units - 1, 1))
     value, middle = min(max(float(share @ recall) + rise, 0.0), 1.0), float(share @ smooth)
