@@ -27,6 +27,7 @@ from poise.data.store.manifest import MANIFEST
 from poise.decisions.answer_files import Tallied
 from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed
+from poise.deployment.certifying_rows import dealt
 from poise.deployment.deploy import deploy, expectation
 from poise.deployment.model import MODEL_FILE, Model, load
 from poise.deployment.prediction_files import write_predictions
@@ -91,6 +92,9 @@ def fit_samples(
     stores = store_features(config, representation, splits, folder, phase=phase)
     written = write_description(config, splits, folder)
     found = load_problem(representation, stores)
+    # Before anything is chosen: what is promised is shown on rows that chose nothing.
+    problem, certify = dealt(found.problem, targets or Targets(), seed, folds=False)
+    found = found._replace(problem=problem)
     if found.problem.head is None and found.problem.held_out is not None:
         with phase("fitting plain cross-entropy") as progress:
             found = _with_classifier(found, config, seed, progress)
@@ -108,6 +112,7 @@ def fit_samples(
             targets=targets,
             seed=seed,
             selected=chosen is not None and chosen != method,
+            certify=certify,
             progress=progress,
         )
     read = {"text": config.data.text, "image": config.data.image}

@@ -162,7 +162,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.prior_applied_ = None if fitted.implied is None else target.numpy().copy()
         implied = target if fitted.implied is None else fitted.implied
         self.head_ = deployed(fitted.head, fitted.temperature, implied, target)
-        vars(self).pop("shift_", None)  # of an earlier fit
+        if hasattr(self, "shift_"):
+            del self.shift_  # of an earlier fit
         seen = None if fitted.seen is None else final(fitted.seen, fitted.temperature, implied, target)
         rows = torch.from_numpy(self.class_counts_)
         self._correction = Correction(torch.zeros_like(rows), rows) if seen is None else correction(seen, target)
