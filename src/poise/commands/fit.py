@@ -91,10 +91,7 @@ def fit_samples(
     representation = represent(config, splits, folder, phase=phase)
     stores = store_features(config, representation, splits, folder, phase=phase)
     written = write_description(config, splits, folder)
-    found = load_problem(representation, stores)
-    # Before anything is chosen: what is promised is shown on rows that chose nothing.
-    problem, certify = dealt(found.problem, targets or Targets(), seed, folds=False)
-    found = found._replace(problem=problem)
+    found, certify = _dealt(load_problem(representation, stores), targets or Targets(), seed)
     if found.problem.head is None and found.problem.held_out is not None:
         with phase("fitting plain cross-entropy") as progress:
             found = _with_classifier(found, config, seed, progress)
@@ -127,6 +124,12 @@ def fit_samples(
             page = _unjudged(fitted, found, target, chosen=method == "auto", title=title, command=command)
             written += tuple(write_report(folder, page))
     return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
+
+
+def _dealt(found: Loaded, targets: Targets, seed: int) -> tuple[Loaded, Features | None]:
+    """What is chosen on, and the rows that show what is promised: put aside before anything is chosen."""
+    problem, certify = dealt(found.problem, targets, seed, folds=False)
+    return found._replace(problem=problem), certify
 
 
 def _judged(

@@ -31,7 +31,7 @@ from poise.errors import InputError
 from poise.folds import group_ids
 from poise.heads.plan import Options
 from poise.methods import available, is_trained, parameters
-from poise.priors import as_prior, find_shift, prior_shift
+from poise.priors import Shift, as_prior, find_shift, prior_shift
 from poise.values.features import Features
 from poise.values.spec import Spec
 from poise.values.wording import near
@@ -69,6 +69,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Raises: ValueError, by fit, as scikit-learn wants it; InputError (a ValueError) naming what cannot be used.
     """
+
+    shift_: Shift
 
     def __init__(
         self,
