@@ -1,16 +1,22 @@
-"""The honest protocol of `method="auto"`: few candidates, compared on rows that none of them was fitted on."""
+"""The head of `method="auto"`: few candidates, averaged by how they do on rows that none of them was fitted on.
 
-import math
+All candidates are linear on columns of mean 0 and variance 1, so their average is one linear head and costs no more at
+prediction. An average has no edge where one candidate takes over from another: rows that differ by rounding, by their
+order or by the names of their classes get the same answers.
+"""
+
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from poise import losses
-from poise.deployment.calibration import Trial, calibrate, evidence, row_weights, weights_to
+from poise.deployment.calibration import Evidence, Trial, calibrate, evidence, judged, weights_to
+from poise.deployment.columns import Columns
+from poise.deployment.promise import parts
 from poise.errors import InputError, PoiseWarning
 from poise.heads.converged import fit_path
 from poise.methods import build
@@ -20,13 +26,14 @@ from poise.values.head import Head
 from poise.values.problem import Method, Problem
 from poise.values.spec import Spec
 
-# Penalties on the scaled features, from strong to weak: each fit starts from the one before.
-DECAYS = (1e-3, 1e-4, 1e-5, 1e-6)
-BALANCED_DECAYS = (1e-3, 1e-5)
-TAUS = (0.5, 1.5)
-NORM_TAUS = (0.5, 1.0)
-SEARCH_TOLERANCE = 1e-4  # of the gradient while candidates are compared; the chosen one is fitted anew, exactly
+# Penalties on the scaled features. More of them, or more losses, changed the mean over the development half of
+# benchmarks/choice_sets.py by less than its noise, and cost their time.
+CROSS, WEIGHTED, BALANCED = (1e-4,), (1e-3,), (1e-4, 1e-5)
+BETA = 0.999999  # of class-balanced weights: one over the number of rows, up to classes of some 100,000
+SEARCH_TOLERANCE = 1e-4  # of the gradient while candidates are compared; those averaged are fitted to FINAL_TOLERANCE
+FINAL_TOLERANCE = 1e-6
 SEARCH_STEPS = 200
+NEVER = 1e6  # NLL of a candidate that cannot be fitted: finite, as a class of share 0 has weight 0
 # Rows times features times classes from which float32 does for the comparison: half the time, and as good to compare.
 MANY_NUMBERS = 10**7
 
@@ -38,44 +45,61 @@ class Candidate(NamedTuple):
     meant: Literal["train", "uniform"]
 
 
-def _candidates() -> tuple[Candidate, ...]:
-    """The simple ones first: of equals, the first is taken.
+def _of_loss(loss: str, decays: Sequence[float], **params: Any) -> list[Spec]:
+    return [Spec("converged", loss=loss, weight_decay=decay, **params) for decay in decays]
 
-    Cross-entropy is shifted from the training prior to the target like any other, which for uniform classes is logit
-    adjustment with tau = 1; the other strengths stand for a head that is balanced more or less than that.
+
+ALONE = (Spec("lda"), Spec("lda", shrinkage="empirical_bayes"), Spec("ncm", transform="raw"))
+TAU = 0.5  # of the tau-norm that follows cross-entropy
+_CROSS = _of_loss("cross_entropy", CROSS)
+_UNIFORM = [
+    *_of_loss("class_balanced", WEIGHTED, beta=BETA),
+    *_of_loss("balanced_softmax", BALANCED),
+    *ALONE,
+    _CROSS[0] + Spec("tau_norm", tau=TAU),
+]
+# Cross-entropy is shifted from the training prior to the target like any other: for uniform classes that is logistic
+# regression less the log prior.
+CANDIDATES = (*(Candidate(spec, "train") for spec in _CROSS), *(Candidate(spec, "uniform") for spec in _UNIFORM))
+
+
+def candidate_heads(train: Features, tolerance: float = SEARCH_TOLERANCE) -> list[Head | None]:
+    """One head per entry of `CANDIDATES`, for the columns as they are; None for one that these rows do not allow."""
+    columns = Columns.of(train)
+    scaled = columns.enter(train)
+    problem = Problem(scaled)
+    rows, back = _row_space(scaled)
+    cross, weighted, balanced = (
+        [back(head) for head in _path(rows, loss, decays, tolerance)]
+        for loss, decays in (
+            (losses.cross_entropy(), CROSS),
+            (losses.class_balanced(beta=BETA), WEIGHTED),
+            (losses.balanced_softmax(), BALANCED),
+        )
+    )
+    alone = [_attempt(build(spec.name, **dict(spec.params)), problem) for spec in ALONE]
+    normed = build("tau_norm", tau=TAU)(replace(problem, head=cross[0]))
+    heads = [*cross, *weighted, *balanced, *alone, normed]
+    return [None if head is None else columns.leave(head) for head in heads]
+
+
+def _row_space(train: Features) -> tuple[Features, Callable[[Head], Head]]:
+    """Rows of more columns than rows by their coordinates in the space they span, and the way back for a linear head.
+
+    The penalty is on |W|^2, so the optimum lies in that space: the heads are the same, and found in less time.
     """
-    fits = [Spec("converged", loss="cross_entropy", weight_decay=decay) for decay in DECAYS]
-    balanced = [Spec("converged", loss="balanced_softmax", weight_decay=decay) for decay in BALANCED_DECAYS]
-    alone = [Spec("ncm", transform="raw"), Spec("lda")]
-    uniform = [*balanced, *alone, *(fit + step for fit in fits for step in _steps())]
-    return (*(Candidate(fit, "train") for fit in fits), *(Candidate(spec, "uniform") for spec in uniform))
+    if train.dim <= len(train):
+        return train, lambda head: head
+    u, s, basis = torch.linalg.svd(train.x[0], full_matrices=False)
+    return replace(train, x=u * s), lambda head: Head(head.weight @ basis, head.bias)
 
 
-def _steps() -> list[Spec]:
-    """What follows a converged cross-entropy head in closed form."""
-    adjusted = [Spec("logit_adjustment", tau=tau) for tau in TAUS]
-    return [*adjusted, *(Spec("tau_norm", tau=tau) for tau in NORM_TAUS)]
-
-
-CANDIDATES = _candidates()
-
-
-def candidate_heads(train: Features) -> list[Head | None]:
-    """One head per entry of `CANDIDATES`; None for one that these rows do not allow."""
-    problem = Problem(train)
-    fits = _path(train, losses.cross_entropy(), DECAYS)
-    balanced = _path(train, losses.balanced_softmax(), BALANCED_DECAYS)
-    alone = [_attempt(build("ncm", transform="raw"), problem), _attempt(build("lda"), problem)]
-    steps = [build(step.name, **dict(step.params)) for step in _steps()]
-    adjusted = [step(replace(problem, head=head)) for head in fits for step in steps]
-    return [*fits, *balanced, *alone, *adjusted]
-
-
-def _path(train: Features, loss: losses.Loss, decays: Sequence[float]) -> list[Head]:
+def _path(train: Features, loss: losses.Loss, decays: Sequence[float], tolerance: float) -> list[Head]:
     large = len(train) * train.dim * len(train.counts) >= MANY_NUMBERS
     dtype = torch.float32 if large else torch.float64
+    least = max(tolerance, 1e-5) if large else tolerance  # float32 gets no further
     with warnings.catch_warnings(action="ignore", category=PoiseWarning):  # a candidate need not be exact
-        path = fit_path(train, loss, decays, tolerance=SEARCH_TOLERANCE, max_steps=SEARCH_STEPS, dtype=dtype)
+        path = fit_path(train, loss, decays, tolerance=least, max_steps=SEARCH_STEPS, dtype=dtype)
     return [found.head for found in path]
 
 
@@ -86,87 +110,107 @@ def _attempt(method: Method, problem: Problem) -> Head | None:
         return None
 
 
-class Compared(NamedTuple):
-    """Of every candidate and unseen row: is it predicted right, and its NLL under the target prior, both (K, N).
+# --- weights ----------------------------------------------------------------------------------------------------------
 
-    Beside them the labels (N,) and weights (N,) of the rows.
-    """
 
-    hits: Tensor
-    nll: Tensor
-    y: Tensor
-    weight: Tensor
+@dataclass(frozen=True)
+class Part:
+    """A head of the average: its method, its weight, and its recall and NLL on unseen rows under the target prior."""
+
+    method: str
+    weight: float
+    recall: float
+    nll: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON types."""
+        return asdict(self)
 
 
 class Choice(NamedTuple):
-    """The number of a candidate, its temperature, the prior (C,) for which its softmax is then meant.
+    """Weights (K,), sum 1, and temperatures (K,) of the candidates, 0 for one that cannot be fitted.
 
-    `compared` is what it was chosen by.
+    `seen` are the averaged logits of unseen rows, meant for the target prior; `right` (N,) says how right an average is
+    on them that owes nothing to being made there; `parts` tells the story, the heaviest first.
     """
 
-    candidate: int
-    temperature: float
-    implied: Tensor
-    compared: Compared
+    weights: Tensor
+    temperatures: Tensor
+    seen: Evidence
+    right: Tensor
+    parts: tuple[Part, ...]
 
 
 def choose(trials: Sequence[Trial], train_prior: Tensor, target: Tensor) -> Choice:
-    """The `best_of` the candidates on unseen rows, each calibrated and shifted to the prior `target` (C,).
+    """The average of the candidates, each calibrated and shifted to the prior `target` (C,), on unseen rows.
 
-    They are compared as they will be used.
+    The weight of a candidate falls with its NLL under the target, exp(-sqrt(N) NLL) for N units of unseen rows. That is
+    the forecaster of exponential weights at its learning rate, in the order of 1 / sqrt(N) for a sum of N losses
+    (Cesa-Bianchi and Lugosi, 2006, section 2.3), without its constant: near ties are shared, and a candidate that is
+    clearly worse has no say.
     """
-    priors = {"train": train_prior, "uniform": torch.full_like(target, 1 / len(target))}
-    found = [_trial_of(trials, k, train_prior, priors[c.meant], target) for k, c in enumerate(CANDIDATES)]
-    y = torch.cat([trial.test.y for trial in trials])
-    weight = torch.cat([row_weights(trial.test) for trial in trials])
-    none, never = torch.zeros(len(y), dtype=torch.float64), torch.full((len(y),), math.inf, dtype=torch.float64)
-    hits = torch.stack([none if one is None else one.hits for one in found])
-    nll = torch.stack([never if one is None else one.nll for one in found])
-    compared = Compared(hits, nll, y, weight)
-    best = best_of(compared, target)
-    chosen = found[best]
-    assert chosen is not None  # cross-entropy can always be fitted
-    return Choice(best, chosen.temperature, priors[CANDIDATES[best].meant], compared)
+    rows = judged(trials)
+    temperatures = torch.zeros(len(CANDIDATES), dtype=torch.float64)
+    nll = torch.full((len(CANDIDATES), len(rows.y)), NEVER, dtype=torch.float64)
+    hits = torch.zeros_like(nll)
+    for k in range(len(CANDIDATES)):
+        seen = evidence(trials, k)
+        if seen is not None:
+            temperatures[k], _ = calibrate(seen, train_prior, _meant(k, train_prior))
+            logits = _shifted(seen.logits, k, temperatures, train_prior, target)
+            nll[k] = torch.nn.functional.cross_entropy(logits, seen.y, reduction="none")
+            hits[k] = (logits.argmax(dim=-1) == seen.y).double()
+    rate = len(rows.units.unique()) ** 0.5
+    part = parts(rows)
+    each = weights_to(rows.y, rows.weight, target)
+    weights = _weights(nll @ each, rate)
+    # What the other rows would have made of it, for the promise: every part is judged by the weights of the others.
+    apart = [part != number for number in range(int(part.max()) + 1)]
+    fair = torch.stack(
+        [_weights(nll[:, some] @ weights_to(rows.y[some], rows.weight[some], target), rate) for some in apart]
+    )
+    average, others = (torch.zeros(len(rows.y), len(target), dtype=torch.float64) for _ in range(2))
+    for k in (weights + fair.sum(dim=0)).nonzero().flatten().tolist():
+        seen = evidence(trials, k)
+        assert seen is not None  # what cannot be fitted has no weight
+        logits = _shifted(seen.logits, k, temperatures, train_prior, target).log_softmax(dim=-1)
+        average += weights[k] * logits
+        others += fair[part, k].unsqueeze(-1) * logits
+    recall, total = hits @ each, nll @ each
+    told = [
+        Part(str(CANDIDATES[k].spec), float(weights[k]), float(recall[k]), float(total[k]))
+        for k in weights.argsort(descending=True, stable=True).tolist()
+        if weights[k] > 0
+    ]
+    right = (others.argmax(dim=-1) == rows.y).double()
+    return Choice(weights, temperatures, Evidence(average, rows.y, rows.weight), right, tuple(told))
 
 
-def best_of(compared: Compared, target: Tensor, rows: Tensor | None = None) -> int:
-    """The candidate of the highest recall, weighted by the prior `target` (C,) over the classes that have rows.
-
-    Candidates within one standard error of the paired difference to the best are tied. Of these, NLL under the target
-    decides in the same way: the first candidate, simple ones standing before others, that lies within one standard
-    error of the least NLL is taken, so that rounding and a handful of rare rows do not choose. With `rows` (N,) bool,
-    only those count.
-    """
-    hits, nll, y, weight = compared if rows is None else (part[..., rows] for part in compared)
-    each = weights_to(y, weight, target)  # what a row adds to the weighted recall
-    score = hits @ each
-    behind = hits[int(score.argmax())] - hits
-    mass = torch.bincount(y, weights=weight, minlength=len(target))
-    mean = torch.zeros(len(hits), len(target), dtype=torch.float64).index_add(1, y, behind * weight)
-    spread = (behind - mean[:, y] / mass[y]).square() @ (each.square() / weight)
-    tied = score.max() - score <= spread.sqrt() + 1e-12
-    total = torch.where(tied, nll @ each, math.inf)
-    beyond = nll - nll[int(total.argmin())]
-    gap = beyond @ each
-    noise = (beyond.square() @ (each.square() / weight) - gap.square() / len(y)).clamp_min(0).sqrt()
-    return int((tied & (gap <= noise + 1e-9)).nonzero()[0])
+def averaged(heads: Sequence[Head | None], choice: Choice, train_prior: Tensor, target: Tensor) -> Head:
+    """The one head that is the average of the candidates' heads, in float64: its softmax is meant for the target."""
+    weight: Any = 0.0
+    bias: Any = 0.0
+    for k in choice.weights.nonzero().flatten().tolist():
+        head = heads[k]
+        if head is None:  # fitted on other rows than those that gave the weights
+            continue
+        plain = head.to(torch.float64).folded().scaled(1 / float(choice.temperatures[k]))
+        plain = plain.shifted(prior_shift(_meant(k, train_prior), target))
+        weight, bias = weight + choice.weights[k] * plain.weight, bias + choice.weights[k] * plain.bias
+    return Head(weight, bias)
 
 
-class _Result(NamedTuple):
-    """Whether unseen rows are predicted right (N,), their NLL (N,) under the target prior, and the temperature used."""
-
-    hits: Tensor
-    nll: Tensor
-    temperature: float
+def _meant(k: int, train_prior: Tensor) -> Tensor:
+    uniform = torch.full_like(train_prior, 1 / len(train_prior))
+    return train_prior if CANDIDATES[k].meant == "train" else uniform
 
 
-def _trial_of(
-    trials: Sequence[Trial], candidate: int, train_prior: Tensor, meant: Tensor, target: Tensor
-) -> _Result | None:
-    seen = evidence(trials, candidate)
-    if seen is None:
-        return None
-    temperature, _ = calibrate(seen, train_prior, meant)
-    logits = seen.logits / temperature + prior_shift(meant, target)
-    nll = torch.nn.functional.cross_entropy(logits, seen.y, reduction="none")
-    return _Result((logits.argmax(dim=-1) == seen.y).double(), nll, temperature)
+def _shifted(logits: Tensor, k: int, temperatures: Tensor, train_prior: Tensor, target: Tensor) -> Tensor:
+    return logits / temperatures[k] + prior_shift(_meant(k, train_prior), target)
+
+
+def _weights(nll: Tensor, rate: float) -> Tensor:
+    """(K,) weights of mean NLLs (K,); those below a thousandth are none, so that the rest are worth their fits."""
+    found = (-rate * nll).softmax(dim=0)
+    kept = torch.where(found < 1e-3, 0.0, found)
+    return kept / kept.sum()

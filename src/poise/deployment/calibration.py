@@ -49,7 +49,10 @@ class Distinct(NamedTuple):
 
 
 def distinct_rows(x: Floats, y: Ints, weight: NDArray[np.float64], groups: Ints | None = None) -> Distinct:
-    """Rows x (N, D) of labels y (N,) in an order that follows from their values, equal ones merged, weights added.
+    """Rows x (N, D) of labels y (N,) from the middle outwards, equal ones merged, weights added.
+
+    The order is that of distances from the mean row, in columns of variance 1: neither unit nor origin, neither sign
+    nor order of the columns changes it, and rounding only between rows that are as far out.
 
     Rows of weight 0 are left out. Equal rows share a unit, whatever their labels, and so do near copies, unless columns
     of such values repeat rows by right (`poise.values.repeats`), and all rows of a group (N,); these hold at once, so a
@@ -65,7 +68,18 @@ def distinct_rows(x: Floats, y: Ints, weight: NDArray[np.float64], groups: Ints 
     units = alike if groups is None else joined(alike, groups[kept])
     sums = np.zeros(len(first))
     np.add.at(sums, pair, weight)
-    return Distinct(x[first], y[first], sums, _renumbered(units[first]))
+    order = _outwards(x[first], sums)
+    kept = first[order]
+    return Distinct(x[kept], y[kept], sums[order], _renumbered(units[kept]))
+
+
+def _outwards(x: Floats, weight: NDArray[np.float64]) -> Ints:
+    """The order of rows x (N, D) by their distance from the mean row, in columns of variance 1."""
+    share = weight / weight.sum()
+    centred = x - share @ x
+    variance = share @ np.square(centred)
+    far = np.square(centred) @ np.divide(1, variance, out=np.zeros_like(variance), where=variance > 0)
+    return np.argsort(far, kind="stable").astype(np.int64)
 
 
 def copies(x: Tensor) -> Tensor:
@@ -118,20 +132,33 @@ def folds_of(train: Features) -> int:
     return 5 if len(train) <= LARGE else 3
 
 
-def cross_fit(train: Features, units: Ints, fit: Fit, folds: int | None = None) -> list[Trial]:
-    """One trial per fold: `fit` on all other folds. Empty where there are too few units or classes to set any aside."""
+def cross_fit(train: Features, units: Ints, fit: Fit, folds: int | None = None, deals: int = 1) -> list[Trial]:
+    """One trial per fold and deal: `fit` on all other folds. Empty where too few units or classes can be set aside.
+
+    Rows are dealt in the order in which they stand, and classes by their size and first row, not by their names.
+    """
     number = int(units.max()) + 1
     folds = min(number, folds_of(train) if folds is None else folds)
     if folds < 2:
         return []
     groups = torch.from_numpy(units) if number < len(train) else None
-    trials = []
-    for rows, aside in set_aside(train.y, fold_ids(train.y, folds, groups=groups)):
-        rest = train.take(rows)
-        if classes_in(rest.y) > 1:
-            counts = ClassCounts.from_labels(rest.y, len(train.counts), rest.weight)
-            trials.append(Trial(fit(replace(rest, counts=counts)), train.take(aside), torch.from_numpy(units)[aside]))
+    y, trials = _nameless(train.y), []
+    for deal in range(deals):
+        for rows, aside in set_aside(train.y, fold_ids(y, folds, groups=groups, seed=deal)):
+            rest = train.take(rows)
+            if classes_in(rest.y) > 1:
+                counts = ClassCounts.from_labels(rest.y, len(train.counts), rest.weight)
+                heads = fit(replace(rest, counts=counts))
+                trials.append(Trial(heads, train.take(aside), torch.from_numpy(units)[aside]))
     return trials
+
+
+def _nameless(y: Tensor) -> Tensor:
+    """The labels (N,) numbered by the size of their classes, the largest first, and of equals by their first rows."""
+    present, first, inverse, size = np.unique(y.numpy(), return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(present), dtype=np.int64)
+    rank[np.lexsort((first, -size))] = np.arange(len(present))
+    return torch.from_numpy(rank[inverse])
 
 
 def evidence(trials: Sequence[Trial], candidate: int = 0) -> Evidence | None:

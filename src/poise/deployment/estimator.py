@@ -179,6 +179,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         fitting = Fitting(train, units, unseen, self.seen_by_backbone, self._seed())
         fitted = fitting.auto(target) if spec is None else fitting.named(spec, target)
         self.method_ = str(fitted.spec)
+        self.choice_ = fitted.parts
         self.promise_ = fitted.promise
         self.unseen_recall_ = None if fitted.promise is None else fitted.promise.value
         self.class_counts_ = torch.bincount(train.y, weights=row_weights(train)).numpy()

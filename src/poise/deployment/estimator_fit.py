@@ -1,6 +1,8 @@
 """What one call of the estimator's fit does: a head, its Spec, and the prior for which its softmax is meant."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poise.deployment.automatic import CANDIDATES, Choice, best_of, candidate_heads, choose
+from poise.deployment.automatic import FINAL_TOLERANCE, Choice, Part, averaged, candidate_heads, choose
 from poise.deployment.calibration import (
     Evidence,
     Fit,
@@ -25,7 +27,7 @@ from poise.deployment.calibration import (
     weights_to,
 )
 from poise.deployment.origin import looks_memorised
-from poise.deployment.promise import SPREAD, Judged, Promise, apart, over, promise_of, scope
+from poise.deployment.promise import SPREAD, Promise, over, promise_of, scope
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.heads.converged import converged
 from poise.methods import build, implied_prior, settings, then, traits_of, unit_matters
@@ -35,6 +37,8 @@ from poise.values.head import Head
 from poise.values.problem import Method, Problem
 from poise.values.spec import Spec
 
+AUTO = Spec("auto")
+FEW_NUMBERS = 10**5  # rows times features times classes
 FALLBACK = Spec("converged")  # where no row can be set aside to choose on
 
 
@@ -42,7 +46,7 @@ class Fitted(NamedTuple):
     """A head, its Spec, the prior (C,) for which the softmax of logits / temperature is meant, None if not known.
 
     `promise` is the recall to expect of unseen rows, None where none can be given; `seen` are the logits of those that
-    chose and calibrated, None without such rows.
+    chose and calibrated, None without such rows; `parts` are the heads of an average.
     """
 
     head: Head
@@ -51,6 +55,7 @@ class Fitted(NamedTuple):
     temperature: float
     promise: Promise | None = None
     seen: Evidence | None = None
+    parts: tuple[Part, ...] = ()
 
 
 class Fitting:
@@ -69,17 +74,29 @@ class Fitting:
                 "fit(..., held_out=(X, y)), or name a method",
                 "fit(..., held_out=(X, y))",
             )
-        trials = self.trials(candidate_heads)
+        final_heads = partial(candidate_heads, tolerance=FINAL_TOLERANCE)
+        trials = self.trials(candidate_heads if self.unseen is None else final_heads, deals=self.deals)
         if not trials:
             _warn(f"too few rows to set any aside: the method is {FALLBACK}, its probabilities are not calibrated")
             return Fitted(self.head_of(FALLBACK), FALLBACK, class_shares(self.train), 1.0)
-        choice = choose(trials, class_shares(self.train), target)
-        spec = CANDIDATES[choice.candidate].spec
-        seen = evidence(trials, choice.candidate)
-        assert seen is not None  # what cannot be fitted is not chosen
-        fitted = Fitted(self.head_of(spec), spec, choice.implied, choice.temperature, None, seen)
-        right = _deserved(choice, judged(trials), target, folds=self.unseen is None)
-        return fitted._replace(promise=self.promise(trials, right, fitted, target))
+        share = class_shares(self.train)
+        choice = choose(trials, share, target)
+        heads = final_heads(self.train) if self.unseen is None else trials[0].heads
+        temperature, _ = calibrate(choice.seen, share, target)
+        head = averaged(heads, choice, share, target)
+        fitted = Fitted(head, AUTO, target, temperature, None, choice.seen, choice.parts)
+        right = choice.right
+        if self.unseen is None:
+            # In folds, heads that know a class of few rows by even fewer are averaged by what the others say: that is
+            # worse than the average that was made, so half of what it owes to its rows is taken off.
+            right = (right + _right(fitted, choice.seen, target)) / 2
+        again = partial(_averaged_anew, choice=choice, share=share, target=target)
+        return fitted._replace(promise=self.promise(trials, right, fitted, target, again))
+
+    @property
+    def deals(self) -> int:
+        """Of how many deals of folds the mean is taken: a second one is worth its time where fits take little."""
+        return 2 if len(self.train) * self.train.dim * len(self.train.counts) < FEW_NUMBERS else 1
 
     def named(self, spec: Spec, target: Tensor) -> Fitted:
         """The same for a method that was named."""
@@ -93,7 +110,8 @@ class Fitting:
             temperature, implied = calibrate(seen, share, implied)
             fitted = Fitted(head, spec, implied, temperature, None, seen)
             spread = SPREAD if self.unseen is None else 1.0
-            promise = self.promise(trials, _right(fitted, seen, target), fitted, target, spread)
+            again = partial(self.head_of, spec)
+            promise = self.promise(trials, _right(fitted, seen, target), fitted, target, again, spread)
             return fitted._replace(promise=promise)
         lost = "are not calibrated" if word else "are the plain softmax, to which no prior was applied"
         _warn(
@@ -102,11 +120,11 @@ class Fitting:
         )
         return Fitted(head, spec, implied, 1.0)
 
-    def trials(self, fit: Fit) -> list[Trial]:
+    def trials(self, fit: Fit, deals: int = 1) -> list[Trial]:
         """Heads beside rows that they did not see: the held-out ones, or else each fold."""
         if self.unseen is not None:
             return [Trial(fit(self.train), self.unseen, copies(self.unseen.x[0]))]
-        return cross_fit(self.train, self.units, fit)
+        return cross_fit(self.train, self.units, fit, deals=deals)
 
     def head_of(self, spec: Spec, train: Features | None = None) -> Head:
         """The head of a Spec; where it starts from a stage-1 head, that is cross-entropy fitted to convergence."""
@@ -123,11 +141,20 @@ class Fitting:
         return method(Problem(rows, head, self.unseen), self.seed)
 
     def promise(
-        self, trials: list[Trial], right: Tensor, fitted: Fitted, target: Tensor, spread: float = SPREAD
+        self,
+        trials: list[Trial],
+        right: Tensor,
+        fitted: Fitted,
+        target: Tensor,
+        again: Callable[[Features], Head],
+        spread: float = SPREAD,
     ) -> Promise | None:
-        """What a head promises that gets `right` (N,) of the unseen rows; a warning says why there is no promise."""
+        """What a head promises that gets `right` (N,) of the unseen rows; a warning says why there is no promise.
+
+        `again` fits such a head to other rows.
+        """
         rows, names = judged(trials), self.train.names
-        rise = 0.0 if self.unseen is not None else self.rise(fitted, target)
+        rise = 0.0 if self.unseen is not None else self.rise(fitted, target, again)
         found = promise_of(right, rows, target, names, rise=rise, spread=spread)
         if found is None:
             _warn(f"no recall is promised: it would hold {over(*scope(rows, names))}")
@@ -139,7 +166,7 @@ class Fitting:
         _warn(said, "seen_by_backbone=False", "seen_by_backbone=True", "fit(..., held_out=(X, y))")
         return None
 
-    def rise(self, fitted: Fitted, target: Tensor) -> float:
+    def rise(self, fitted: Fitted, target: Tensor, again: Callable[[Features], Head]) -> float:
         """By how much recall rises from the heads of all folds but one to the final head, which has all rows.
 
         Heads of half the rows say how steep the way is; errors fall about as one over the number of rows, so that of
@@ -151,7 +178,7 @@ class Fitting:
             return 0.0
         try:
             with warnings.catch_warnings(action="ignore", category=PoiseWarning):  # what there is to say was said
-                halves = evidence(cross_fit(self.train, self.units, lambda rows: [self.head_of(fitted.spec, rows)], 2))
+                halves = evidence(cross_fit(self.train, self.units, lambda rows: [again(rows)], 2))
         except InputError:  # half of the rows do not do for it
             return 0.0
         if halves is None:
@@ -169,15 +196,8 @@ def _right(fitted: Fitted, seen: Evidence, target: Tensor) -> Tensor:
     return (logits.argmax(dim=-1) == seen.y).double()
 
 
-def _deserved(choice: Choice, rows: Judged, target: Tensor, *, folds: bool) -> Tensor:
-    """(N,) how right the chosen candidate is on unseen rows, less what it owes to being chosen on them.
-
-    That is what others choose on the other rows (`apart`). In folds they choose among heads that know a class of few
-    rows by even fewer, which makes their choice worse than the one that was made: there, half of it is taken off.
-    """
-    compared = choice.compared
-    fair = apart(compared.hits, rows, lambda some: best_of(compared, target, some))
-    return (compared.hits[choice.candidate] + fair) / 2 if folds else fair
+def _averaged_anew(rows: Features, choice: Choice, share: Tensor, target: Tensor) -> Head:
+    return averaged(candidate_heads(rows), choice, share, target)
 
 
 def _warn(message: str, *arguments: str) -> None:

@@ -126,7 +126,7 @@ def apart(hits: Tensor, rows: Judged, pick: Callable[[Tensor], int]) -> Tensor:
     The units are dealt into parts; `pick` gets the rows (N,) bool outside a part and returns the number of a candidate,
     whose hits (K, N) count within the part. On rows that choose, the winner of many looks better than it is.
     """
-    part = _parts(rows)
+    part = parts(rows)
     found = torch.empty_like(hits[0])
     for number in torch.unique(part).tolist():
         inside = part == number
@@ -134,7 +134,7 @@ def apart(hits: Tensor, rows: Judged, pick: Callable[[Tensor], int]) -> Tensor:
     return found
 
 
-def _parts(rows: Judged) -> Tensor:
+def parts(rows: Judged) -> Tensor:
     """(N,) part of every row: units whole, each class spread evenly."""
     units, first, inverse = np.unique(rows.units.numpy(), return_index=True, return_inverse=True)
     order = np.lexsort((units, rows.y.numpy()[first]))
