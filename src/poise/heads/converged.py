@@ -101,14 +101,15 @@ def fit_path(
     """The heads that minimise (weighted) mean loss + weight_decay / 2 |W|^2, one per weight decay, in their order.
 
     W are the weights on features scaled as in training (`Plan.scale_features`: centred, mean squared norm 1); the
-    intercept is not penalised. With scikit-learn's LogisticRegression on such features, C = 1 / (N weight_decay). All
-    training views are used at once. The strongest penalty comes first, beginning at `start`; each later search begins
-    where the optima before it point to, which saves steps and does not move an optimum. A search stops when no entry of
-    the gradient exceeds `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding stop it before; rounding is
-    felt below 1e-7, and below 1e-5 with float32 as the `dtype` of loss and gradient, which is used as well where the
-    tolerance lets it. A class without rows of positive weight would drift to minus infinity: unless the loss smooths
-    labels, it is left out, with weight 0 and a bias that gives it the odds of about one row among all. Each process of
-    the `world` computes a share of the rows; all return what one would find, up to the order of additions.
+    intercept is not penalised, and of intercepts that the loss cannot tell apart the least are taken. With
+    scikit-learn's LogisticRegression on such features, C = 1 / (N weight_decay). All training views are used at once.
+    The strongest penalty comes first, beginning at `start`; each later search begins where the optima before it point
+    to, which saves steps and does not move an optimum. A search stops when no entry of the gradient exceeds
+    `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding stop it before; rounding is felt below 1e-7, and
+    below 1e-5 with float32 as the `dtype` of loss and gradient, which is used as well where the tolerance lets it. A
+    class without rows of positive weight would drift to minus infinity: unless the loss smooths labels, it is left out,
+    with weight 0 and a bias that gives it the odds of about one row among all. Each process of the `world` computes a
+    share of the rows; all return what one would find, up to the order of additions.
 
     Raises: InputError for a loss outside the convex softmax family (cross-entropy, balanced softmax, class-balanced
     weights, vector scaling, label smoothing), or a weight decay or tolerance that is not positive.
@@ -147,11 +148,23 @@ def _ahead(known: Sequence[tuple[float, Tensor]], place: float) -> Tensor:
 
 def _head(features: Features, kept: Tensor, rows: "Rows", found: Tensor, world: World) -> Head:
     """The head on the features as they are, classes that were left out among the others."""
+    found = _settled(found, rows.terms)
     whole = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64)
     whole[kept] = found
     if not kept.all():
         whole[~kept, -1] = rows.mean_log_sum(found, world) - features.counts.clamped.sum().log()
     return rows.space.leave(whole).to(features.dtype)
+
+
+def _settled(found: Tensor, terms: SoftmaxTerms) -> Tensor:
+    """The optimum (C, D + 1) with the least intercepts.
+
+    A softmax does not see a number that is added to all its logits, and intercepts are free: without this, where the
+    search came from would decide.
+    """
+    unseen = torch.ones(len(found), dtype=torch.float64) if terms.scale is None else 1 / terms.scale.double()
+    bias = found[:, -1] - unseen * (unseen @ found[:, -1]) / (unseen @ unseen)
+    return torch.cat([found[:, :-1], bias.unsqueeze(-1)], dim=-1)
 
 
 def _check_convex(loss: Loss, counts: ClassCounts) -> SoftmaxTerms:
