@@ -27,6 +27,7 @@ from poise.data.store.manifest import MANIFEST
 from poise.decisions.answer_files import Tallied
 from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed
+from poise.deployment.certifying_rows import dealt
 from poise.deployment.deploy import deploy, expectation
 from poise.deployment.model import MODEL_FILE, Model, load
 from poise.deployment.prediction_files import write_predictions
@@ -90,7 +91,7 @@ def fit_samples(
     representation = represent(config, splits, folder, phase=phase)
     stores = store_features(config, representation, splits, folder, phase=phase)
     written = write_description(config, splits, folder)
-    found = load_problem(representation, stores)
+    found, certify = _dealt(load_problem(representation, stores), targets or Targets(), seed)
     if found.problem.head is None and found.problem.held_out is not None:
         with phase("fitting plain cross-entropy") as progress:
             found = _with_classifier(found, config, seed, progress)
@@ -108,6 +109,7 @@ def fit_samples(
             targets=targets,
             seed=seed,
             selected=chosen is not None and chosen != method,
+            certify=certify,
             progress=progress,
         )
     read = {"text": config.data.text, "image": config.data.image}
@@ -122,6 +124,12 @@ def fit_samples(
             page = _unjudged(fitted, found, target, title=title, command=command)
             written += tuple(write_report(folder, page))
     return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
+
+
+def _dealt(found: Loaded, targets: Targets, seed: int) -> tuple[Loaded, Features | None]:
+    """What is chosen on, and the rows that show what is promised: put aside before anything is chosen."""
+    problem, certify = dealt(found.problem, targets, seed, folds=False)
+    return found._replace(problem=problem), certify
 
 
 def _judged(

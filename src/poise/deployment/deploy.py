@@ -15,6 +15,7 @@ from torch import Tensor
 from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed, Evidence, at_chance, calibrate, copies, deployed, final, weights_to
+from poise.deployment.certifying_rows import dealt
 from poise.deployment.chosen_point import choose_operating_point
 from poise.deployment.model import Model
 from poise.deployment.promise import SPREAD, Judged, Promise, apart, as_provenance, promise_of
@@ -46,6 +47,7 @@ def deploy(
     groups: Tensor | Sequence[object] | None = None,
     seed: int = 0,
     selected: bool = False,
+    certify: Features | None = None,
     progress: Progress | None = None,
 ) -> Deployed:
     """The model for a problem: a head for the class prior of deployment, calibrated on unseen rows, and decisions.
@@ -57,23 +59,33 @@ def deploy(
     held-out rows and takes the recommendation of `compare`; a named method runs as stated. What was chosen by balanced
     accuracy, here or before (`selected`: the settings of `method` were), is meant for uniform classes: for that prior
     its decisions stay what they were when it was chosen. `prior` and costs follow the classes of the training rows;
-    `targets` choose an operating point on the held-out rows. What was chosen before promises no recall here: the rows
-    that chose it flatter it by an amount that is not known.
+    `targets` choose an operating point on the held-out rows; where they promise an accuracy or a precision, on a part
+    of them that chose nothing (`certifying_rows`), or on the rows `certify` that were put aside before. What was chosen
+    before promises no recall here: the rows that chose it flatter it by an amount that is not known.
 
     Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on, or
     many of these are training rows.
     """
     targets = targets or Targets()
-    train = problem.train
+    train, rows = problem.train, problem.held_out
     targets.check_classes(train, len(train.counts) if problem.head is not None else len(_present(train)))
     _check_held_out(problem, needed=targets.need_rows)
+    warn_of_overlap({"training": train, "held-out": rows})
+    unseen = certify
+    if certify is None:
+        folds = problem.head is None and method == "auto" and train.seen_by_backbone is False
+        problem, unseen = dealt(problem, targets, seed, folds=folds)
     if problem.head is None:
-        made, unseen = _from_rows(problem, method, prior, groups, seed)
+        made = _from_rows(problem, method, prior, groups, seed)
+        classes = made.model.class_names
+        _remark_left_out(rows, classes)
+        unseen = None if unseen is None else replace(_of_classes(unseen, classes), counts=made.model.counts)
     else:
-        warn_of_overlap({"training": train, "held-out": problem.held_out})
-        made, unseen = _from_head(problem, method, prior, seed, selected, progress), problem.held_out
+        made = _from_head(problem, method, prior, seed, selected, progress)
     model = made.model.with_provenance(versions=versions(), train=train.key, seed=seed)
-    return made._replace(model=replace(model, operating=_operating(model, train, unseen, targets)))
+    if targets.promise is not None:
+        model = model.with_provenance(guaranteed=targets.promise)
+    return made._replace(model=replace(model, operating=_operating(model, train, unseen, targets, seed)))
 
 
 def _check_held_out(problem: Problem, *, needed: bool) -> None:
@@ -98,12 +110,12 @@ def expectation(promise: Promise | None, prior: Any) -> str:
 # --- rows alone -------------------------------------------------------------------------------------------------------
 
 
-def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> tuple[Deployed, Features | None]:
-    """The estimator's model, and the held-out rows with its classes: those with training rows, in its order."""
+def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> Deployed:
+    """The estimator's model: its classes are those with training rows, in its order."""
     train, names = problem.train, problem.train.names
     y = [names[k] for k in train.y.tolist()]
     classes = _present(train)
-    unseen = None if problem.held_out is None else _of_classes(problem.held_out, names, classes)
+    unseen = None if problem.held_out is None else _of_classes(problem.held_out, classes)
     held_out = None if unseen is None else (unseen.x[0].double().numpy(), [classes[k] for k in unseen.y.tolist()])
     weight = None if train.weight is None else train.weight.numpy()
     target = prior if isinstance(prior, str) else _prior_of(prior, train, classes)
@@ -113,9 +125,11 @@ def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int
 
     classifier = LongTailClassifier(method, target, train.seen_by_backbone, seed)
     x = train.x[0].double().numpy()
-    evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", SAID)  # of all held-out rows, before some of them were put aside
+        evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
     model = classifier.model().with_provenance(**as_provenance(classifier.promise_))
-    return Deployed(model, evidence), None if unseen is None else replace(unseen, counts=model.counts)
+    return Deployed(model, evidence)
 
 
 def _present(train: Features) -> list[str]:
@@ -134,17 +148,22 @@ def _prior_of(prior: Any, train: Features, classes: Sequence[str]) -> list[float
     return [shares[name] for name in classes]
 
 
-def _of_classes(rows: Features, names: Sequence[str], classes: Sequence[str]) -> Features:
-    """The rows of these classes, numbered in their order; a warning says how many others there are."""
+def _of_classes(rows: Features, classes: Sequence[str]) -> Features:
+    """The rows of these classes, numbered in their order."""
+    names = rows.names
     position = {name: k for k, name in enumerate(classes)}
     y = torch.tensor([position.get(names[k], -1) for k in rows.y.tolist()])
     known = (y >= 0).nonzero().flatten()
-    if len(known) < len(y):
-        left = len(y) - len(known)
-        message = f"{left} held-out rows were left out: their classes have no training row"
-        warnings.warn(message, PoiseWarning, stacklevel=4)
     counts = ClassCounts(rows.counts.n.clamp_min(1)[[names.index(name) for name in classes]])
     return replace(rows.take(known), y=y[known], counts=counts, class_names=tuple(classes))
+
+
+def _remark_left_out(rows: Features | None, classes: Sequence[str]) -> None:
+    """Warn of held-out rows of other classes than the model has."""
+    left = 0 if rows is None else sum(rows.names[k] not in classes for k in rows.y.tolist())
+    if left:
+        message = f"{left} held-out rows were left out: their classes have no training row"
+        warnings.warn(message, PoiseWarning, stacklevel=3)
 
 
 # --- a given head -----------------------------------------------------------------------------------------------------
@@ -229,16 +248,20 @@ def _meant_for(spec: Spec, target: Tensor, counts: ClassCounts, *, chosen: bool)
 # --- decisions --------------------------------------------------------------------------------------------------------
 
 
-def _operating(model: Model, train: Features, unseen: Features | None, targets: Targets) -> OperatingPoint | None:
+def _operating(
+    model: Model, train: Features, unseen: Features | None, targets: Targets, seed: int
+) -> OperatingPoint | None:
     """The operating point of the model; None if nothing is asked for."""
-    wanted = {**vars(targets), "costs": _costs_of(model, train, targets.costs)}
+    wanted = replace(targets, costs=_costs_of(model, train, targets.costs))
     if not targets.need_rows:
-        plain = OperatingPoint(costs=wanted["costs"], top_k=targets.top_k)
+        plain = OperatingPoint(costs=wanted.costs, top_k=targets.top_k)
         return plain if plain.described() else None
     assert unseen is not None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", SAID)  # before anything was fitted
-        return choose_operating_point(model.head, unseen, trained_on=train, prior=model.prior_applied, **wanted)
+        return choose_operating_point(
+            model.head, unseen, wanted, trained_on=train, prior=model.prior_applied, seed=seed
+        )
 
 
 def _costs_of(model: Model, train: Features, costs: Any) -> Any:
