@@ -34,7 +34,7 @@ MOVED_WORDS = {
     "origin_matters": "Its predictions depend on the origin of the features",
 }
 PRIOR_WORDS = {
-    "train": "Its softmax is meant for the class frequencies of training.",
+    "train": "At its defaults, its softmax is meant for the class frequencies of training.",
     "uniform": "At its defaults, its softmax is meant for classes that are equally frequent.",
     None: "No class prior is implied by its softmax; it is estimated on held-out rows where there are some.",
 }
