@@ -44,6 +44,7 @@ def deploy(
     prior: Any = "uniform",
     targets: Targets | None = None,
     groups: Tensor | Sequence[object] | None = None,
+    deciding: Features | None = None,
     seed: int = 0,
     selected: bool = False,
     progress: Progress | None = None,
@@ -56,9 +57,12 @@ def deploy(
     classes that have training rows. With one, "auto" tunes tau-norm, logit adjustment and four trained methods on the
     held-out rows and takes the recommendation of `compare`; a named method runs as stated. What was chosen by balanced
     accuracy, here or before (`selected`: the settings of `method` were), is meant for uniform classes: for that prior
-    its decisions stay what they were when it was chosen. `prior` and costs follow the classes of the training rows;
-    `targets` choose an operating point on the held-out rows. What was chosen before promises no recall here: the rows
-    that chose it flatter it by an amount that is not known.
+    its decisions stay what they were when it was chosen. What was chosen before promises no recall here: the rows that
+    chose it flatter it by an amount that is not known.
+
+    `prior` and costs follow the classes of the training rows; `targets` choose an operating point on the rows
+    `deciding`, which nothing else reads, or else on the held-out rows. Rows that were set aside for decisions alone
+    leave the choice of the head to all others.
 
     Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on, or
     many of these are training rows.
@@ -66,12 +70,14 @@ def deploy(
     targets = targets or Targets()
     train = problem.train
     targets.check_classes(train, len(train.counts) if problem.head is not None else len(_present(train)))
-    _check_held_out(problem, needed=targets.need_rows)
+    _check_held_out(problem, needed=targets.need_rows and deciding is None)
+    unseen = problem.held_out if deciding is None else deciding
     if problem.head is None:
-        made, unseen = _from_rows(problem, method, prior, groups, seed)
+        made = _from_rows(problem, method, prior, groups, seed)
+        unseen = None if unseen is None else _in_order_of(made.model, unseen, train.names)
     else:
         warn_of_overlap({"training": train, "held-out": problem.held_out})
-        made, unseen = _from_head(problem, method, prior, seed, selected, progress), problem.held_out
+        made = _from_head(problem, method, prior, seed, selected, progress)
     model = made.model.with_provenance(versions=versions(), train=train.key, seed=seed)
     return made._replace(model=replace(model, operating=_operating(model, train, unseen, targets)))
 
@@ -98,8 +104,8 @@ def expectation(promise: Promise | None, prior: Any) -> str:
 # --- rows alone -------------------------------------------------------------------------------------------------------
 
 
-def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> tuple[Deployed, Features | None]:
-    """The estimator's model, and the held-out rows with its classes: those with training rows, in its order."""
+def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> Deployed:
+    """The estimator's model, whose classes are those with training rows, in its order."""
     train, names = problem.train, problem.train.names
     y = [names[k] for k in train.y.tolist()]
     classes = _present(train)
@@ -115,7 +121,13 @@ def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int
     x = train.x[0].double().numpy()
     evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
     model = classifier.model().with_provenance(**as_provenance(classifier.promise_))
-    return Deployed(model, evidence), None if unseen is None else replace(unseen, counts=model.counts)
+    return Deployed(model, evidence)
+
+
+def _in_order_of(model: Model, rows: Features, names: Sequence[str]) -> Features:
+    """The rows, of classes `names`, with the classes of the model; those of others are left out, as was said before."""
+    with warnings.catch_warnings(action="ignore", category=PoiseWarning):
+        return replace(_of_classes(rows, names, model.class_names), counts=model.counts)
 
 
 def _present(train: Features) -> list[str]:
