@@ -116,8 +116,8 @@ def fit_samples(
         elif made.evidence is not None:
             page = _unjudged(made, rows, target, title=title, command=command)
             written += tuple(write_report(folder, page))
-    written = (*written, model.save(folder))
-    return Fitted(model, comparison, _scores(model, found.test), written, expected, rows.remarks)
+    every = (*written, model.save(folder))
+    return Fitted(model, comparison, _scores(model, found.test), every, expected, rows.remarks)
 
 
 def _made(

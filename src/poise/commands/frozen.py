@@ -54,7 +54,8 @@ def rows_of(problem: Problem, config: Config, splits: Splits, method: str, *, de
     long tail was cut that they would fill, or because they came apart from training and the weights are the user's own.
     What decides or is needed and was not held out is set aside now, a fifth.
     """
-    train, held_out, groups = problem.train, problem.held_out, splits.train.groups
+    train, held_out = problem.train, problem.held_out
+    groups: Sequence[str] | None = splits.train.groups
     published = is_published(config.backbone)
     if published:
         train = replace(train, seen_by_backbone=False)
