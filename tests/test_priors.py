@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from poise.errors import InputError
+from poise.errors import InputError, PoiseWarning
 from poise.priors import (
     as_prior,
     divergence,
     estimate_prior,
+    find_shift,
     matching_strength,
     mean_softmax,
     prediction_frequencies,
@@ -120,12 +121,99 @@ def test_a_class_without_held_out_rows_keeps_its_share():
     [
         ({"method": "guess"}, "method must be one of em, bbse; got 'guess'"),
         ({"method": "bbse"}, "bbse needs labelled rows that the head never saw: held_out=(logits, labels)"),
+        (
+            {"method": "bbse", "held_out": (torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))},
+            "held-out logits must be (M, 3) with a label each and at least one row, got (0, 3) and 0 labels",
+        ),
+        (
+            {"method": "bbse", "held_out": (torch.full((1, 3), math.nan), torch.zeros(1, dtype=torch.long))},
+            "row 0 of the held-out logits is not finite; drop it or mend its features",
+        ),
+        ({"strength": -1.0}, "strength is a number of rows per class, 0 or more and finite, got -1.0"),
     ],
 )
 def test_estimates_that_cannot_be_made_are_refused(arguments, words):
     with pytest.raises(InputError) as caught:
         estimate_prior(torch.zeros(2, 3), torch.full((3,), 1 / 3), **arguments)
     assert str(caught.value) == words
+
+
+@pytest.mark.parametrize("method", ["em", "bbse"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_give_no_estimate(method, value):
+    logits = torch.zeros(3, 3)
+    logits[1, 2] = value
+    held_out = (torch.eye(3), torch.arange(3))
+    with pytest.raises(InputError) as caught:
+        estimate_prior(logits, torch.full((3,), 1 / 3), method=method, held_out=held_out)
+    assert str(caught.value) == "row 1 of the logits is not finite; drop it or mend its features"
+
+
+@pytest.mark.parametrize("source", [[0.5, 0.6, -0.1], [0.5, math.nan, 0.5], [0.5, 0.2, 0.2]])
+def test_a_source_that_is_no_prior_gives_no_estimate(source):
+    with pytest.raises(InputError, match=r"^prior "):
+        estimate_prior(torch.zeros(2, 3), torch.tensor(source))
+
+
+@pytest.mark.parametrize("answers", [[0, 0, 0], [1, 1, 2], [0, 1, 0]])
+def test_classes_that_are_answered_alike_leave_the_source_and_a_warning(answers):
+    source = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    held_out = (torch.eye(3)[answers].repeat(5, 1), torch.arange(3).repeat(5))
+    with pytest.warns(PoiseWarning, match="the confusion matrix cannot be inverted"):
+        found = estimate_prior(torch.eye(3)[[0, 0, 0, 1]], source, method="bbse", held_out=held_out)
+    assert torch.equal(found, source)
+
+
+def test_a_class_of_share_zero_keeps_it():
+    source = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+    found = estimate_prior(torch.tensor([[0.0, 1.0, 9.0], [2.0, 0.0, 9.0]]), source)
+    assert float(found[2]) == 0
+    assert float(found.sum()) == pytest.approx(1)
+
+
+def test_strength_counts_as_rows_of_the_source():
+    # Certain posteriors: 4 rows of class 0, and 2 * 3 pseudo-rows with shares (1/2, 1/4, 1/4).
+    logits = 1000.0 * torch.eye(3, dtype=torch.float64)[[0] * 4]
+    source = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    assert estimate_prior(logits, source, strength=2.0).tolist() == pytest.approx([0.7, 0.15, 0.15], abs=1e-6)
+    assert estimate_prior(logits, source).tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
+
+
+# --- is there a shift? ------------------------------------------------------------------------------------------------
+
+
+def test_the_statistic_and_its_p_by_hand():
+    # Certain posteriors are labels: 12 rows of class 0 under shares of a half are 12 log 2 more likely with share 1.
+    logits = 1000.0 * torch.eye(2, dtype=torch.float64)[[0] * 12]
+    half = torch.full((2,), 0.5, dtype=torch.float64)
+    found = find_shift(logits, half)
+    assert found.statistic == pytest.approx(24 * math.log(2))
+    assert found.p == pytest.approx(math.erfc(math.sqrt(12 * math.log(2))))  # chi-square with 1 degree of freedom
+    assert found.found
+    assert found.prior == pytest.approx((14 / 16, 2 / 16), abs=1e-6)
+    assert str(found) == ("a shift of the class prior was found in 12 rows (p = 4.5e-05); the estimate was applied")
+    assert find_shift(logits, half, evidence=4.0).statistic == pytest.approx(6 * math.log(2))
+
+
+def test_a_row_cannot_tell_and_the_prior_stays():
+    source = as_prior("uniform", COUNTS)
+    found = find_shift(torch.tensor([[9.0, 0.0, 0.0]]), source)
+    assert not found.found
+    assert found.prior == tuple(source.tolist())
+    assert str(found).startswith("no shift of the class prior was found in 1 row (p = ")
+    assert str(found).endswith("); the prior stays")
+
+
+@pytest.mark.parametrize("rows", [20, 100, 1000])
+def test_false_alarms_are_rare_and_shifts_are_found(rows):
+    source = as_prior("train", COUNTS)
+
+    def share_found(prior):
+        draws = (gaussians(prior, rows, seed=seed, separation=2.5)[2] + source.log() for seed in range(60))
+        return sum(find_shift(logits, source).found for logits in draws) / 60
+
+    assert share_found(source.tolist()) <= 0.05  # 1 % is the level; more than 3 of 60 has a chance of 0.003
+    assert share_found([0.1, 0.2, 0.7]) >= 0.95
 
 
 def test_no_row_gives_no_estimate():

@@ -4,22 +4,26 @@ A softmax is meant for one class prior. Where the prior of deployment differs, `
 logits is all that changes (Saerens et al., Neural Computation 2002). Everything here is float64 and pure.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from poise.errors import InputError
+from poise.errors import InputError, PoiseWarning
 from poise.values.checks import check_one_of
 from poise.values.counts import ClassCounts, as_counts, as_labels
 
 __all__ = [
+    "Shift",
     "Sweep",
     "as_prior",
     "divergence",
     "estimate_prior",
+    "find_shift",
     "matching_strength",
     "mean_softmax",
     "prediction_frequencies",
@@ -30,6 +34,9 @@ __all__ = [
 Value = TypeVar("Value")  # a strength: a number, or a whole setting
 SUM_TOLERANCE = 1e-4
 SMALLEST = 1e-12  # what a class without mass counts as in logarithms, so that shifts stay finite
+SINGULAR = 1e-6  # least over largest singular value, below which a confusion matrix cannot be inverted
+SHIFT_LEVEL = 0.01  # of the test for a shift
+SHIFT_STRENGTH = 2.0  # rows per class that the source prior counts as beside a batch; experiments/results/adapt.md
 
 
 def as_prior(prior: Any, counts: ClassCounts | Tensor) -> Tensor:
@@ -99,18 +106,26 @@ def estimate_prior(
     *,
     method: Literal["em", "bbse"] = "em",
     held_out: tuple[Tensor, Tensor] | None = None,
+    strength: float = 0.0,
     steps: int = 1000,
     tolerance: float = 1e-8,
 ) -> Tensor:
     """(C,) float64 class prior of unlabelled rows, from their logits (N, C).
 
     `em` (Saerens et al., 2002) repeats posterior and mean from `source`, the prior (C,) for which the softmax is meant,
-    at most `steps` times or until no share moves by more than `tolerance`; it needs calibrated logits. `bbse` (Lipton
-    et al., ICML 2018) needs only a confusion matrix: `held_out` is (logits (M, C), labels (M,)) of labelled rows that
-    the head never saw, and the shares are the non-negative least-squares solution of its linear system. A class without
-    held-out rows keeps its share of `source`.
+    at most `steps` times or until no share moves by more than `tolerance`; it needs calibrated logits. With `strength`
+    it is the maximum a posteriori under a Dirichlet prior around `source` (ours, not in the paper): as if `strength`
+    times C labelled rows had come along, with the shares of `source`. A class of share 0 keeps it.
 
-    Raises: InputError for no row, an unknown method, shapes that disagree, or `bbse` without held-out rows.
+    `bbse` (Lipton et al., ICML 2018) needs only a confusion matrix: `held_out` is (logits (M, C), labels (M,)) of
+    labelled rows that the head never saw, and the shares are the non-negative least-squares solution of its linear
+    system. A class without held-out rows keeps its share of `source`; a matrix that cannot be inverted, as of a head
+    that always gives the same answer, gives `source` and a PoiseWarning.
+
+    Estimates of few rows are bold: `find_shift` says whether there is anything to estimate.
+
+    Raises: InputError for no row, logits that are not finite, an unknown method, a source that is no prior, shapes that
+    disagree, or `bbse` without held-out rows.
     """
     check_one_of("method", method, ("em", "bbse"))
     if logits.ndim != 2 or len(logits) == 0 or source.shape != logits.shape[1:]:
@@ -118,18 +133,31 @@ def estimate_prior(
             f"logits must be (N, C) with at least one row and source (C,), got {tuple(logits.shape)} and "
             f"{tuple(source.shape)}"
         )
+    _check_finite(logits, "the logits")
+    as_prior(source, torch.ones(len(source)))
+    if not 0 <= strength < float("inf"):
+        raise InputError(f"strength is a number of rows per class, 0 or more and finite, got {strength}")
     if method == "em":
-        return _em(logits.double(), source.double(), steps, tolerance)
+        return _em(logits.double(), source.double(), strength, steps, tolerance)
     if held_out is None:
         raise InputError("bbse needs labelled rows that the head never saw: held_out=(logits, labels)")
     return _bbse(prediction_frequencies(logits), source.double(), *held_out)
 
 
-def _em(logits: Tensor, source: Tensor, steps: int, tolerance: float) -> Tensor:
-    log_p = logits.log_softmax(dim=-1)
+def _check_finite(logits: Tensor, what: str) -> None:
+    bad = ~torch.isfinite(logits).all(dim=-1)
+    if bad.any():
+        raise InputError(f"row {int(bad.nonzero()[0])} of {what} is not finite; drop it or mend its features")
+
+
+def _em(logits: Tensor, source: Tensor, strength: float, steps: int, tolerance: float) -> Tensor:
+    # A class of share 0 has no likelihood to be told from its posterior, so it takes no part.
+    log_p = logits.masked_fill(source == 0, -torch.inf).log_softmax(dim=-1)
+    rows, extra = len(logits), strength * len(source)
     prior = source
     for _ in range(steps):
-        after = (log_p + prior_shift(source, prior)).softmax(dim=-1).mean(dim=0)
+        mean = (log_p + prior_shift(source, prior)).softmax(dim=-1).mean(dim=0)
+        after = (rows * mean + extra * source) / (rows + extra) if extra else mean
         moved = (after - prior).abs().max()
         prior = after
         if moved <= tolerance:
@@ -142,12 +170,26 @@ def _bbse(frequencies: Tensor, source: Tensor, logits: Tensor, y: Tensor) -> Ten
 
     classes = len(source)
     y = as_labels(y, classes)
-    if logits.shape != (len(y), classes):
-        raise InputError(f"held-out logits must be ({len(y)}, {classes}), got {tuple(logits.shape)}")
+    # The native solver ends the interpreter on an empty system.
+    if logits.shape != (len(y), classes) or len(y) == 0:
+        raise InputError(
+            f"held-out logits must be (M, {classes}) with a label each and at least one row, got "
+            f"{tuple(logits.shape)} and {len(y)} labels"
+        )
+    _check_finite(logits, "the held-out logits")
     table = torch.bincount(y * classes + logits.argmax(dim=-1), minlength=classes**2).view(classes, classes).double()
     known = table.sum(dim=1) > 0
     kept = source[~known].sum()
     recalls = table[known] / table[known].sum(dim=1, keepdim=True)
+    spread = torch.linalg.svdvals(recalls)
+    if spread[-1] < SINGULAR * spread[0]:
+        warnings.warn(
+            "the confusion matrix cannot be inverted: the held-out rows of some classes are answered alike; the prior "
+            "stays that of the source",
+            PoiseWarning,
+            stacklevel=3,
+        )
+        return source.clone()
     # The shares of the known classes sum to what the others leave; a heavy row holds the solver to that.
     system = torch.cat([recalls.T, torch.full((1, len(recalls)), 1e3, dtype=torch.float64)])
     # Nothing is known of how the other classes are predicted, so their rows are taken to be predicted as themselves.
@@ -155,8 +197,66 @@ def _bbse(frequencies: Tensor, source: Tensor, logits: Tensor, y: Tensor) -> Ten
     right = torch.cat([rest, 1e3 * (1 - kept).view(1)])
     solved = torch.from_numpy(nnls(system.numpy(), right.numpy())[0])
     prior = source.clone()
-    prior[known] = solved / solved.sum() * (1 - kept)
+    prior[known] = solved / solved.sum() * (1 - kept) if solved.sum() > 0 else source[known]
     return prior
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What a batch of unlabelled rows says of its class prior.
+
+    `found`: is it another one than assumed? `prior` (C,): the estimate if so, else the prior that was assumed. `p`: the
+    chance of so much evidence without a shift; `statistic`: twice the log likelihood ratio, discounted for what is
+    known of the head; `rows`: those of the batch.
+    """
+
+    found: bool
+    prior: tuple[float, ...]
+    statistic: float
+    p: float
+    rows: int
+
+    def __str__(self) -> str:
+        rows = f"{self.rows} {'row' if self.rows == 1 else 'rows'}"
+        if self.found:
+            return f"a shift of the class prior was found in {rows} (p = {self.p:.2g}); the estimate was applied"
+        return f"no shift of the class prior was found in {rows} (p = {self.p:.2g}); the prior stays"
+
+
+def find_shift(
+    logits: Tensor,
+    source: Tensor,
+    *,
+    evidence: float = float("inf"),
+    level: float = SHIFT_LEVEL,
+    strength: float = SHIFT_STRENGTH,
+) -> Shift:
+    """Do unlabelled rows, by their logits (N, C), come from another class prior than `source` (C,)? And from which?
+
+    A likelihood ratio test (Wilks, 1938): twice the log likelihood of the plain EM estimate less that of no shift,
+    against chi-square with C - 1 degrees of freedom; a shift is found where p is below `level`. The estimate is then
+    the EM of the given `strength`, otherwise the source. Deviation, for a head that is itself an estimate: the
+    statistic is multiplied by M / (M + N), as in a comparison of two samples, where `evidence` M is the (effective)
+    number of labelled rows that say that its posteriors are right. A bias of the posteriors is taken for a shift, so
+    correct it before. How often it errs: experiments/results/adapt.md.
+
+    Raises: InputError as `estimate_prior`.
+    """
+    from scipy.stats import chi2
+
+    plain = estimate_prior(logits, source)
+    log_p = logits.double().masked_fill(source == 0, -torch.inf).log_softmax(dim=-1)
+
+    def likelihood(prior: Tensor) -> float:
+        return float((log_p + prior_shift(source, prior)).logsumexp(dim=-1).sum())
+
+    rows = len(logits)
+    trust = evidence / (evidence + rows) if evidence != float("inf") else 1.0
+    statistic = max(0.0, 2 * trust * (likelihood(plain) - likelihood(source)))
+    p = float(chi2.sf(statistic, max(1, int((source > 0).sum()) - 1)))
+    found = p < level
+    prior = estimate_prior(logits, source, strength=strength) if found else source.double()
+    return Shift(found, tuple(prior.tolist()), statistic, p, rows)
 
 
 def matching_strength(marginal_of: Callable[[Value], Tensor], values: Iterable[Value], prior: Tensor) -> Value:

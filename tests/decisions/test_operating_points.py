@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from poise.decisions.decide import decide, prediction_sets
 from poise.decisions.operating_point import OperatingPoint
-from poise.decisions.targets import class_thresholds, conformal_quantiles, coverage_accuracy, rows_as, threshold_for
+from poise.decisions.targets import Targets, conformal_quantiles, coverage_accuracy, rows_as, threshold_for
 from poise.deployment.chosen_point import choose_operating_point
-from poise.errors import InputError, MemorisedRowsError, PoiseWarning
+from poise.errors import InputError, MemorisedRowsError
 from poise.metrics import evaluate
 from poise.testing import world
 from poise.values.counts import ClassCounts
@@ -340,74 +340,23 @@ def test_the_curve_does_not_depend_on_the_order_of_rows() -> None:
         assert torch.allclose(a, b, rtol=1e-12)
 
 
-def test_a_threshold_meets_its_target_with_as_many_answers_as_possible() -> None:
+def test_a_threshold_keeps_its_coverage_with_answers_as_sure_as_possible() -> None:
     curve = coverage_accuracy(FOUR, LABELS, COUNTS)
-    assert threshold_for(curve, accuracy=0.7) == 0.0
-    assert threshold_for(curve, accuracy=0.9) == pytest.approx(0.8)
     assert threshold_for(curve, coverage=0.75) == pytest.approx(0.7)
     assert threshold_for(curve, coverage=0.6) == pytest.approx(0.7)
     assert threshold_for(curve, coverage=1.0) == 0.0
 
 
-def test_an_accuracy_out_of_reach_is_refused_with_the_best_there_is() -> None:
-    wrong = coverage_accuracy(FOUR, torch.tensor([1, 1, 1, 2]), COUNTS)
+@pytest.mark.parametrize("coverage", [0, 90, math.nan])
+def test_a_coverage_that_is_none_is_refused(coverage) -> None:
     with pytest.raises(InputError) as caught:
-        threshold_for(wrong, accuracy=0.9)
-    assert str(caught.value) == (
-        "no threshold reaches the accuracy 0.9 on the held-out rows; the best is 0.5, ask for at most that"
-    )
-
-
-@pytest.mark.parametrize(
-    ("targets", "message"),
-    [
-        ({}, "a threshold is chosen for an accuracy or for a coverage; give exactly one"),
-        (
-            {"accuracy": 0.5, "coverage": 0.5},
-            "a threshold is chosen for an accuracy or for a coverage; give exactly one",
-        ),
-        ({"accuracy": 0}, "accuracy must be a number in (0, 1], got 0"),
-        ({"coverage": 90}, "coverage must be a number in (0, 1], got 90"),
-        ({"coverage": math.nan}, "coverage must be a number in (0, 1], got nan"),
-    ],
-)
-def test_a_target_that_is_none_is_refused(targets, message) -> None:
-    with pytest.raises(InputError) as caught:
-        threshold_for(coverage_accuracy(FOUR, LABELS, COUNTS), **targets)
-    assert str(caught.value) == message
-
-
-def test_thresholds_per_class_by_hand() -> None:
-    # Answers 0: 0.9 right, 0.7 wrong. Answer 1: 0.8 right. Answer 2: 0.6 right.
-    assert class_thresholds(FOUR, LABELS, precision=0.5).tolist() == [0, 0, 0]
-    assert class_thresholds(FOUR, LABELS, precision=0.8).tolist() == pytest.approx([0.9, 0, 0])
-    # Wrong on its only answer: out of reach. Never answered: nothing shows that it would be right.
-    unreachable = class_thresholds(FOUR[:2], torch.tensor([0, 0]), precision=0.5)
-    assert unreachable.tolist() == [0, math.inf, math.inf]
-
-
-def test_thresholds_per_class_reach_the_precision_and_no_lower_one_does() -> None:
-    logits, y = draws(rows=300)
-    found = class_thresholds(logits, y, precision=0.8)
-    label = decide(logits, OperatingPoint(thresholds=found)).label
-    plain = decide(logits, PLAIN)
-    for k in range(5):
-        assert (y[label == k] == k).double().mean() >= 0.8
-        lower = plain.confidence[(plain.label == k) & (plain.confidence < found[k])]
-        for level in lower.tolist():
-            answered = (plain.label == k) & (plain.confidence >= level)
-            assert (y[answered] == k).double().mean() < 0.8
-
-
-def test_equal_confidences_are_answered_together_or_not_at_all() -> None:
-    same = of_probabilities([[0.6, 0.4]] * 3)
-    assert class_thresholds(same, torch.tensor([0, 0, 1]), precision=0.7).tolist() == [math.inf, math.inf]
+        threshold_for(coverage_accuracy(FOUR, LABELS, COUNTS), coverage=coverage)
+    assert str(caught.value) == f"coverage must be a number in (0, 1], got {coverage}"
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: class_thresholds(FOUR, LABELS, precision=2.0), "precision must be a number in (0, 1], got 2.0"),
         (
             lambda: coverage_accuracy(FOUR, LABELS[:3], COUNTS),
             "there are 4 rows of logits and 3 labels; both need the same number, at least 1",
@@ -510,37 +459,25 @@ def test_sets_shrink_as_alpha_grows() -> None:
 
 def test_without_a_target_the_chosen_point_changes_nothing() -> None:
     problem = world()
-    assert choose_operating_point(problem.head, problem.held_out, trained_on=problem.train) == PLAIN
+    assert choose_operating_point(problem.head, problem.held_out, Targets(), trained_on=problem.train) == PLAIN
 
 
 def test_each_target_chooses_its_part() -> None:
     problem = world(held_out=40)
     logits, y = problem.head(problem.held_out.x[0]), problem.held_out.y
-    with pytest.warns(PoiseWarning, match="1 of 4 classes do not reach the precision"):
-        point = choose_operating_point(
-            problem.head,
-            problem.held_out,
-            trained_on=problem.train,
-            coverage=0.8,
-            precision=0.7,
-            alpha=0.1,
-            costs=(1, 1, 2, 4),
-        )
+    point = choose_operating_point(
+        problem.head,
+        problem.held_out,
+        Targets(coverage=0.8, alpha=0.1, costs=(1, 1, 2, 4)),
+        trained_on=problem.train,
+    )
     curve = coverage_accuracy(logits, y, problem.train.counts, costs=(1, 1, 2, 4))
     assert point == OperatingPoint(
         costs=(1, 1, 2, 4),
         abstain=threshold_for(curve, coverage=0.8),
-        thresholds=class_thresholds(logits, y, precision=0.7, costs=(1, 1, 2, 4)),
         conformal=conformal_quantiles(logits, y, alpha=0.1),
         alpha=0.1,
     )
-    by_accuracy = choose_operating_point(
-        problem.head, problem.held_out, trained_on=problem.train, abstain_accuracy=0.9, top_k=2
-    )
-    answered = decide(logits, by_accuracy)
-    kept = answered.label >= 0
-    assert (answered.label[kept] == y[kept]).double().mean() >= 0.9
-    assert answered.sets.sum(1).eq(2).all()
 
 
 def test_rows_that_trained_the_backbone_choose_no_operating_point() -> None:
@@ -548,10 +485,10 @@ def test_rows_that_trained_the_backbone_choose_no_operating_point() -> None:
     with pytest.raises(
         MemorisedRowsError, match=r"^an operating point cannot use rows that trained the representation"
     ):
-        choose_operating_point(problem.head, problem.train, trained_on=problem.train, coverage=0.9)
+        choose_operating_point(problem.head, problem.train, Targets(coverage=0.9), trained_on=problem.train)
     unseen = replace(problem.train, seen_by_backbone=False)
     with pytest.raises(MemorisedRowsError, match=r"^an operating point cannot use the training rows as held-out rows"):
-        choose_operating_point(problem.head, unseen, trained_on=unseen, coverage=0.9)
+        choose_operating_point(problem.head, unseen, Targets(coverage=0.9), trained_on=unseen)
 
 
 def test_weights_count_rows_as_often_as_they_say() -> None:
@@ -564,8 +501,6 @@ def test_weights_count_rows_as_often_as_they_say() -> None:
     b = coverage_accuracy(*repeated, counts)
     for name in ("thresholds", "coverage", "accuracy"):
         assert torch.allclose(getattr(a, name), getattr(b, name), atol=1e-12)
-    weighted = class_thresholds(logits, y, precision=0.4, weight=times.double())
-    assert torch.equal(weighted, class_thresholds(*repeated, precision=0.4))
 
 
 def test_rows_as_a_prior_have_its_class_shares() -> None:
@@ -577,20 +512,7 @@ def test_rows_as_a_prior_have_its_class_shares() -> None:
 
 def test_a_weight_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="weight needs one finite number per row"):
-        class_thresholds(torch.eye(3), torch.arange(3), precision=0.5, weight=torch.zeros(3))
-
-
-def test_classes_that_are_never_answered_are_named() -> None:
-    problem = world(counts=(40, 20, 10), held_out=10)
-    assert problem.held_out is not None
-    assert problem.head is not None
-    with pytest.warns(PoiseWarning, match="do not reach the precision on the held-out rows and are never answered"):
-        choose_operating_point(
-            problem.head.shifted(torch.tensor([0.0, 0.0, -99.0])),
-            problem.held_out,
-            trained_on=problem.train,
-            precision=0.5,
-        )
+        coverage_accuracy(torch.eye(3), torch.arange(3), COUNTS, weight=torch.zeros(3))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import torch
 
 from poise.decisions.decide import decide
 from poise.decisions.operating_point import OperatingPoint
-from poise.decisions.targets import Targets, coverage_accuracy
+from poise.decisions.targets import Targets, accuracy_threshold
 from poise.deployment import deploy as deployment
+from poise.deployment.certifying_rows import halves
 from poise.deployment.estimator import LongTailClassifier
 from poise.deployment.model import load
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
@@ -280,12 +281,38 @@ def test_targets_are_met_on_the_held_out_rows(head):
         assert int(named.sum()) >= math.ceil(0.8 * len(named))
 
 
-def test_the_threshold_of_an_accuracy_is_that_of_the_curve():
+def test_a_promise_is_made_on_rows_that_chose_nothing_and_travels_with_the_model(tmp_path):
     given = problem()
-    made = deploy(given, method="stage1", targets=Targets(abstain_accuracy=0.9))
-    curve = coverage_accuracy(made.head(given.held_out.x[0]), given.held_out.y, given.train.counts)
-    reached = (curve.accuracy >= 0.9).nonzero().flatten()[0]
-    assert made.operating.abstain == float(curve.thresholds[reached])
+    targets = Targets(abstain_accuracy=0.8, confidence=0.9)
+    made = deploy(given, method="stage1", targets=targets)
+    choosing, certifying = halves(given.held_out, 0)
+    rows = certifying.x[0]
+    expected = accuracy_threshold(made.head(rows), certifying.y, accuracy=0.8, confidence=0.9)
+    assert made.operating.abstain == expected  # 20 rows of each class fit the uniform prior as they are
+    assert made.provenance["held_out"] == choosing.key
+    assert load(made.save(tmp_path)).provenance["guaranteed"] == targets.promise
+
+
+def test_held_out_rows_all_certify_where_folds_of_unseen_rows_choose():
+    given = problem(head=False, seen=False)
+    made = deploy(given, targets=Targets(abstain_accuracy=0.8))
+    order = torch.tensor([made.class_names.index(name) for name in NAMES])
+    y = order[given.held_out.y]
+    assert made.operating.abstain == accuracy_threshold(made.head(given.held_out.x[0]), y, accuracy=0.8)
+
+
+@pytest.mark.parametrize(
+    ("targets", "needed"),
+    [
+        ({"abstain_accuracy": 0.99}, "0.99 at confidence 0.95 takes 598 held-out rows at least"),
+        ({"precision": 0.95}, "0.95 at confidence 0.95 takes 118 held-out rows of a class at least"),
+    ],
+)
+def test_a_promise_that_no_rows_could_show_is_refused_before_anything_is_trained(targets, needed, monkeypatch):
+    monkeypatch.setattr(deployment, "judge_grids", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(InputError) as caught:
+        deploy(problem(), method="stage1", targets=Targets(**targets))
+    assert str(caught.value).startswith(f"{needed}, of which half choose and half certify, all answered right, and")
 
 
 def test_costs_and_top_k_need_no_unseen_rows():
@@ -298,10 +325,10 @@ def test_rows_that_decide_alone_choose_and_calibrate_no_head(method):
     """Coverage asks for the rows; the head is that of the training rows by cross-validation, bit by bit."""
     given, aside = problem(head=False, held_out=False), split((40, 40, 40), 1)
     plain = deploy(given, method=method)
-    made = deploy(given, method=method, targets=Targets(coverage=0.8), deciding=aside)
+    made = deploy(given, method=method, targets=Targets(coverage=0.8), certify=aside)
     assert torch.equal(made.head.weight, plain.head.weight)
     assert torch.equal(made.head.bias, plain.head.bias)
-    by_hand = deploy(given, method=method, targets=Targets(coverage=0.5), deciding=aside)
+    by_hand = deploy(given, method=method, targets=Targets(coverage=0.5), certify=aside)
     assert by_hand.operating.abstain > made.operating.abstain
     order = [NAMES.index(name) for name in made.class_names]
     confidence = made.head(aside.x[0]).softmax(-1).max(-1).values
@@ -319,8 +346,11 @@ def test_without_targets_there_is_no_operating_point():
     ("targets", "sentence"),
     [
         ({"coverage": 0.0}, "coverage must be a number in (0, 1], got 0.0"),
-        ({"abstain_accuracy": 1.5}, "abstain_accuracy must be a number in (0, 1], got 1.5"),
-        ({"precision": math.nan}, "precision must be a number in (0, 1], got nan"),
+        ({"abstain_accuracy": 1.5}, "abstain_accuracy must be a number in (0, 1), got 1.5"),
+        ({"precision": math.nan}, "precision must be a number in (0, 1), got nan"),
+        ({"precision": 1.0}, "precision must be a number in (0, 1), got 1.0"),
+        ({"confidence": 1.0}, "confidence must be a number in (0, 1), got 1.0"),
+        ({"jointly": "yes"}, "jointly must be true or false, got 'yes'"),
         ({"alpha": 1.0}, "alpha must be a number in (0, 1), got 1.0"),
         (
             {"coverage": 0.5, "abstain_accuracy": 0.9},

@@ -104,6 +104,46 @@ def test_adapt_recovers_a_shifted_prior_from_rows_alone():
         assert classifier.adapt(x).prior_applied_ == pytest.approx(again, abs=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 20, 100, 1000])
+def test_adapt_leaves_everything_as_it_was_where_rows_show_no_shift(rows):
+    classifier = LongTailClassifier(prior="train").fit(*draw())
+    fresh, _ = draw(rows=500, seed=5)
+    before = classifier.predict_proba(fresh)
+    for seed in range(5):
+        assert classifier.adapt(draw(rows=rows, seed=10 + seed)[0]) is classifier
+        assert not classifier.shift_.found
+        assert (classifier.shift_.rows, "no shift" in str(classifier.shift_)) == (rows, True)
+    assert np.array_equal(classifier.predict_proba(fresh), before)
+
+
+def test_a_few_rows_of_one_class_do_not_silence_the_others():
+    x, y = draw(rows=1500)
+    classifier = LongTailClassifier().fit(x, y)
+    many, truth = draw(UNIFORM, rows=4000, seed=7)
+    before = classifier.score(many, truth)
+    largest = draw(rows=200, seed=8)
+    classifier.adapt(largest[0][largest[1] == "ant"][:5])
+    assert classifier.score(many, truth) > before - 0.02
+
+
+def test_a_strong_shift_is_found_and_pays():
+    classifier = LongTailClassifier(prior="train").fit(*draw())
+    x, _ = draw(PRIORS["tail"], rows=100, seed=3)
+    fresh = draw(PRIORS["tail"], rows=4000, seed=4)
+    before = classifier.score(*fresh)
+    assert classifier.adapt(x).shift_.found
+    assert classifier.score(*fresh) > before + 0.05
+    assert not hasattr(classifier.fit(*draw()), "shift_")
+
+
+def test_adapt_refuses_rows_that_are_not_finite_and_none_at_all():
+    classifier = LongTailClassifier("lda").fit(*draw(rows=200))
+    with pytest.raises(ValueError, match="NaN"):
+        classifier.adapt(np.full((3, 6), np.nan))
+    with pytest.raises(ValueError, match="0 sample"):
+        classifier.adapt(np.zeros((0, 6)))
+
+
 def test_rows_given_to_predict_change_nothing():
     classifier = LongTailClassifier("lda").fit(*draw(rows=200))
     x, _ = draw(PRIORS["tail"], rows=50)

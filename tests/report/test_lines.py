@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from poise import testing
+from poise.decisions.targets import Targets
 from poise.deployment.chosen_point import choose_operating_point
 from poise.errors import PoiseWarning
 from poise.report.text.label_advice import headroom_lines
@@ -82,4 +83,4 @@ def test_a_promise_that_too_few_rows_cannot_keep_is_told() -> None:
     assert problem.head is not None
     few = test.take(torch.cat([(test.y == k).nonzero().flatten()[:n] for k, n in enumerate((30, 30, 4))]))
     with pytest.warns(PoiseWarning, match="1 of 3 classes have too few held-out rows for this alpha and are in every"):
-        choose_operating_point(problem.head, few, trained_on=problem.train, alpha=0.1)
+        choose_operating_point(problem.head, few, Targets(alpha=0.1), trained_on=problem.train)

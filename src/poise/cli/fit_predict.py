@@ -114,7 +114,7 @@ def _fit_rows(
             prior=prior,
             targets=targets,
             groups=read.groups,
-            deciding=read.deciding,
+            certify=read.deciding,
             seed=seed,
             progress=report,
         )
@@ -155,6 +155,7 @@ def _rows_to_fit(train: str, rows: Rows, head: Path | None, seed: int, voice: Vo
 def _said_of(model: "Model", prior: str, expected: list[str], out: Path) -> list[str]:
     """A fitted model in lines."""
     from poise.commands.fit import reads_samples
+    from poise.decisions.targets import promise_in_words
 
     applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
     return [
@@ -162,6 +163,7 @@ def _said_of(model: "Model", prior: str, expected: list[str], out: Path) -> list
         f"classes: {len(model.class_names)}; prior: {applied}",
         *expected,
         *([f"operating point: {', '.join(model.operating.described())}"] if model.operating else []),
+        *promise_in_words(model.provenance.get("guaranteed")),
         f"next: poise predict {quote(str(out))} {'MORE' if reads_samples(out) else 'ROWS'}",
     ]
 

@@ -114,10 +114,29 @@ class Goal:
 
     prior: Prior = "uniform"
     abstain_accuracy: Annotated[
-        float | None, typer.Option(help="Abstain so that the answers given are right this often.")
+        float | None,
+        typer.Option(
+            help="Abstain so that the answers given are right this often, at the stated --confidence; refused where "
+            "the held-out rows are too few to show it (0.9 takes 29 that are all right)."
+        ),
     ] = None
-    coverage: Annotated[float | None, typer.Option(help="Abstain so that this share of rows is answered.")] = None
-    precision: Annotated[float | None, typer.Option(help="A threshold per class that reaches this precision.")] = None
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Abstain so that about this share of rows is answered; promises nothing of the answers."),
+    ] = None
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            help="A threshold per class above which its answers are right this often, at the stated --confidence; a "
+            "class that cannot show it (0.9 takes 29 answers that are all right) is never answered."
+        ),
+    ] = None
+    confidence: Annotated[
+        float, typer.Option(help="Confidence of --abstain-accuracy and --precision, of each class by itself.")
+    ] = 0.95
+    jointly: Annotated[
+        bool, typer.Option("--jointly", help="Let --precision hold for all classes at once; takes more rows.")
+    ] = False
     alpha: Annotated[
         float | None, typer.Option(help="Conformal sets that miss the true class at most this often, per class.")
     ] = None
@@ -135,6 +154,8 @@ class Goal:
             alpha=self.alpha,
             costs=costs,
             top_k=self.top_k,
+            confidence=self.confidence,
+            jointly=self.jointly,
         )
 
 

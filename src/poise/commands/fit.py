@@ -28,6 +28,7 @@ from poise.data.store.manifest import MANIFEST
 from poise.decisions.answer_files import Tallied
 from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed
+from poise.deployment.certifying_rows import dealt
 from poise.deployment.deploy import deploy, expectation
 from poise.deployment.model import MODEL_FILE, Model, load
 from poise.deployment.prediction_files import write_predictions
@@ -101,6 +102,9 @@ def fit_samples(
     rows = Rows(found.problem)
     if found.problem.head is None:
         rows = rows_of(found.problem, config, splits, method, decides=targets.need_rows, seed=seed)
+    if rows.deciding is None:  # put aside before anything is chosen
+        problem, deciding = dealt(rows.problem, targets, seed, folds=False)
+        rows = rows._replace(problem=problem, deciding=deciding)
     target = config.heads.prior if prior is None else prior
     comparison, made = _made(config, found.test, rows, method, target, targets, seed, name=name, phase=phase)
     read = {"text": config.data.text, "image": config.data.image}
@@ -147,7 +151,7 @@ def _made(
             prior=target,
             targets=targets,
             groups=rows.groups,
-            deciding=rows.deciding,
+            certify=rows.deciding,
             seed=seed,
             selected=chosen != method,
             progress=progress,

@@ -1,22 +1,25 @@
 """How each part of an operating point is chosen on held-out rows, and what it should reach.
 
-Every function here wants logits of rows that neither the backbone nor the head was trained on;
-`poise.deployment.chosen_point` holds the rows and refuses others.
+Every function here wants logits of rows that neither the backbone nor the head was trained on, and a target that is
+promised (an accuracy, a precision) wants rows that chose nothing either, as common in their classes as the rows to
+come; `poise.deployment.chosen_point` holds the rows and refuses others.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from poise.decisions.certified import CONFIDENCE, check_target, lowest_threshold, out_of_reach, rows_needed
 from poise.decisions.decide import best_answers, check_logits
 from poise.decisions.operating_point import ALPHA, SHARE, OperatingPoint
 from poise.errors import InputError
 from poise.values.counts import ClassCounts, as_counts, as_labels
 from poise.values.features import Features
-from poise.values.fields import check_fields, number, optional
+from poise.values.fields import FLAG, check_fields, number, optional
 
 
 def _check_rows(logits: Tensor, y: Tensor) -> Tensor:
@@ -127,49 +130,80 @@ def _running_balanced_accuracy(right: Tensor, y: Tensor) -> Tensor:
     return change.cumsum(0) / new.cumsum(0)
 
 
-def threshold_for(curve: Curve, *, accuracy: float | None = None, coverage: float | None = None) -> float:
-    """The lowest threshold whose answered rows reach this accuracy, or the highest that keeps this coverage.
+def threshold_for(curve: Curve, *, coverage: float) -> float:
+    """The highest threshold that keeps this share of the rows of the curve answered.
 
-    On few rows the accuracy of the chosen point is optimistic: it is the best of many.
+    It is a quantile of their confidences: of new rows about that share is answered, and how many of the answers are
+    right is not promised.
 
-    Raises: InputError unless exactly one target in (0, 1] is given, or if no threshold reaches the accuracy.
+    Raises: InputError for a coverage outside (0, 1].
     """
-    if (accuracy is None) == (coverage is None):
-        raise InputError("a threshold is chosen for an accuracy or for a coverage; give exactly one")
-    name, target = ("coverage", coverage) if accuracy is None else ("accuracy", accuracy)
-    SHARE.check(name, target)
-    assert target is not None
-    if accuracy is None:
-        return float(curve.thresholds[(curve.coverage >= target).nonzero().flatten()[-1]])
-    reached = (curve.accuracy >= target).nonzero().flatten()
-    if len(reached) == 0:
-        raise InputError(
-            f"no threshold reaches the accuracy {target:g} on the held-out rows; the best is "
-            f"{float(curve.accuracy.max()):.4g}, ask for at most that"
-        )
-    return float(curve.thresholds[reached[0]])
+    SHARE.check("coverage", coverage)
+    return float(curve.thresholds[(curve.coverage >= coverage).nonzero().flatten()[-1]])
+
+
+def accuracy_threshold(
+    logits: Tensor, y: Tensor, *, accuracy: float, confidence: float = CONFIDENCE, costs: Any = None
+) -> float:
+    """The lowest threshold above which at least `accuracy` of the answers are right, shown at `confidence`.
+
+    For rows of the same distribution as those of the logits (N, C) and labels y (N,), which chose nothing else: over
+    draws of these rows, the threshold falls short of its target with a chance of at most 1 - `confidence`
+    (`poise.decisions.certified`). `costs` as in `OperatingPoint`.
+
+    Raises: InputError if shapes disagree, logits are not finite, there is no row, accuracy or confidence are outside
+    (0, 1), or no threshold is shown to reach the accuracy; it says how many rows would do.
+    """
+    y = _check_rows(logits, y)
+    check_target("accuracy", accuracy, confidence)
+    label, sure = best_answers(logits, OperatingPoint(costs=costs))[1:]
+    found = lowest_threshold(sure, label == y, target=accuracy, level=1 - confidence)
+    if math.isinf(found):
+        raise out_of_reach("accuracy", accuracy, 1 - confidence, len(y))
+    return found
 
 
 def class_thresholds(
-    logits: Tensor, y: Tensor, *, precision: float, weight: Tensor | None = None, costs: Any = None
+    logits: Tensor,
+    y: Tensor,
+    *,
+    precision: float,
+    confidence: float = CONFIDENCE,
+    jointly: bool = False,
+    costs: Any = None,
 ) -> Tensor:
-    """(C,) float64: per class, the lowest threshold at which its answers reach `precision` on held-out rows.
+    """(C,) float64: per class, the lowest threshold above which its answers are shown to reach `precision`.
 
-    0 where all its answers do. Infinity where no threshold does, which includes a class that is never answered: nothing
-    shows that its answers would be right, and `decide` gives none. The precision is that of rows as they come, or as
-    `weight` (N,) counts them (`rows_as`), and optimistic where a class has few. `costs` as in `OperatingPoint`.
+    0 where all its answers do. Infinity where nothing shows it, as of a class with fewer answers than `rows_needed`:
+    `decide` then never gives that answer. For rows of the same distribution as these, which chose nothing else, each
+    class falls short with a chance of at most 1 - `confidence`; `jointly`, any of them does, by dividing that chance
+    among the classes that have enough answers. `costs` as in `OperatingPoint`.
 
-    Raises: InputError if shapes disagree, logits are not finite, there is no row or precision is outside (0, 1].
+    Raises: InputError if shapes disagree, logits are not finite, there is no row, or precision or confidence are
+    outside (0, 1).
     """
     y = _check_rows(logits, y)
-    SHARE.check("precision", precision)
-    label, confidence = best_answers(logits, OperatingPoint(costs=costs))[1:]
-    heft = torch.ones_like(confidence) if weight is None else _check_weight(weight, y)
+    check_target("precision", precision, confidence)
+    label, sure = best_answers(logits, OperatingPoint(costs=costs))[1:]
+    answers = torch.bincount(label, minlength=logits.shape[1])
+    level = joint_level(answers, precision, confidence) if jointly else 1 - confidence
     result = torch.full((logits.shape[1],), math.inf, dtype=torch.float64)
-    for k in set(label.tolist()):
+    for k in answers.nonzero().flatten().tolist():
         own = label == k
-        result[k] = _lowest_threshold(confidence[own], (y[own] == k).double(), heft[own], precision)
+        result[k] = lowest_threshold(sure[own], y[own] == k, target=precision, level=level)
     return result
+
+
+def joint_level(answers: Tensor, precision: float, confidence: float) -> float:
+    """The level of one class so that all hold at `confidence`, from the number of answers (C,) of each class.
+
+    It is shared by no more classes than have enough answers to pass, which depends on no label.
+    """
+    level = 1 - confidence
+    for sharing in range(1, len(answers)):
+        if int((answers >= rows_needed(precision, level / sharing)).sum()) <= sharing:
+            return level / sharing
+    return level / len(answers)
 
 
 def _check_weight(weight: Tensor, y: Tensor) -> Tensor:
@@ -177,18 +211,6 @@ def _check_weight(weight: Tensor, y: Tensor) -> Tensor:
     if heft.shape != y.shape or not torch.isfinite(heft).all() or (heft < 0).any() or not heft.any():
         raise InputError(f"weight needs one finite number per row, 0 or more and not all 0, for the {len(y)} rows")
     return heft
-
-
-def _lowest_threshold(confidence: Tensor, right: Tensor, heft: Tensor, precision: float) -> float:
-    order = confidence.argsort(descending=True, stable=True)
-    confidence, right, heft = confidence[order], right[order], heft[order]
-    last = torch.cat([confidence[1:] < confidence[:-1], confidence.new_ones(1, dtype=torch.bool)])
-    reached = (right * heft).cumsum(0) / heft.cumsum(0) >= precision
-    good = (reached & last).nonzero().flatten()
-    if len(good) == 0:
-        return math.inf
-    lowest = int(good[-1])
-    return 0.0 if lowest == len(right) - 1 else float(confidence[lowest])
 
 
 def conformal_quantiles(logits: Tensor, y: Tensor, *, alpha: float, per_class: bool = True) -> Tensor:
@@ -223,7 +245,8 @@ def _quantile(score: Tensor, alpha: float) -> float:
 class Targets:
     """What decisions should meet; see `choose_operating_point`. All None: the largest posterior wins.
 
-    `costs` (C,) or (C, C) follow the classes of the training rows.
+    `abstain_accuracy` and `precision` are promised at `confidence`, the precision class by class, or of all classes
+    at once `jointly`. `costs` (C,) or (C, C) follow the classes of the training rows.
 
     Raises: InputError for a target out of range, or two that exclude each other.
     """
@@ -234,12 +257,15 @@ class Targets:
     alpha: float | None = None
     costs: Any = None
     top_k: int | None = None
+    confidence: float = CONFIDENCE
+    jointly: bool = False
 
     def __post_init__(self) -> None:
         # Nothing that can be refused now is refused only after training.
         OperatingPoint(costs=self.costs, top_k=self.top_k)
-        share = optional(number("(0, 1]"))
-        kinds = {"abstain_accuracy": share, "coverage": share, "precision": share, "alpha": optional(number("(0, 1)"))}
+        part = number("(0, 1)")
+        kinds = {"coverage": optional(number("(0, 1]")), "confidence": part, "jointly": FLAG}
+        kinds |= {name: optional(part) for name in ("abstain_accuracy", "precision", "alpha")}
         check_fields("", vars(self), kinds)
         for one, other in (("abstain_accuracy", "coverage"), ("alpha", "top_k")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
@@ -248,7 +274,19 @@ class Targets:
     @property
     def need_rows(self) -> bool:
         """Is anything asked for that is chosen on unseen rows?"""
-        return any(value is not None for value in (self.abstain_accuracy, self.coverage, self.precision, self.alpha))
+        return self.promise is not None or self.coverage is not None or self.alpha is not None
+
+    @property
+    def promise(self) -> dict[str, Any] | None:
+        """What is promised, as plain JSON; None if nothing is that takes rows which chose nothing else."""
+        asked = {"abstain_accuracy": self.abstain_accuracy, "precision": self.precision}
+        told = {name: value for name, value in asked.items() if value is not None}
+        return {**told, "confidence": self.confidence, "jointly": self.jointly} if told else None
+
+    @property
+    def strictest(self) -> float:
+        """The largest share of right answers that is promised; 0 if none is."""
+        return max(self.abstain_accuracy or 0.0, self.precision or 0.0)
 
     def check_classes(self, train: Features, answered: int) -> None:
         """Raises: InputError if costs do not fit the training classes, or top_k the number of classes `answered`."""
@@ -256,3 +294,16 @@ class Targets:
             raise InputError(f"costs need one entry per class, got {len(self.costs)} for {len(train.counts)} classes")
         if self.top_k is not None and self.top_k > answered:
             raise InputError(f"top_k must be at most {answered}, the number of classes, got {self.top_k}")
+
+
+def promise_in_words(promise: Mapping[str, Any] | None) -> list[str]:
+    """What is promised, as `Targets.promise` has it, in words; nothing for None."""
+    if not promise:
+        return []
+    words = []
+    if "abstain_accuracy" in promise:
+        words.append(f"{promise['abstain_accuracy']:.4g} of the answers are right")
+    if "precision" in promise:
+        together = "all classes at once" if promise["jointly"] else "each class by itself"
+        words.append(f"{promise['precision']:.4g} of the answers of a class are right ({together})")
+    return [f"promised at confidence {promise['confidence']:.4g}: at least {' and '.join(words)}"]

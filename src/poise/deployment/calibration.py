@@ -237,6 +237,44 @@ def final(seen: Evidence, temperature: float, implied: Tensor, target: Tensor) -
     return seen._replace(logits=seen.logits / temperature + prior_shift(implied, target))
 
 
+class Correction(NamedTuple):
+    """What makes the posteriors of unseen rows right on average: an estimate of the prior takes a bias for a shift.
+
+    `bias` (C,) is added to logits before the prior is estimated; `rows` (C,): how many rows of each class say so.
+    """
+
+    bias: Tensor
+    rows: Tensor
+
+    def effective_rows(self, prior: Tensor) -> float:
+        """How many rows of `prior` (C,) say as much as these rows do, weighted to it."""
+        return float(1 / (prior.square() / self.rows.clamp_min(1)).sum())
+
+
+def correction(seen: Evidence, target: Tensor) -> Correction:
+    """The same, of final logits (N, C) meant for `target` (C,).
+
+    Bias-corrected calibration (Alexandari, Kundaje and Shrikumar, ICML 2020), where it precedes EM. Deviations: the
+    temperature is that of the head already; rows are weighted to the target, and the bias is held to 0 by half its
+    square, since few rows say little.
+    """
+    from scipy.optimize import minimize
+
+    rows = torch.bincount(seen.y, weights=seen.weight, minlength=len(target))
+    none = Correction(torch.zeros_like(target), rows)
+    weight = weights_to(seen.y, seen.weight, target) * none.effective_rows(target)
+    mass = torch.bincount(seen.y, weights=weight, minlength=len(target))
+
+    def loss(given: Floats) -> tuple[float, Floats]:
+        bias = torch.from_numpy(given)
+        log_p = (seen.logits + bias).log_softmax(dim=-1)
+        value = bias @ bias / 2 - weight @ log_p.gather(1, seen.y.unsqueeze(1)).squeeze(1)
+        return float(value), (weight @ log_p.exp() - mass + bias).numpy()
+
+    found = minimize(loss, np.zeros(len(target)), jac=True, method="L-BFGS-B", options={"maxiter": 100})
+    return none._replace(bias=torch.from_numpy(found.x))
+
+
 def weights_to(y: Tensor, weight: Tensor, prior: Tensor) -> Tensor:
     """(N,) weights of sum 1 under which the classes of `y` are as common as in `prior` (C,), among those with rows."""
     mass = torch.bincount(y, weights=weight, minlength=len(prior))

@@ -15,6 +15,7 @@ from torch import Tensor
 from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed, Evidence, at_chance, calibrate, copies, deployed, final, weights_to
+from poise.deployment.certifying_rows import dealt
 from poise.deployment.chosen_point import choose_operating_point
 from poise.deployment.model import Model
 from poise.deployment.promise import SPREAD, Judged, Promise, apart, as_provenance, promise_of
@@ -44,9 +45,9 @@ def deploy(
     prior: Any = "uniform",
     targets: Targets | None = None,
     groups: Tensor | Sequence[object] | None = None,
-    deciding: Features | None = None,
     seed: int = 0,
     selected: bool = False,
+    certify: Features | None = None,
     progress: Progress | None = None,
 ) -> Deployed:
     """The model for a problem: a head for the class prior of deployment, calibrated on unseen rows, and decisions.
@@ -61,25 +62,35 @@ def deploy(
     chose it flatter it by an amount that is not known.
 
     `prior` and costs follow the classes of the training rows; `targets` choose an operating point on the rows
-    `deciding`, which nothing else reads, or else on the held-out rows. Rows that were set aside for decisions alone
-    leave the choice of the head to all others.
+    `certify`, which were put aside for that before and leave the choice of the head to all others; without such rows on
+    the held-out ones, or where they promise an accuracy or a precision on a part of them that chose nothing
+    (`certifying_rows`).
 
     Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on, or
     many of these are training rows.
     """
     targets = targets or Targets()
-    train = problem.train
+    train, rows = problem.train, problem.held_out
     targets.check_classes(train, len(train.counts) if problem.head is not None else len(_present(train)))
-    _check_held_out(problem, needed=targets.need_rows and deciding is None)
-    unseen = problem.held_out if deciding is None else deciding
+    _check_held_out(problem, needed=targets.need_rows and certify is None)
+    unseen = certify
+    if certify is not None:
+        dealt(Problem(train, held_out=certify), targets, seed, folds=True)  # refuses too few rows for a promise
+    else:
+        folds = problem.head is None and method == "auto" and train.seen_by_backbone is False
+        problem, unseen = dealt(problem, targets, seed, folds=folds)
     if problem.head is None:
         made = _from_rows(problem, method, prior, groups, seed)
-        unseen = None if unseen is None else _in_order_of(made.model, unseen, train.names)
+        classes = made.model.class_names
+        _remark_left_out(rows, classes)
+        unseen = None if unseen is None else replace(_of_classes(unseen, classes), counts=made.model.counts)
     else:
-        warn_of_overlap({"training": train, "held-out": problem.held_out})
+        warn_of_overlap({"training": train, "held-out": rows})
         made = _from_head(problem, method, prior, seed, selected, progress)
     model = made.model.with_provenance(versions=versions(), train=train.key, seed=seed)
-    return made._replace(model=replace(model, operating=_operating(model, train, unseen, targets)))
+    if targets.promise is not None:
+        model = model.with_provenance(guaranteed=targets.promise)
+    return made._replace(model=replace(model, operating=_operating(model, train, unseen, targets, seed)))
 
 
 def _check_held_out(problem: Problem, *, needed: bool) -> None:
@@ -105,11 +116,11 @@ def expectation(promise: Promise | None, prior: Any) -> str:
 
 
 def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int) -> Deployed:
-    """The estimator's model, whose classes are those with training rows, in its order."""
+    """The estimator's model: its classes are those with training rows, in its order."""
     train, names = problem.train, problem.train.names
     y = [names[k] for k in train.y.tolist()]
     classes = _present(train)
-    unseen = None if problem.held_out is None else _of_classes(problem.held_out, names, classes)
+    unseen = None if problem.held_out is None else _of_classes(problem.held_out, classes)
     held_out = None if unseen is None else (unseen.x[0].double().numpy(), [classes[k] for k in unseen.y.tolist()])
     weight = None if train.weight is None else train.weight.numpy()
     target = prior if isinstance(prior, str) else _prior_of(prior, train, classes)
@@ -122,12 +133,6 @@ def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int
     evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
     model = classifier.model().with_provenance(**as_provenance(classifier.promise_))
     return Deployed(model, evidence)
-
-
-def _in_order_of(model: Model, rows: Features, names: Sequence[str]) -> Features:
-    """The rows, of classes `names`, with the classes of the model; those of others are left out, as was said before."""
-    with warnings.catch_warnings(action="ignore", category=PoiseWarning):
-        return replace(_of_classes(rows, names, model.class_names), counts=model.counts)
 
 
 def _present(train: Features) -> list[str]:
@@ -146,17 +151,22 @@ def _prior_of(prior: Any, train: Features, classes: Sequence[str]) -> list[float
     return [shares[name] for name in classes]
 
 
-def _of_classes(rows: Features, names: Sequence[str], classes: Sequence[str]) -> Features:
-    """The rows of these classes, numbered in their order; a warning says how many others there are."""
+def _of_classes(rows: Features, classes: Sequence[str]) -> Features:
+    """The rows of these classes, numbered in their order."""
+    names = rows.names
     position = {name: k for k, name in enumerate(classes)}
     y = torch.tensor([position.get(names[k], -1) for k in rows.y.tolist()])
     known = (y >= 0).nonzero().flatten()
-    if len(known) < len(y):
-        left = len(y) - len(known)
-        message = f"{left} held-out rows were left out: their classes have no training row"
-        warnings.warn(message, PoiseWarning, stacklevel=4)
     counts = ClassCounts(rows.counts.n.clamp_min(1)[[names.index(name) for name in classes]])
     return replace(rows.take(known), y=y[known], counts=counts, class_names=tuple(classes))
+
+
+def _remark_left_out(rows: Features | None, classes: Sequence[str]) -> None:
+    """Warn of held-out rows of other classes than the model has."""
+    left = 0 if rows is None else sum(rows.names[k] not in classes for k in rows.y.tolist())
+    if left:
+        message = f"{left} held-out rows were left out: their classes have no training row"
+        warnings.warn(message, PoiseWarning, stacklevel=3)
 
 
 # --- a given head -----------------------------------------------------------------------------------------------------
@@ -241,16 +251,20 @@ def _meant_for(spec: Spec, target: Tensor, counts: ClassCounts, *, chosen: bool)
 # --- decisions --------------------------------------------------------------------------------------------------------
 
 
-def _operating(model: Model, train: Features, unseen: Features | None, targets: Targets) -> OperatingPoint | None:
+def _operating(
+    model: Model, train: Features, unseen: Features | None, targets: Targets, seed: int
+) -> OperatingPoint | None:
     """The operating point of the model; None if nothing is asked for."""
-    wanted = {**vars(targets), "costs": _costs_of(model, train, targets.costs)}
+    wanted = replace(targets, costs=_costs_of(model, train, targets.costs))
     if not targets.need_rows:
-        plain = OperatingPoint(costs=wanted["costs"], top_k=targets.top_k)
+        plain = OperatingPoint(costs=wanted.costs, top_k=targets.top_k)
         return plain if plain.described() else None
     assert unseen is not None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", SAID)  # before anything was fitted
-        return choose_operating_point(model.head, unseen, trained_on=train, prior=model.prior_applied, **wanted)
+        return choose_operating_point(
+            model.head, unseen, wanted, trained_on=train, prior=model.prior_applied, seed=seed
+        )
 
 
 def _costs_of(model: Model, train: Features, costs: Any) -> Any:

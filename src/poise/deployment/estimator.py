@@ -16,8 +16,10 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 from torch import Tensor
 
 from poise.deployment.calibration import (
+    Correction,
     Evidence,
     class_shares,
+    correction,
     deployed,
     distinct_rows,
     final,
@@ -31,7 +33,7 @@ from poise.errors import InputError, PoiseWarning
 from poise.folds import group_ids
 from poise.heads.plan import Options
 from poise.methods import available, is_trained, parameters
-from poise.priors import as_prior, estimate_prior, prior_shift
+from poise.priors import Shift, as_prior, find_shift, prior_shift
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.overlap import Rows, warn_of_overlap
@@ -74,11 +76,13 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     `prior`, less what the choice owes to the rows that chose, with an interval that covers that of the final head 95
     times in 100, and the classes that it speaks of; `unseen_recall_`, its value. Both are None without unseen rows,
     where fewer than two classes or less than half of `prior` have rows to judge by, and where rows look memorised.
-    `prior_applied_` (C,), for which `predict_proba` is meant; `head_`, the final head; `coef_` and `intercept_`, of
-    shapes (C, D) and (C,), or (1, D) and (1,) for two classes, prior shift included.
+    `prior_applied_` (C,), for which `predict_proba` is meant; `shift_`, what `adapt` found last; `head_`, the final
+    head; `coef_` and `intercept_`, of shapes (C, D) and (C,), or (1, D) and (1,) for two classes, prior shift included.
 
     Raises: ValueError, by fit, as scikit-learn wants it; InputError (a ValueError) naming what cannot be used.
     """
+
+    shift_: Shift
 
     def __init__(
         self,
@@ -181,7 +185,12 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.prior_applied_ = None if fitted.implied is None else target.numpy().copy()
         implied = target if fitted.implied is None else fitted.implied
         self.head_ = deployed(fitted.head, fitted.temperature, implied, target)
-        return None if fitted.seen is None else final(fitted.seen, fitted.temperature, implied, target)
+        if hasattr(self, "shift_"):
+            del self.shift_  # of an earlier fit
+        seen = None if fitted.seen is None else final(fitted.seen, fitted.temperature, implied, target)
+        rows = torch.from_numpy(self.class_counts_)
+        self._correction = Correction(torch.zeros_like(rows), rows) if seen is None else correction(seen, target)
+        return seen
 
     def _rows(self, X: Array, y: Array, weight: Array, groups: Any) -> tuple[Features, NDArray[np.int64]]:  # noqa: N803
         """The distinct rows in canonical order, and which of them belong together."""
@@ -252,9 +261,12 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def adapt(self, X: Any) -> "LongTailClassifier":  # noqa: N803
         """Estimate the class prior of deployment from unlabelled rows X (N, D), and apply it from now on.
 
-        By expectation maximisation (Saerens et al., 2002) on these rows alone; rows given to predict never change it.
-        The estimate takes the place of the prior that was given, and only fitting again brings that back. Classes that
-        are hard to tell apart are estimated poorly: where the prior is known, state it instead.
+        Only where the rows show that it is another one than `prior_applied_` (a likelihood ratio test at 1 %, which
+        corrects what the head gets wrong on unseen rows): a batch that cannot tell, such as a single row, leaves
+        everything as it was. The estimate is that of expectation maximisation (Saerens et al., 2002), held to the prior
+        before by two rows per class (`poise.priors.find_shift`). It takes the place of the prior that was given, and
+        only fitting again brings that back. Classes that are hard to tell apart are estimated poorly: where the prior
+        is known, state it instead. `shift_` says what was found; `str` of it is a sentence.
 
         Raises: InputError if the prior of the head is not known, so that there is nothing to start from.
         """
@@ -262,10 +274,13 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.prior_applied_ is None:
             raise InputError("adapt needs a head whose prior is known; fit with held_out=(X, y), or another method")
         source = torch.from_numpy(self.prior_applied_)
-        found = estimate_prior(logits, source).clamp_min(SMALLEST_SHARE)
-        found = found / found.sum()
-        self.head_ = self.head_.shifted(prior_shift(source, found))
-        self.prior_applied_ = found.numpy()
+        known = self._correction
+        self.shift_ = find_shift(logits + known.bias, source, evidence=known.effective_rows(source))
+        if self.shift_.found:
+            found = torch.tensor(self.shift_.prior, dtype=torch.float64).clamp_min(SMALLEST_SHARE)
+            found = found / found.sum()
+            self.head_ = self.head_.shifted(prior_shift(source, found))
+            self.prior_applied_ = found.numpy()
         return self
 
     @property
@@ -309,6 +324,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "class_counts": self.class_counts_.tolist(),
             "unseen_recall": self.unseen_recall_,
             "promise": None if self.promise_ is None else self.promise_.to_dict(),
+            "correction": [part.tolist() for part in self._correction],
             "feature_names": getattr(self, "feature_names_in_", np.array([])).tolist(),
         }
         return Model(
@@ -336,6 +352,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             loaded.class_counts_ = np.array(about["class_counts"], dtype=np.float64)
             if about["feature_names"]:
                 loaded.feature_names_in_ = np.array(about["feature_names"], dtype=object)
+            none = [[0.0] * len(loaded.classes_), about["class_counts"]]  # of models that were saved without
+            bias, rows = about.get("correction", none)
+            loaded._correction = Correction(torch.tensor(bias).double(), torch.tensor(rows).double())
             assert len(loaded.classes_) == len(loaded.class_counts_) == model.head.classes
         except (AssertionError, KeyError, TypeError, ValueError):
             raise InputError(f"{directory} holds a model, but none saved by LongTailClassifier.save") from None

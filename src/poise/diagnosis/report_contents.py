@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poise.decisions.targets import promise_in_words
 from poise.deployment.calibration import Deployed
 from poise.deployment.model import Model
 from poise.diagnosis.measure import (
@@ -277,13 +278,14 @@ def _fitted(sentence: str, rows: Sequence[page.Row]) -> page.Verdict:
 def _model_facts(model: Model) -> dict[str, str]:
     """What is known of a model, as names and texts."""
     about = model.provenance
+    point = model.operating.described() if model.operating else []
     versions = about.get("versions") or {}
     facts = {
         "method": model.method,
         "data": str(about.get("data", "")),
         "training rows": str(about.get("train", "")),
         "probabilities are for": model.meant_for,
-        "operating point": ", ".join(model.operating.described()) if model.operating else "",
+        "operating point": ", ".join([*point, *promise_in_words(about.get("promise"))]),
         "seed": str(about.get("seed", "")),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
