@@ -73,6 +73,7 @@ def deploy(
     train, rows = problem.train, problem.held_out
     targets.check_classes(train, len(train.counts) if problem.head is not None else len(_present(train)))
     _check_held_out(problem, needed=targets.need_rows and certify is None)
+    warn_of_overlap({"training": train, "held-out": certify if rows is None else rows})
     unseen = certify
     if certify is not None:
         dealt(Problem(train, held_out=certify), targets, seed, folds=True)  # refuses too few rows for a promise
@@ -85,7 +86,6 @@ def deploy(
         _remark_left_out(rows, classes)
         unseen = None if unseen is None else replace(_of_classes(unseen, classes), counts=made.model.counts)
     else:
-        warn_of_overlap({"training": train, "held-out": rows})
         made = _from_head(problem, method, prior, seed, selected, progress)
     model = made.model.with_provenance(versions=versions(), train=train.key, seed=seed)
     if targets.promise is not None:
@@ -130,7 +130,9 @@ def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int
 
     classifier = LongTailClassifier(method, target, train.seen_by_backbone, seed)
     x = train.x[0].double().numpy()
-    evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", SAID)  # of all held-out rows, before some of them were put aside
+        evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
     model = classifier.model().with_provenance(**as_provenance(classifier.promise_))
     return Deployed(model, evidence)
 

@@ -136,7 +136,7 @@ class Fitting:
         said = looks_memorised(right, rows, len(names)) if self.unseen is None and self.seen is None else None
         if said is None:
             return found
-        _warn(said, "seen_by_backbone=False", "seen_by_backbone=True", "fit(..., held_out=(X, y))")
+        warnings.warn(said, stacklevel=4)
         return None
 
     def rise(self, fitted: Fitted, target: Tensor) -> float:
