@@ -605,6 +605,10 @@ def test_a_broken_image_is_named_or_left_out(poise_: Run, world: Path, tmp_path:
             "--costs, --head and --held-out are for feature rows; name held-out images with -s data.held_out=PATH",
         ),
         (
+            ("photos", "--seen"),
+            "--seen is for feature rows; where the weights know these samples by heart, give the weights (-s backb",
+        ),
+        (
             ("texts.csv", "--text", "question"),
             "texts.csv has no column that is called label or class; name the right one (--label, or -s data.label=",
         ),

@@ -86,6 +86,11 @@ def fit(
         raise InputError(
             "--costs, --head and --held-out are for feature rows; name held-out images with -s data.held_out=PATH"
         )
+    if rows.seen:
+        raise InputError(
+            "--seen is for feature rows; where the weights know these samples by heart, give the weights "
+            "(-s backbone.weights=FILE) and samples that they never saw (-s data.held_out=PATH), which then choose"
+        )
     fit_images(samples, train, out, method=method, goal=goal, training=training, asked=asked, seed=seed, voice=voice)
 
 
