@@ -211,6 +211,17 @@ def test_the_verdict_keeps_what_may_be_nothing_and_what_was_never_beaten() -> No
     assert "The recommended head is not among them: tau_norm is better there" in three(recommended=0).verdict()
 
 
+def test_where_no_classifier_was_the_verdict_speaks_of_the_one_that_was_fitted() -> None:
+    better = replace(three(), given=False, fitted=True)
+    worse = replace(three(recommended=0), given=False, fitted=True)
+    for found in (better, worse):
+        assert found.decision == found.to_dict()["decision"] == "fitted"
+        assert found.recommended is not None
+        start = f"No classifier was there before; fitted: {found.recommended.method}. It gains "
+        assert found.verdict().startswith(start)
+    assert "The fitted head is not among them: tau_norm is better there" in worse.verdict()
+
+
 def sized(*sizes: int) -> torch.Tensor:
     """Labels of classes with so many rows."""
     return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))

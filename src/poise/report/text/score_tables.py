@@ -60,6 +60,11 @@ LEGEND = (
 )
 
 
+def legend(*, fitted: bool) -> str:
+    """The legend; `fitted`: is the row with the star the head that was made, for somebody who had none?"""
+    return LEGEND.replace("* recommended", "* fitted, the head of this folder") if fitted else LEGEND
+
+
 def to_csv(rows: Sequence[Row]) -> str:
     """One line per row with full precision; empty where there is no value."""
     out = io.StringIO()
