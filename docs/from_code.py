@@ -18,7 +18,6 @@ from pydantic import BaseModel
 import poise
 from poise import methods
 from poise.cli import app
-from poise.heads.converged import converged
 from poise.methods import descriptions
 from poise.methods.published import published
 from poise.results import contents
@@ -35,7 +34,7 @@ MOVED_WORDS = {
     "origin_matters": "Its predictions depend on the origin of the features",
 }
 PRIOR_WORDS = {
-    "train": "Its softmax is meant for the class frequencies of training.",
+    "train": "At its defaults, its softmax is meant for the class frequencies of training.",
     "uniform": "At its defaults, its softmax is meant for classes that are equally frequent.",
     None: "No class prior is implied by its softmax; it is estimated on held-out rows where there are some.",
 }
@@ -78,18 +77,18 @@ def _write(path: Path, text: str) -> None:
 
 
 def method_names() -> list[str]:
-    """The methods of the package, and `converged`, which stands beside the table."""
-    return sorted([*methods.METHODS, "converged"])
+    """The methods of the package."""
+    return sorted(methods.METHODS)
 
 
 def factory_of(name: str) -> Callable[..., Any]:
     """The function that makes the method."""
-    return converged if name == "converged" else methods.METHODS[name].factory
+    return methods.METHODS[name].factory
 
 
 def kind_of(name: str) -> str:
     """Which part of the index it belongs to."""
-    if name == "converged" or (name in methods.METHODS and methods.is_trained(name)):
+    if methods.is_trained(name) or methods.METHODS[name].traits.search_error:
         return "Trained"
     return "Closed form" if factory_of(name).__module__.endswith("closed_form") else "Post-hoc"
 
@@ -99,7 +98,8 @@ def index_of_methods() -> str:
     leads = {
         "Post-hoc": "They change the head that is there by one formula.",
         "Closed form": "They compute a head from the training features, without a stage-1 head.",
-        "Trained": "They train a head on the features; any number of them is trained in one pass.",
+        "Trained": "They train a head on the features; any number of them is trained in one pass. `converged`"
+        " alone has neither learning rate nor epochs: it searches for the optimum.",
     }
     lines = [
         "# Methods",
@@ -116,10 +116,10 @@ def index_of_methods() -> str:
 
 
 def _index_row(name: str) -> str:
-    entry = methods.METHODS.get(name)
+    entry = methods.METHODS[name]
     gist = descriptions.gist(descriptions.described(factory_of(name))["summary"])
-    needs = [] if entry is None else descriptions.needs(entry.traits)
-    source = descriptions.references()[entry.reference] if entry is not None and entry.reference else ""
+    needs = descriptions.needs(entry.traits)
+    source = descriptions.references()[entry.reference] if entry.reference else ""
     return f"| [`{name}`]({name}.md) | {gist} | {', '.join(needs)} | {_short(source)} |"
 
 
@@ -138,12 +138,7 @@ def method_page(name: str) -> str:
     if "differs" in said:
         blocks += ["## Where paper and code differ", _sentence(said["differs"])]
     blocks += ["## Parameters", _parameters(name)]
-    if name in methods.METHODS:
-        blocks += _of_table(name)
-    else:
-        blocks += [
-            "For `LongTailClassifier` and `poise fit`, where it may start a chain; `compare` and `tune` do not know it."
-        ]
+    blocks += _of_table(name)
     blocks += [f"Raises {said['raises']}"] if "raises" in said else []
     blocks += ["## See also", f"{{ref}}`The factory and its signature <reference-methods>`, `poise methods {name}`."]
     return "\n\n".join(blocks) + "\n"

@@ -148,7 +148,7 @@ def test_every_page_is_in_a_table_of_contents() -> None:
 # --- nothing is left out ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*methods.METHODS, "converged"])
+@pytest.mark.parametrize("name", methods.METHODS)
 def test_the_page_of_a_method_has_formula_use_and_where_paper_and_code_differ(name: str, from_code: ModuleType) -> None:
     factory = from_code.factory_of(name)
     said = descriptions.described(factory)
@@ -159,7 +159,7 @@ def test_the_page_of_a_method_has_formula_use_and_where_paper_and_code_differ(na
     doc = inspect.getdoc(factory) or ""
     if re.search(r"\b(the paper|released?|the authors)\b", doc.split("\n")[0] + said["notes"]) or "differs" in said:
         assert "## Where paper and code differ" in page or "Released values" in said["notes"]
-    for parameter in methods.parameters(name) if name in methods.METHODS else ():
+    for parameter in methods.parameters(name):
         assert f"| `{parameter}` |" in page
 
 

@@ -76,6 +76,10 @@ class Case:
         short = {"epochs": 5, "batch_size": 16} if is_trained(self.name) else {}
         return build(self.name, **{**short, **self.params})
 
+    def within(self, exact: float) -> float:
+        """How closely two heads must agree: `exact`, or as closely as the method says that its search finds one."""
+        return max(exact, self.entry.traits.search_error)
+
     def head(self, problem: Problem | None = None, seed: int | None = None) -> Head:
         """The method's head on `problem`, by default on the `world` of this case."""
         return self.method(self.world() if problem is None else problem, self.seed if seed is None else seed)
@@ -200,7 +204,7 @@ def check_relabelling(case: Case) -> None:
     method, x = _with_even_noise(case.method), problem.train.x[0]
     expected = method(problem, case.seed)(x)[:, permutation]
     result = method(Problem(renamed(problem.train), head, renamed(problem.held_out)), case.seed)(x)
-    assert _close(result, expected, 1e-9)
+    assert _close(result, expected, case.within(1e-9))
 
 
 def _with_even_noise(method: Method) -> Method:
@@ -220,7 +224,7 @@ def check_row_order(case: Case) -> None:
     problem = case.world(dtype=torch.float64)
     turned = problem.train.take(torch.arange(len(problem.train)).flip(0))
     a, b = case.head(problem), case.head(replace(problem, train=turned))
-    assert _close(b(problem.train.x[0]), a(problem.train.x[0]), 1e-9)
+    assert _close(b(problem.train.x[0]), a(problem.train.x[0]), case.within(1e-9))
 
 
 UNITS = (1e-3, 100.0, 1e4)
@@ -250,7 +254,7 @@ def _check_moved(case: Case, moves: Sequence[tuple[float, float]], reason: str) 
     for factor, times in moves:
         moved = _moved(problem, factor, times * torch.linspace(*ORIGIN, problem.train.dim, dtype=torch.float64))
         found = _probable(case.head(moved)(moved.train.x[0]), exact)
-        alike.append(bool((found - expected).abs().max() <= UNIT_TOLERANCE))
+        alike.append(bool((found - expected).abs().max() <= case.within(UNIT_TOLERANCE)))
     if reason:
         assert not all(alike), f"{case.name} does not depend on it: take the reason {reason!r} out of its traits"
     else:
@@ -296,7 +300,7 @@ def check_copies(case: Case) -> None:
     method, x = _with_even_noise(case.method), problem.train.x[0]
     copied = method(replace(problem, train=replace(problem.train.take(rows), counts=counts)), case.seed)
     weighted = replace(problem.train, weight=times.double(), counts=counts)
-    assert _close(method(replace(problem, train=weighted), case.seed)(x), copied(x), 1e-8)
+    assert _close(method(replace(problem, train=weighted), case.seed)(x), copied(x), case.within(1e-8))
 
 
 def check_error_names_label(case: Case) -> None:

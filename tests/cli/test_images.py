@@ -499,7 +499,8 @@ def test_json_is_one_value_and_quiet_is_paths(poise_: Run) -> None:
     code, out, err = poise_("fit", "photos", "--out", "model", *changed(), "--json")
     assert code == 0
     found = json.loads(out)
-    assert set(found) == {"method", "classes", "path", "test", "comparison"}
+    assert set(found) == {"method", "classes", "path", "test", "comparison", "unseen_recall", "promise"}
+    assert found["promise"] is None  # the held-out rows chose the head, by an amount that is not known
     assert found["test"]["rows"] == 7
     assert all(line.startswith(("wrote ", "note: only 7 test rows")) for line in err.splitlines())
     code, out, err = poise_("fit", "photos", "--out", "model", *changed(), "--quiet")
@@ -602,6 +603,10 @@ def test_a_broken_image_is_named_or_left_out(poise_: Run, world: Path, tmp_path:
         (
             ("photos", "--held-out", "more"),
             "--costs, --head and --held-out are for feature rows; name held-out images with -s data.held_out=PATH",
+        ),
+        (
+            ("photos", "--seen"),
+            "--seen is for feature rows; where the weights know these samples by heart, give the weights (-s backb",
         ),
         (
             ("texts.csv", "--text", "question"),

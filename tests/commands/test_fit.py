@@ -257,8 +257,7 @@ def test_texts_become_a_model_that_predicts_texts(tmp_path: Path, monkeypatch: p
     config = load_config(
         "texts", [f"data.train={tmp_path / 'q.csv'}", "data.text=question", "heads.methods=[ncm]", "heads.budget=2"]
     )
-    with pytest.warns(PoiseWarning):
-        found = fitted(config, tmp_path / "model")
+    found = fitted(config, tmp_path / "model")
     assert found.model.class_names == ("early", "late, é")
     assert reads_samples(tmp_path / "model")
     (tmp_path / "more.csv").write_text("question\nabab\nxyxy\n")

@@ -10,7 +10,7 @@ from poise.commands import workload
 from poise.commands.workload import Estimate, Work, estimate, in_words, work_of_comparison, work_of_fit, work_of_search
 from poise.deployment.deploy import deploy
 from poise.errors import InputError
-from poise.heads import solver
+from poise.heads import converged, solver
 from poise.heads.plan import Plan
 from poise.selection import fit_and_measure
 from poise.selection.compare import compare
@@ -44,9 +44,9 @@ def problem(head=True, held_out=True):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Visits that the solver makes, and rows that heads are measured on, by name."""
+    """Visits that the solver makes or that a search for an optimum counts for, and rows that heads are measured on."""
     found = {"visits": 0, "measured": 0}
-    make, read = solver._Block.__init__, fit_and_measure.logits_of_all
+    make, read, search = solver._Block.__init__, fit_and_measure.logits_of_all, converged.fit_path
 
     def count(self, given, recipes, seed):
         found["visits"] += sum(recipe.plan.epochs for recipe in recipes) * len(given.train)
@@ -56,6 +56,11 @@ def counted(monkeypatch):
         found["measured"] += len(heads) * len(rows)
         return read(heads, rows, owned)
 
+    def searched(train, loss, decays, **more):
+        found["visits"] += workload.SEARCH_VISITS * len(set(decays)) * len(train)
+        return search(train, loss, decays, **more)
+
+    monkeypatch.setattr(converged, "fit_path", searched)
     monkeypatch.setattr(solver._Block, "__init__", count)
     monkeypatch.setattr(fit_and_measure, "logits_of_all", measure)
     return found
@@ -75,14 +80,20 @@ SLOWER = {"search": [Rung(keep=0.5, epochs=0.5), Rung(keep=0.5, epochs=0.5)]}
         (problem(held_out=False), "kfold", {"folds": 4, "seeds": 2}),
         (problem(head=False, held_out=False), "kfold", {"folds": 3, **SLOWER}),
         (problem(held_out=False), "cross_fit", {"seeds": 2}),
+        (problem(), "held_out", {"asked": ("converged", "converged+temperature")}),
         (problem(head=False, held_out=False), "cross_fit", {}),
         (problem(held_out=False), "paper", {"seeds": 2}),
         (problem(head=False), "paper", {}),
     ],
 )
 def test_the_work_of_a_comparison_is_what_is_fitted_and_measured(given, selection, more, counted):
-    specs, test = ["crt", "los", "lda", "lws", "ce(start='fresh')", "crt+tau_norm"], rows(2)
-    options = {**more, "selection": selection, "budget": 4, "seeds": range(more.get("seeds", 1))}
+    specs, test = ["crt", "los", "lda", "lws", "ce(start='fresh')", "crt+tau_norm", *more.get("asked", ())], rows(2)
+    options = {
+        **{key: value for key, value in more.items() if key != "asked"},
+        "selection": selection,
+        "budget": 4,
+        "seeds": range(more.get("seeds", 1)),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         compare(specs, given, test, rounds=100, **options)
@@ -122,15 +133,15 @@ def test_an_oracle_adds_its_two_heads():
     without, with_it = (
         work_of_comparison(schedule, given, len(test), oracle=wanted).visits for wanted in (False, True)
     )
-    assert without == 0
-    assert with_it == 2 * 10 * (len(given.train) + len(test) // 2)
+    assert without == workload.SEARCH_VISITS * len(given.train)  # of the logistic regression that is always there
+    assert with_it - without == 2 * 10 * (len(given.train) + len(test) // 2)
     assert oracle_accuracy(given, test) > 0
 
 
 def test_work_without_training_trains_no_head():
     schedule = scheduled(["tau_norm", "lda"], problem(), recipes=False)
     work = work_of_comparison(schedule, problem(), 50, oracle=False)
-    assert (work.heads, work.visits) == (0, 0)
+    assert (work.heads, work.visits) == (0, workload.SEARCH_VISITS * sum(SIZES))
     assert [str(family) for family, _ in work.grids] == ["stage1", "tau_norm", "logit_adjustment", "lda"]
 
 

@@ -153,6 +153,8 @@ def test_every_candidate_has_a_head_and_is_a_method_that_can_be_built():
     [
         ("converged", "train"),
         ("converged(loss='balanced_softmax')", "uniform"),
+        ("converged(loss='class_balanced')", "uniform"),
+        ("converged(loss='vs')", None),
         ("converged+logit_adjustment", "uniform"),
         ("converged+logit_adjustment(tau=1.0)", "uniform"),
         ("converged(loss='cross_entropy',weight_decay=0.001)+logit_adjustment(tau=1)", "uniform"),

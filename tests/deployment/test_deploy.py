@@ -320,6 +320,23 @@ def test_costs_and_top_k_need_no_unseen_rows():
     assert made.operating == OperatingPoint(costs=(2.0, 3.0, 1.0), top_k=2)
 
 
+@pytest.mark.parametrize("method", ["auto", "ncm"])
+def test_rows_that_decide_alone_choose_and_calibrate_no_head(method):
+    """Coverage asks for the rows; the head is that of the training rows by cross-validation, bit by bit."""
+    given, aside = problem(head=False, held_out=False), split((40, 40, 40), 1)
+    plain = deploy(given, method=method)
+    made = deploy(given, method=method, targets=Targets(coverage=0.8), certify=aside)
+    assert torch.equal(made.head.weight, plain.head.weight)
+    assert torch.equal(made.head.bias, plain.head.bias)
+    by_hand = deploy(given, method=method, targets=Targets(coverage=0.5), certify=aside)
+    assert by_hand.operating.abstain > made.operating.abstain
+    order = [NAMES.index(name) for name in made.class_names]
+    confidence = made.head(aside.x[0]).softmax(-1).max(-1).values
+    answered = confidence >= made.operating.abstain
+    recall = torch.stack([answered[aside.y == k].double().mean() for k in order])
+    assert recall.mean() >= 0.8
+
+
 def test_without_targets_there_is_no_operating_point():
     assert deploy(problem(head=False), method="ncm").operating is None
     assert deploy(problem(head=False), method="ncm", targets=Targets()).operating is None

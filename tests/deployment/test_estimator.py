@@ -15,6 +15,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from poise.deployment.estimator import LongTailClassifier
 from poise.deployment.model import load
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
+from poise.heads.converged import converged
+from poise.values.counts import ClassCounts
+from poise.values.features import Features
+from poise.values.problem import Problem
 
 
 @parametrize_with_checks(
@@ -375,6 +379,18 @@ def test_chains_and_converged_fits_can_be_named():
     assert again.method_ == chosen.method_
     chained = LongTailClassifier("crt(epochs=3)+tau_norm(tau=0.5)").fit(x, y)
     assert chained.method_ == "crt(epochs=3)+tau_norm(tau=0.5)"
+
+
+@pytest.mark.parametrize("loss", ["class_balanced", "balanced_softmax"])
+def test_a_head_fitted_for_uniform_classes_is_not_shifted_once_more(loss):
+    """It was estimated what class-balanced weights are meant for, which cost 5 points where classes are rare."""
+    x, y = draw(rows=600)
+    fresh, _ = draw(prior=UNIFORM, rows=1000, seed=1)
+    found = LongTailClassifier(f"converged(loss='{loss}')", prior="uniform").fit(x, y)
+    labels = torch.from_numpy(np.searchsorted(NAMES, y))
+    head = converged(loss=loss)(Problem(Features(torch.from_numpy(x), labels, ClassCounts.from_labels(labels))))
+    answers = NAMES[head(torch.from_numpy(fresh)).argmax(dim=1).numpy()]
+    assert np.array_equal(found.predict(fresh), answers)
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from poise.errors import PoiseWarning
 from poise.methods import is_trained
 
 SIZES = (90, 30, 6)
-NAMES = (*methods.METHODS, "converged", "tau_norm(tau=0.5,bias='keep')", "converged+unlearn(t=0.3)")
+NAMES = (*methods.METHODS, "tau_norm(tau=0.5,bias='keep')", "converged+unlearn(t=0.3)")
 SHORT = {"epochs": 3, "batch_size": 32}
 
 

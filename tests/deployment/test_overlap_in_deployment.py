@@ -113,7 +113,7 @@ def test_deploying_says_once_what_is_shared_though_more_is_chosen_on_the_rows(he
 def test_an_operating_point_is_chosen_on_other_rows(chosen):
     problem = leaking(chosen)
     with pytest.raises(MemorisedRowsError, match="training rows"):
-        choose_operating_point(problem.head, problem.held_out, trained_on=problem.train, coverage=0.5)
+        choose_operating_point(problem.head, problem.held_out, Targets(coverage=0.5), trained_on=problem.train)
 
 
 @each_part

@@ -228,7 +228,7 @@ def test_rows_that_guessing_gets_right_do_not_look_memorised():
     assert found.unseen_recall_ > 0.98
     judged = rows(*y.tolist())
     assert looks_memorised(torch.from_numpy((y == 0).astype(float)), judged, 2) is None
-    assert looks_memorised(torch.ones(1000).double(), judged, 2).startswith("100.0% of the rows set aside")
+    assert str(looks_memorised(torch.ones(1000).double(), judged, 2)).startswith("100.0% of the rows set aside")
 
 
 def test_held_out_rows_that_fall_clearly_below_contradict_unseen_training_rows():

@@ -17,6 +17,7 @@ from poise.metrics import evaluate_head
 from poise.testing import world
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
+from poise.values.head import Head
 from poise.values.problem import Problem
 from stage1_child import launched
 
@@ -215,6 +216,18 @@ def test_the_start_does_not_move_the_optimum():
     other = fit_converged(features, losses.cross_entropy(), weight_decay=1e-3, tolerance=1e-7)
     again = fit_converged(features, losses.cross_entropy(), weight_decay=1e-2, tolerance=1e-7, start=other)
     assert torch.allclose(first.weight, again.weight, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", CONVEX)
+def test_what_the_loss_does_not_see_does_not_depend_on_the_start(name):
+    """A number added to all (scaled) logits: under vector scaling it decides what is predicted."""
+    features = train()
+    far = Head(torch.zeros(4, 6, dtype=torch.float64), torch.full((4,), 30.0, dtype=torch.float64))
+    a, b = (
+        fit_converged(features, CONVEX[name], weight_decay=1e-2, tolerance=1e-8, start=start)(features.x[0])
+        for start in (None, far)
+    )
+    assert torch.allclose(a, b, atol=1e-4)
 
 
 def test_balanced_softmax_without_tau_is_cross_entropy():

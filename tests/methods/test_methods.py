@@ -1,12 +1,13 @@
 """Every method of the table: common checks, parameters that matter, identities, reference values."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-from poise import methods, testing
+from poise import losses, methods, testing
 from poise.errors import InputError
 from poise.heads.plan import Options, Plan, learning_rates
 from poise.methods import from_spec
@@ -31,6 +32,7 @@ TABLE: dict[str, Row] = {
     "balanced_softmax": Row(2.80173, {"tau": 0.5}),
     "ce": Row(3.2599, {}),
     "class_balanced": Row(2.83497, {"beta": 0.9, "gamma": 1.0, "variant": "sigmoid"}),
+    "converged": Row(6.76524, {"loss": "balanced_softmax", "weight_decay": 1e-2}),
     "cosine": Row(7.00592, {"scale": 8.0, "learn_scale": True}),
     "crt": Row(5.08464, {}),
     "focal": Row(2.9835, {"gamma": 1.0, "variant": "sigmoid"}),
@@ -114,6 +116,8 @@ def test_lambda_neg_matters_in_the_paper_form() -> None:
     heads = [testing.Case("gala", {"variant": "paper", "lambda_neg": v}).head(problem) for v in (1.0, 0.5)]
     assert not torch.equal(heads[0].weight, heads[1].weight)
 
+
+METHOD_LOSSES = ("balanced_softmax", "class_balanced", "label_aware_smoothing", "ldam", "los", "vs")
 
 OPTIONS: dict[str, Any] = {
     "lr": 0.5,
@@ -281,12 +285,75 @@ def test_every_reference_is_in_the_bibliography() -> None:
         ("weight_balancing", {"loss": "mse"}, ["'mse'"]),
         ("weight_balancing", {"every": "day"}, ["'day'"]),
         ("weight_balancing", {"radius": 0.0}, ["radius", "0.0"]),
+        ("converged", {"weight_decy": 1.0}, ["'weight_decy'", "'weight_decay'"]),
+        ("converged", {"lr": 1.0}, ["'lr'", "loss, weight_decay, tau"]),
+        ("converged", {"loss": "vs", "delta": 0.5}, ["loss 'vs'", "delta"]),
+        ("converged", {"loss": "ldam", "drw": True}, ["one optimum", "ldam without drw"]),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(name: str, params: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InputError) as error:
         methods.build(name, **params)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "prior"),
+    [
+        ("converged", "train"),
+        ("converged(loss='cross_entropy',weight_decay=0.1)", "train"),
+        ("converged(loss='balanced_softmax',weight_decay=0.1)", "uniform"),
+        ("converged(loss='class_balanced')", "uniform"),
+        ("converged(beta=0.9,loss='class_balanced')", None),
+        ("converged(loss='balanced_softmax',tau=0.5)", None),
+        ("converged(loss='los')", None),
+        ("converged(loss='vs')", None),
+        ("converged(loss='label_aware_smoothing')", None),
+        ("converged(loss='ldam')", None),
+        ("converged+logit_adjustment", "uniform"),
+        ("converged+logit_adjustment+logit_adjustment", None),
+        ("converged+logit_adjustment(tau=0.5)", None),
+        ("converged(loss='class_balanced')+logit_adjustment", None),
+        ("converged(loss='class_balanced')+temperature", "uniform"),
+        ("ce+logit_adjustment(tau=1.0)+temperature", "uniform"),
+        ("ce+tau_norm", None),
+        ("logit_adjustment(tau=1.0)", "uniform"),
+        ("logit_adjustment(tau=1.125)", None),
+        ("balanced_softmax(lr=0.1,tau=1.0)", "uniform"),
+        ("weight_balancing(loss='ce')", None),
+        ("crt(sampler='instance')", None),
+    ],
+)
+def test_the_prior_that_a_softmax_is_meant_for_goes_by_the_values_of_what_shapes_it(text: str, prior: Any) -> None:
+    assert methods.implied_prior(Spec.parse(text)) == prior
+
+
+@pytest.mark.parametrize("name", ["balanced_softmax", "class_balanced"])
+def test_heads_of_converged_are_meant_for_the_prior_that_is_stated(name: str) -> None:
+    """On many rows of known classes, the softmax for uniform classes is right where cross-entropy's is adjusted."""
+    problem = testing.world(counts=(2400, 800, 200, 60), dtype=torch.float64, held_out=0, head=False)
+    rows = problem.train.x[0]
+    adjusted = methods.from_spec("converged+logit_adjustment")(problem)(rows).log_softmax(dim=-1)
+    found = methods.build("converged", loss=name)(problem)(rows).log_softmax(dim=-1)
+    plain = methods.build("converged")(problem)(rows).log_softmax(dim=-1)
+    assert (found.exp() - adjusted.exp()).abs().mean() < 0.02
+    assert (plain.exp() - adjusted.exp()).abs().mean() > 0.1
+
+
+def test_a_head_fitted_to_convergence_takes_the_parameters_of_its_loss() -> None:
+    assert not methods.is_trained("converged")
+    assert {"tau", "delta", "beta"} < set(methods.further("converged"))
+    assert set(methods.further("ce")) == set(Options.__annotations__)
+    assert methods.further("lda") == ()
+    assert methods.settings(Spec("converged", loss="vs", tau=0.5)) == {"loss": "vs", "weight_decay": 1e-4, "tau": 0.5}
+    problem = testing.world(dtype=torch.float64)
+    half, full = (methods.build("converged", loss="vs", tau=tau, gamma=0.0)(problem) for tau in (0.5, 1.0))
+    assert not torch.allclose(half.bias, full.bias, atol=0.1)
+
+
+def test_every_parameter_of_a_loss_with_one_optimum_can_be_stated() -> None:
+    known = {key for loss in METHOD_LOSSES for key in inspect.signature(losses.LOSSES[loss]).parameters}
+    assert set(methods.further("converged")) == known
 
 
 def test_a_chain_applies_its_parts_in_order() -> None:

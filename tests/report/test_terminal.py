@@ -104,12 +104,15 @@ def test_recipes_stand_alone_where_nothing_was_tuned() -> None:
     alone = from_flat({**RECIPE, "family": "los", "method": "los, epoch 3"})
     shown = [line.row.method for line in lines([*ROWS, alone])]
     assert shown == ["crt(epochs=2,lr=9.0)", "los, epoch 3", "stage1"]
+    (cells,) = [line.split() for line in printed([*ROWS, alone]) if line.startswith("los, epoch 3")]
+    assert cells[3:5] == ["-", "30.00"]  # nothing was tuned
 
 
 def test_short_names_hide_options_of_training_and_keep_the_rest() -> None:
     assert short_name("los(delta=0.9,epochs=2)+tau_norm(tau=0.5)") == "los(delta=0.9,...)+tau_norm(tau=0.5)"
     assert short_name("crt(epochs=2,lr=1.0)") == "crt(...)"
     assert short_name("crt(start='stage1')") == "crt(start=stage1)"
+    assert short_name("converged(weight_decay=0.1)+crt(weight_decay=0.1)") == "converged(weight_decay=0.1)+crt(...)"
     assert short_name("stage1") == "stage1"
     for text in ("tau_norm(tau=0.5) | tau_norm(tau=0.7)", "crt(epochs=2), epoch 3"):
         assert short_name(text) == text

@@ -12,6 +12,7 @@ import torch
 from poise import methods, testing
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.folds import fold_ids
+from poise.heads.converged import converged
 from poise.heads.solver import fit_heads, with_stage1
 from poise.methods.published import Published
 from poise.metrics import evaluate
@@ -23,7 +24,7 @@ from poise.selection.compare import compare
 from poise.selection.comparison_result import PAPER_VERDICT, Comparison, Standing
 from poise.selection.fit_and_measure import fit_specs, make_record, measure
 from poise.selection.grids import default_grid
-from poise.selection.rules import NULLS
+from poise.selection.rules import NULLS, PLAIN
 from poise.selection.schedule import scheduled
 from poise.selection.test_split import uncovered
 from poise.selection.tune import tune
@@ -208,6 +209,17 @@ def test_the_verdict_keeps_what_may_be_nothing_and_what_was_never_beaten() -> No
     assert fitted.verdict().startswith("Stay with plain cross-entropy (stage1): nothing was better than stage1")
     assert three(recommended=0).verdict().startswith("Keep what you have: nothing was better than stage1 on the rows")
     assert "The recommended head is not among them: tau_norm is better there" in three(recommended=0).verdict()
+
+
+def test_where_no_classifier_was_the_verdict_speaks_of_the_one_that_was_fitted() -> None:
+    better = replace(three(), given=False, fitted=True)
+    worse = replace(three(recommended=0), given=False, fitted=True)
+    for found in (better, worse):
+        assert found.decision == found.to_dict()["decision"] == "fitted"
+        assert found.recommended is not None
+        start = f"No classifier was there before; fitted: {found.recommended.method}. It gains "
+        assert found.verdict().startswith(start)
+    assert "The fitted head is not among them: tau_norm is better there" in worse.verdict()
 
 
 def sized(*sizes: int) -> torch.Tensor:
@@ -469,6 +481,31 @@ def test_a_recipe_is_the_spec_as_stated_or_the_first_published_one_of_a_bare_nam
     assert recipes["logit_adjustment"] == "logit_adjustment"
 
 
+@pytest.mark.parametrize("selection", ["held_out", "kfold", "cross_fit"])
+def test_logistic_regression_minus_log_prior_stands_beside_whatever_is_asked_for(selection) -> None:
+    problem, test = study()
+    asked = ["ncm"] if selection == "held_out" else ["lda", "converged"]
+    found = compare(asked, problem, test, selection=selection, budget=2, nulls=(), recipes=False)
+    [row] = [row for row in found.standings if row.family == PLAIN]
+    assert (row.method, row.role, row.selection) == ("converged+logit_adjustment", "recipe", None)
+    assert row.records[0].implied_prior == "uniform"
+    adjusted = converged()(problem).shifted(-problem.train.counts.prior.log())
+    assert torch.equal(row.correct, correct_of(adjusted, test).double())
+    assert row not in found.contenders
+    assert str(PLAIN) not in {*found.tied(), *found.gains["images"]}
+
+
+def test_logistic_regression_minus_log_prior_can_be_tuned_and_is_then_stated_once() -> None:
+    problem, test = study()
+    found = compare([PLAIN], problem, test, budget=2)
+    assert [row.role for row in found.standings if row.family == PLAIN] == ["tuned", "recipe"]
+
+
+def test_the_papers_protocol_runs_no_logistic_regression_of_ours() -> None:
+    problem, test = study()
+    assert PLAIN not in {row.family for row in compare(["ncm"], problem, test, selection="paper", budget=2).standings}
+
+
 def test_a_published_recipe_for_a_larger_data_set_is_left_out() -> None:
     problem, test = study()
     found = compare(["lws(epochs=1)", "crt"], problem, test, budget=1)
@@ -476,6 +513,7 @@ def test_a_published_recipe_for_a_larger_data_set_is_left_out() -> None:
         "tau_norm",
         "logit_adjustment",
         "lws(epochs=1)",
+        str(PLAIN),
     }
 
 
@@ -553,9 +591,9 @@ def test_a_recipe_that_is_best_by_far_is_not_recommended(monkeypatch) -> None:
         "poise.methods.published.published", lambda name: (Published(Spec("lda"), "all"),) if name == "l2_norm" else ()
     )
     found = compare(["l2_norm"], replace(problem, head=bad), test, budget=4)
-    top = found.table()[0]
+    top, second = (row for row in found.table()[:3] if row["family"] != str(PLAIN))
     assert (top["method"], top["role"], top["family"]) == ("lda", "recipe", "l2_norm")
-    assert top["balanced_accuracy"] > found.table()[1]["balanced_accuracy"] + 0.3
+    assert top["balanced_accuracy"] > second["balanced_accuracy"] + 0.3
     assert (top["tied"], top["gain"], top["recommended"]) == (None, None, False)
     assert "lda" not in found.verdict()
     assert "lda" not in {str(row.family) for row in found.contenders}
@@ -752,7 +790,8 @@ def test_without_held_out_rows_methods_that_read_them_are_left_out_with_a_remark
         with pytest.warns(PoiseWarning, match="was left out") as caught:
             found = compare(asked, without, test, selection=selection, budget=4)
         assert tuple(str(warning.message) for warning in caught) == found.remarks
-        assert {str(row.family) for row in found.standings} == {"stage1", "tau_norm", "logit_adjustment", "ncm"}
+        left = {str(row.family) for row in found.standings} - {str(PLAIN)}
+        assert left == {"stage1", "tau_norm", "logit_adjustment", "ncm"}
         assert found.remarks == (
             "rebalance was left out: it reads held-out rows",
             "logit_adjustment+temperature was left out: it reads held-out rows",

@@ -11,6 +11,7 @@ import torch
 from poise import methods, testing
 from poise.data import bundled
 from poise.errors import InputError
+from poise.heads.converged import fit_path
 from poise.machine.processes import World
 from poise.metrics import Moments, Tally, coefficient_of_variation, evaluate, logits_magnitude
 from poise.results.record import Record, Selection
@@ -36,6 +37,32 @@ def test_methods_fitted_together_equal_methods_fitted_alone() -> None:
         assert torch.equal(fitted.head.weight, alone.weight)
         assert torch.equal(fitted.head.bias, alone.bias)
         assert fitted.seconds > 0
+
+
+def test_penalties_of_one_loss_share_a_path_and_give_the_heads_that_they_give_alone(monkeypatch) -> None:
+    problem = testing.world(dtype=torch.float64)
+    texts = [
+        "converged(weight_decay=0.001)",
+        "converged(weight_decay=0.1)+logit_adjustment",
+        "converged(loss='balanced_softmax',weight_decay=0.1)",
+        "ncm",
+        "converged(weight_decay=0.01)",
+    ]
+    chosen = [methods.from_spec(text) for text in texts]
+    alone = [method(problem, 3) for method in chosen]
+    paths: list[list[float]] = []
+
+    def path(train, loss, decays, **more):
+        paths.append(list(decays))
+        return fit_path(train, loss, decays, **more)
+
+    monkeypatch.setattr("poise.heads.converged.fit_path", path)
+    fitted = fit_methods(problem, chosen, seed=3)
+    assert paths == [[0.001, 0.1, 0.01], [0.1]]
+    for (head, seconds), expected in zip(fitted, alone, strict=True):
+        assert torch.allclose(head.weight, expected.weight, atol=2e-3)
+        assert torch.allclose(head.bias, expected.bias, atol=2e-3)
+        assert seconds > 0
 
 
 def test_without_a_stage_1_head_all_methods_share_one_that_is_fitted() -> None:

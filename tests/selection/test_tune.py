@@ -18,6 +18,7 @@ from poise.metrics import evaluate
 from poise.priors import divergence
 from poise.results.scores import Scores
 from poise.selection.fit_and_measure import Fitted, Measured, fit_specs, sums_of
+from poise.selection.grids import default_grid
 from poise.selection.rules import METRICS, Judging
 from poise.selection.tune import match_marginal, pick, tune
 from poise.selection.validation import judge, subset
@@ -79,6 +80,21 @@ def assert_same(a: Scores, b: Scores) -> None:
     for name in ("balanced_accuracy", "macro_f1", "nll", "ece"):
         # Heads of one pass differ from heads alone by the rounding of float32.
         assert getattr(a, name) == pytest.approx(getattr(b, name), rel=1e-4)
+
+
+def test_the_penalty_of_logistic_regression_is_tuned() -> None:
+    """Twelve noisy columns and few rows: the weakest penalty is far from the best."""
+    problem = world(counts=(40, 20, 9, 5), dim=12, held_out=60, separation=1.5, seen=False)
+    grid = default_grid(Spec("converged"))
+    best, records = quietly(grid, problem)
+    decays = [dict(spec.params)["weight_decay"] for spec in grid]
+    assert len(decays) == 16
+    assert (decays[0], decays[-1]) == (1e-6, 0.1)
+    assert 1e-4 in decays
+    scores = [by_hand(problem, spec) for spec in grid]
+    assert [record.scores.per_class for record in records] == [found.per_class for found in scores]
+    assert best == max(zip(grid, scores, strict=True), key=lambda pair: (pair[1].balanced_accuracy, -pair[1].nll))[0]
+    assert scores[grid.index(best)].balanced_accuracy > scores[0].balanced_accuracy + 0.01
 
 
 # --- nothing else enters ---------------------------------------------------------------------------------------------

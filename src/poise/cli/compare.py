@@ -32,7 +32,9 @@ class Contest:
             autocompletion=completion.method_chain,
         ),
     ] = None
-    quick: Annotated[bool, typer.Option("--quick", help="Only methods without training: seconds at any size.")] = False
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only methods without training, and one logistic regression beside them.")
+    ] = False
     select: Annotated[
         str | None,
         typer.Option(
@@ -63,18 +65,20 @@ class Contest:
     @property
     def methods(self) -> list[str]:
         """The methods that were named, or all; with `quick` those that need no training."""
-        from poise import methods
+        if self.method:
+            return self.method
+        from poise.methods import available
 
-        return self.method or [name for name in methods.available() if not (self.quick and methods.is_trained(name))]
+        return [name for name in available() if not (self.quick and _searches(name))]
 
     @property
     def left_out(self) -> list[str]:
         """A line on the methods that `quick` left out."""
-        from poise import methods
+        from poise.methods import available
 
-        trained = [name for name in methods.available() if methods.is_trained(name)]
         if not self.quick or self.method:
             return []
+        trained = [name for name in available() if _searches(name)]
         return [
             f"--quick tried only what needs no training: {len(trained)} methods were left out ({', '.join(trained)}), "
             "any of which may be better; compare without it before you settle on a head."
@@ -94,6 +98,13 @@ class Contest:
             folds=self.folds,
             seeds=range(self.seed, self.seed + self.seeds),
         )
+
+
+def _searches(name: str) -> bool:
+    """Does the method go to its head step by step, which takes long on many rows?"""
+    from poise.methods import entries, is_trained
+
+    return is_trained(name) or entries()[name].traits.search_error > 0
 
 
 def rule_of(select: str | None, problem: "Problem") -> str:

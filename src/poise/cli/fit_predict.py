@@ -65,8 +65,9 @@ def fit(
     """Choose, fit and calibrate a head for your class prior, and write a folder that `poise predict` reads.
 
     Of feature rows this makes a head. Of images (a folder with one folder per class, a table, a list, an archive) or
-    texts (--text COLUMN) it makes everything: it sets rows aside, trains or loads a backbone, extracts features,
-    compares heads on the rows set aside, and writes backbone and head. The same command goes on where it was stopped.
+    texts (--text COLUMN) it makes everything, and writes backbone and head. A published backbone never saw the rows:
+    all of them choose the head by cross-validation, and it is fitted on all of them. For a backbone that is trained
+    here, rows are set aside first, and heads are compared on these. The same command goes on where it was stopped.
     """
     from poise.cli.images import fit_images, samples_in
     from poise.errors import InputError
@@ -84,6 +85,11 @@ def fit(
     if goal.costs is not None or head is not None or rows.held_out is not None:
         raise InputError(
             "--costs, --head and --held-out are for feature rows; name held-out images with -s data.held_out=PATH"
+        )
+    if rows.seen:
+        raise InputError(
+            "--seen is for feature rows; where the weights know these samples by heart, give the weights "
+            "(-s backbone.weights=FILE) and samples that they never saw (-s data.held_out=PATH), which then choose"
         )
     fit_images(samples, train, out, method=method, goal=goal, training=training, asked=asked, seed=seed, voice=voice)
 
@@ -108,7 +114,14 @@ def _fit_rows(
     say_estimate(work_of_fit(problem, method), problem, quiet=voice.silent)
     with progress_bar("fitting", quiet=voice.silent) as report:
         made = deploy(
-            problem, method=method, prior=prior, targets=targets, groups=read.groups, seed=seed, progress=report
+            problem,
+            method=method,
+            prior=prior,
+            targets=targets,
+            groups=read.groups,
+            certify=read.deciding,
+            seed=seed,
+            progress=report,
         )
     model = made.model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
     carry_backbone(Path(train), out)

@@ -304,8 +304,7 @@ def fit_images(
             command=command_line(),
             phase=partial(progress_bar, quiet=voice.silent),
         )
-    fresh = config.stage1 is None and splits.held_out is not None
-    _tell_fitted(found, path, out, method, fresh, voice)
+    _tell_fitted(found, path, out, method, voice)
 
 
 def _begun(path: str, splits: "Splits", config: "Config", recipe: str) -> list[str]:
@@ -323,20 +322,24 @@ def _begun(path: str, splits: "Splits", config: "Config", recipe: str) -> list[s
     ]
 
 
-def _tell_fitted(found: "Fitted", path: str, out: Path, method: str, fresh: bool, voice: Voice) -> None:
-    """Say what was fitted; `fresh`: the head that others were compared with had to be fitted too."""
+def _tell_fitted(found: "Fitted", path: str, out: Path, method: str, voice: Voice) -> None:
+    """Say what was fitted."""
     from poise.report.text import score_tables
 
     compared, said = found.comparison, list[Any]()
-    if fresh:
-        said += ["stage1: no classifier came with the backbone, so plain cross-entropy was fitted and tuned", ""]
     if compared is not None:
-        said += [score_tables.to_terminal(compared.rows, title=Path(path).name), score_tables.LEGEND, ""]
-        said += [compared.verdict(), ""]
-    said += [f"written: {found.model.method}{_for_prior(found)}{_whose(found, method)}", *_not_compared(found, method)]
+        legend = score_tables.legend(fitted=compared.fitted)
+        said += [score_tables.to_terminal(compared.rows, title=Path(path).name), legend, "", compared.verdict(), ""]
+    elif found.expected:
+        said += [
+            f"no classifier was there before; `poise compare {quote(str(out))}` compares others on a fifth of these"
+        ]
+    said += [f"written: {found.model.method}{_for_prior(found)}{_whose(found, method)}"]
+    said += [f"{found.expected}, by cross-validation"] if found.expected and found.model.promise else []
     if found.scores is not None:
         said += [score_tables.scores_by_part({"test": found.scores}, title="the model on the test split, in per cent")]
     remark = None if compared is None else compared.remark_on_size()
+    promised = {name: found.model.provenance.get(name) for name in ("unseen_recall", "promise")}
     answer(
         {
             "method": found.model.method,
@@ -344,11 +347,12 @@ def _tell_fitted(found: "Fitted", path: str, out: Path, method: str, fresh: bool
             "path": str(out),
             "test": None if found.scores is None else found.scores.to_dict(),
             "comparison": None if compared is None else compared.to_dict(),
+            **promised,
         },
         [*said, f"next: poise predict {quote(str(out))} MORE"],
         voice,
         written=found.written,
-        remarks=[remark] if remark else [],
+        remarks=[*found.remarks, *([remark] if remark else [])],
     )
 
 
@@ -363,16 +367,12 @@ def _for_prior(found: "Fitted") -> str:
 
 
 def _whose(found: "Fitted", method: str) -> str:
-    """Who chose the head that was written; the verdict asks another question, what the test split can prove."""
-    recommended = None if found.comparison is None else found.comparison.recommended
-    if method != "auto" or recommended is None or str(recommended.method) != found.model.method:
+    """Who chose the head that was written; where one was there before, the verdict asks another question."""
+    compared = found.comparison
+    if method != "auto":
+        return ""
+    if found.expected:
+        return f", fitted on {int(found.model.counts.n.sum())} samples"
+    if compared is None or compared.recommended is None:
         return ""
     return ", recommended by the held-out samples; the verdict says what the test split can prove"
-
-
-def _not_compared(found: "Fitted", method: str) -> list[str]:
-    """A line where the head was chosen otherwise than by the comparison that was shown."""
-    recommended = None if found.comparison is None else found.comparison.recommended
-    if method != "auto" or recommended is None or recommended.method == found.model.method:
-        return []
-    return ["(chosen by cross-validation among converged heads, as for any feature rows; not by the table above)"]

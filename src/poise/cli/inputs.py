@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Inputs(NamedTuple):
     """What was read: the problem, a test split if one was wanted, groups (N,) of the training rows, and remarks.
 
-    `numbered`: the class names are those that the training file gives for the numbers in it.
+    `numbered`: the class names are those that the training file gives for the numbers in it. `deciding` are rows that
+    nothing is fitted or chosen on but an operating point.
     """
 
     problem: "Problem"
@@ -30,6 +31,7 @@ class Inputs(NamedTuple):
     remarks: tuple[str, ...]
     name: str
     numbered: bool = False
+    deciding: "Features | None" = None
 
     @property
     def assumed(self) -> tuple[str, ...]:
@@ -43,19 +45,20 @@ class Inputs(NamedTuple):
         )
 
     def with_rows_aside(self, seed: int) -> "Inputs":
-        """A stratified fifth of the training rows as held-out rows, which a remark says.
+        """A stratified fifth of the training rows for an operating point alone, which a remark says.
 
         Raises: MemorisedRowsError if these rows trained the backbone or the head.
         """
+        from poise.data.rows_aside import rows_aside
         from poise.errors import MemorisedRowsError
 
         if self.problem.train.seen_by_backbone or self.problem.head is not None:
             who = "the backbone" if self.problem.train.seen_by_backbone else "the given head"
             raise MemorisedRowsError(f"rows that trained {who} cannot be set aside as unseen; give --held-out")
-        train, aside, groups = _carved(self.problem.train, self.groups, seed)
+        train, aside, groups = rows_aside(self.problem.train, self.groups, seed)
         said = f"no --held-out was given: {len(aside)} rows were set aside to choose the operating point on"
-        problem = replace(self.problem, train=train, held_out=aside)
-        return self._replace(problem=problem, groups=groups, remarks=(*self.remarks, said))
+        problem = replace(self.problem, train=train)
+        return self._replace(problem=problem, groups=groups, deciding=aside, remarks=(*self.remarks, said))
 
 
 def load_inputs(
@@ -103,12 +106,13 @@ def load_inputs(
 
 def _tested(rows: "Features", groups: Any, head: Path | None, seed: int) -> "tuple[Features, Features, Any]":
     """Rows, and a fifth of them as the test split. Raises: MemorisedRowsError if something was trained on them."""
+    from poise.data.rows_aside import rows_aside
     from poise.errors import MemorisedRowsError
 
     if rows.seen_by_backbone or head is not None:
         who = "the backbone" if rows.seen_by_backbone else "the given head"
         raise MemorisedRowsError(f"a test split cut from rows that trained {who} says nothing; give --test")
-    return _carved(rows, groups, seed)
+    return rows_aside(rows, groups, seed)
 
 
 def _of_run(
@@ -299,22 +303,3 @@ def _like(rows: "Features", columns: tuple[str, ...] | None, path: str, how: "Ro
             f"{path} has no numeric column {missing[0]!r}, which the training rows have; it has {listed(table.names)}"
         )
     return replace(found, x=found.x[..., [table.names.index(name) for name in columns]])
-
-
-def _carved(rows: "Features", groups: Any, seed: int) -> "tuple[Features, Features, Any]":
-    """Training rows and a stratified fifth as the test split; a class of one row keeps it for training."""
-    from poise.folds import fold_ids, scorable, with_copies
-    from poise.values.counts import ClassCounts
-
-    ids = fold_ids(rows.y, 5, groups=with_copies(rows.x[0], groups), seed=seed)
-    aside = (ids == 0) & scorable(rows.y, ids)
-    kept = (~aside).nonzero().flatten()
-    y = rows.y[kept]
-    counts = ClassCounts.from_labels(y, len(rows.counts), None if rows.weight is None else rows.weight[kept])
-    train = replace(rows.take(kept), counts=counts)
-    test = replace(rows.take(aside.nonzero().flatten()), counts=counts)
-    return train, test, None if groups is None else _picked(groups, kept.tolist())
-
-
-def _picked(groups: Sequence[Any], rows: list[int]) -> list[Any]:
-    return [groups[row] for row in rows]

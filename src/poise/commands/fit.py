@@ -7,8 +7,8 @@ folder/config.yaml, split.json ...    how it came about; see `pipeline`
 """
 
 import shutil
+import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import torch
 from poise.commands import run_folder
 from poise.commands.config import Config
 from poise.commands.description import is_described, write_description
+from poise.commands.frozen import Rows, rows_of, with_fitted
 from poise.commands.stages import Loaded, load_problem, represent, store_features
 from poise.data.samples.decode_all import whole_rows
 from poise.data.samples.sample_set import Items
@@ -44,23 +45,26 @@ from poise.results.contents import Change, Contents
 from poise.results.scores import Scores
 from poise.selection.compare import compare
 from poise.selection.comparison_result import Comparison
-from poise.selection.grids import default_grid
 from poise.selection.oracle import oracle_accuracy
-from poise.selection.tune import tune
 from poise.values.checks import check_one_of
 from poise.values.features import Features
-from poise.values.spec import Spec
 
 PICTURED = 6  # classes that gained most, and as many that lost most
 
 
 class Fitted(NamedTuple):
-    """What a run ends with. `comparison` and `scores`, those of the model on the test split, are None without one."""
+    """What a run ends with. `comparison` and `scores`, those of the model on the test split, are None without one.
+
+    `expected` says what is promised of unseen rows, "" where a trained backbone's held-out rows only chose; `remarks`
+    are to be known of how the model came about.
+    """
 
     model: Model
     comparison: Comparison | None
     scores: Scores | None
     written: tuple[Path, ...]
+    expected: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def fit_samples(
@@ -78,65 +82,90 @@ def fit_samples(
 ) -> Fitted:
     """Train or load a backbone, extract features, compare heads, and write a model for the prior of deployment.
 
-    Held-out samples choose and calibrate; the test split is read once, by the comparison. `method` "auto" takes what
-    the comparison recommends, or, without a test split, what the held-out samples choose. `prior` is that of the
+    A backbone that was trained here knows its training samples: held-out ones choose and calibrate, and `method` "auto"
+    takes what the comparison on them recommends. One that is used as it is knows them no better than others: "auto" is
+    `LongTailClassifier` on all samples but those of the test split, chosen by cross-validation (`frozen.rows_of` says
+    where held-out samples stay apart). The test split is read once, by the comparison. `prior` is that of the
     configuration unless one is given. A step whose result is in the folder is not done again. `name` is what the data
     are called in records and report, by default the title of the configuration; `command` is what repeats it.
 
     Raises: StoppedError; InputError for settings, samples or a folder that do not fit.
     """
-    _refuse_unfit(config, splits, method, targets or Targets())
+    targets = targets or Targets()
+    _refuse_unfit(config, splits, method, targets)
     if not is_described(folder):
         write_description(config, splits, folder)
     representation = represent(config, splits, folder, phase=phase)
     stores = store_features(config, representation, splits, folder, phase=phase)
     written = write_description(config, splits, folder)
-    found, certify = _dealt(load_problem(representation, stores), targets or Targets(), seed)
-    if found.problem.head is None and found.problem.held_out is not None:
-        with phase("fitting plain cross-entropy") as progress:
-            found = _with_classifier(found, config, seed, progress)
-    comparison = None
-    if found.test is not None:
-        with phase("comparing heads") as progress:
-            comparison = compare_heads(config, found, seed=seed, name=name, progress=progress)
-    chosen = _recommended(comparison) if method == "auto" and found.problem.head is not None else method
+    found = load_problem(representation, stores)
+    rows = Rows(found.problem)
+    if found.problem.head is None:
+        rows = rows_of(found.problem, config, splits, method, decides=targets.need_rows, seed=seed)
+    if rows.deciding is None:  # put aside before anything is chosen
+        problem, deciding = dealt(rows.problem, targets, seed, folds=False)
+        rows = rows._replace(problem=problem, deciding=deciding)
     target = config.heads.prior if prior is None else prior
-    with phase("fitting") as progress:
-        made = deploy(
-            found.problem,
-            method=chosen or "auto",
-            prior=target,
-            targets=targets,
-            seed=seed,
-            selected=chosen is not None and chosen != method,
-            certify=certify,
-            progress=progress,
-        )
+    comparison, made = _made(config, found.test, rows, method, target, targets, seed, name=name, phase=phase)
     read = {"text": config.data.text, "image": config.data.image}
     model = made.model.with_provenance(split=splits.hash, backbone=representation.backbone.name, read=read)
+    made = made._replace(model=model)
+    expected = f"expected {expectation(model.promise, target)}" if found.problem.head is None else ""
     title = name or config.title or "samples"
     with phase("writing the report"):
         if comparison is not None:
-            page = _judged(comparison, model, found, config, splits, seed, title=title, command=command)
+            assert found.test is not None
+            page = _judged(comparison, made, rows, found.test, splits, seed, title=title, command=command)
             written += tuple(run_folder.write(folder, comparison, contents=page))
         elif made.evidence is not None:
-            fitted = made._replace(model=model)
-            page = _unjudged(fitted, found, target, title=title, command=command)
+            page = _unjudged(made, rows, target, title=title, command=command)
             written += tuple(write_report(folder, page))
-    return Fitted(model, comparison, _scores(model, found.test), (*written, model.save(folder)))
+    every = (*written, model.save(folder))
+    return Fitted(model, comparison, _scores(model, found.test), every, expected, rows.remarks)
 
 
-def _dealt(found: Loaded, targets: Targets, seed: int) -> tuple[Loaded, Features | None]:
-    """What is chosen on, and the rows that show what is promised: put aside before anything is chosen."""
-    problem, certify = dealt(found.problem, targets, seed, folds=False)
-    return found._replace(problem=problem), certify
+def _made(
+    config: Config,
+    test: Features | None,
+    rows: Rows,
+    method: str,
+    target: Any,
+    targets: Targets,
+    seed: int,
+    *,
+    name: str,
+    phase: Phase,
+) -> tuple[Comparison | None, Deployed]:
+    """The comparison, None without a test split, and the model; where no head was there, it is a row of the former."""
+    compared, problem = None, rows.problem
+    if test is not None:
+        with phase("comparing heads") as progress:
+            compared = compare_heads(
+                config, Loaded(problem, test), groups=rows.groups, seed=seed, name=name, progress=progress
+            )
+    chosen = (_recommended(compared) if method == "auto" and problem.head is not None else None) or method
+    with phase("fitting") as progress:
+        made = deploy(
+            problem,
+            method=chosen,
+            prior=target,
+            targets=targets,
+            groups=rows.groups,
+            certify=rows.deciding,
+            seed=seed,
+            selected=chosen != method,
+            progress=progress,
+        )
+    if compared is not None and test is not None and problem.head is None:
+        compared = with_fitted(compared, made.model, problem.train, test, seed)
+    return compared, made
 
 
 def _judged(
     comparison: Comparison,
-    model: Model,
-    found: Loaded,
-    config: Config,
+    made: Deployed,
+    rows: Rows,
+    test: Features,
     splits: Splits,
     seed: int,
     *,
@@ -144,19 +173,21 @@ def _judged(
     command: str | None,
 ) -> Contents:
     """What the report of the comparison shows, with pictures of the classes that it names."""
-    assert found.test is not None
+    model = made.model
+    how = "chosen and calibrated on held-out samples; the verdict says what the test split can prove"
+    if rows.problem.head is None:
+        how = "the row marked as fitted, which the verdict speaks of; the other rows are for comparison"
     page = contents_of(
         comparison,
-        found.test,
+        test,
         title=title,
-        problem=found.problem,
+        problem=rows.problem,
         seed=seed,
         command=command,
         facts={
             "split": splits.hash,
-            "backbone": config.backbone.name,
-            "model in this folder": f"{model.method}, chosen and calibrated on held-out samples; the verdict says what "
-            "the test split can prove",
+            "backbone": str(model.provenance["backbone"]),
+            "model in this folder": f"{model.method}, {how}",
             "its probabilities": f"are for {model.meant_for}",
         },
     )
@@ -166,15 +197,16 @@ def _judged(
     return page.model_copy(update={"thumbnails": thumbnails(splits.train, wanted)})
 
 
-def _unjudged(made: Deployed, found: Loaded, prior: Any, *, title: str, command: str | None) -> Contents:
+def _unjudged(made: Deployed, rows: Rows, prior: Any, *, title: str, command: str | None) -> Contents:
     """What the report of a model shows that no test split judged."""
-    return contents_of_model(
-        made,
-        title=title,
-        sentence=f"{made.model.method}: {expectation(made.model.promise, prior)}.",
-        held_out=found.problem.held_out is not None,
-        command=command,
-    )
+    said = f"{made.model.method}: {expectation(made.model.promise, prior)}."
+    if rows.problem.head is None:
+        said = (
+            f"No classifier was there before; fitted on {len(rows.problem.train)} samples: {made.model.method}. "
+            f"Expected {expectation(made.model.promise, prior)}."
+        )
+    held_out = rows.problem.held_out is not None
+    return contents_of_model(made, title=title, sentence=said, held_out=held_out, command=command, notes=rows.remarks)
 
 
 def _extremes(changes: Sequence[Change]) -> list[Change]:
@@ -183,21 +215,11 @@ def _extremes(changes: Sequence[Change]) -> list[Change]:
     return ordered if len(ordered) <= 2 * PICTURED else [*ordered[:PICTURED], *ordered[-PICTURED:]]
 
 
-def _with_classifier(found: Loaded, config: Config, seed: int, progress: Progress) -> Loaded:
-    """The problem with a classifier where the backbone came without: plain cross-entropy, tuned on the held-out rows.
-
-    What the comparison then recommends starts from the same classifier as the model that is written.
-    """
-    grid = default_grid(Spec("ce"), config.heads.budget)
-    best, _ = tune(grid, found.problem, select="held_out", seed=seed, progress=progress)
-    return found._replace(problem=replace(found.problem, head=from_spec(best)(found.problem, seed)))
-
-
 def _refuse_unfit(config: Config, splits: Splits, method: str, targets: Targets) -> None:
     """Raises: InputError for what would otherwise be found out after hours of training."""
     if method != "auto":
         from_spec(method)
-    if splits.held_out is None and (config.stage1 is not None or targets.need_rows):
+    if splits.held_out is None and config.stage1 is not None:
         raise InputError(
             "heads are chosen and calibrated on samples that trained nothing; set some aside (data.held_out_rows above "
             "0), or name them (data.held_out)"
@@ -211,6 +233,7 @@ def compare_heads(
     config: Config,
     found: Loaded,
     *,
+    groups: Sequence[str] | None = None,
     seed: int = 0,
     name: str = "",
     progress: Progress | None = None,
@@ -220,17 +243,20 @@ def compare_heads(
         raise InputError("heads are compared on a test split; give data.test, or data.test_rows above 0")
     heads = config.heads
     unseen_rows = found.problem.held_out is not None
-    return compare(
-        available() if heads.methods == "auto" else heads.methods,
-        found.problem,
-        found.test,
-        selection=heads.selection if unseen_rows or heads.selection != "held_out" else "kfold",
-        seeds=(seed,),
-        budget=heads.budget,
-        oracle=oracle_accuracy,
-        data=config.title or "samples",
-        progress=progress,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "there was no stage-1 head")  # the words of `fit` are made for that
+        return compare(
+            available() if heads.methods == "auto" else heads.methods,
+            found.problem,
+            found.test,
+            selection=heads.selection if unseen_rows or heads.selection != "held_out" else "kfold",
+            seeds=(seed,),
+            budget=heads.budget,
+            groups=None if unseen_rows else groups,
+            oracle=oracle_accuracy,
+            data=name or config.title or "samples",
+            progress=progress,
+        )
 
 
 def _recommended(comparison: Comparison | None) -> str | None:

@@ -24,7 +24,7 @@ def write(
 ) -> list[Path]:
     """Write the records, the table and the verdict of a comparison, and its report; each file appears whole or not."""
     rows = comparison.rows
-    said = [comparison.verdict(), *comparison.remarks, score_tables.LEGEND, *notes]
+    said = [comparison.verdict(), *comparison.remarks, score_tables.legend(fitted=comparison.fitted), *notes]
     return [
         write_records(folder, comparison.records),
         write_atomically(folder / "summary.csv", score_tables.to_csv(rows)),

@@ -15,6 +15,7 @@ import torch
 
 from poise.deployment.automatic import CANDIDATES
 from poise.deployment.deploy import offered
+from poise.heads.converged import Optimum
 from poise.heads.plan import Plan
 from poise.heads.reading import KEPT_NUMBERS
 from poise.heads.solver import MOST_NUMBERS, Retrain, fit_heads, fresh
@@ -27,7 +28,7 @@ from poise.selection.schedule import Pass, Schedule, searched
 from poise.selection.validation import competing
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
-from poise.values.problem import Problem
+from poise.values.problem import Method, Problem
 from poise.values.spec import Spec
 
 FITTED_ROWS = 4  # batches of made-up rows that are fitted to measure the machine
@@ -38,6 +39,7 @@ OVERHEAD = 1.1  # of real methods to the plain heads that are measured
 MEASURED = 2.0  # cost of measuring a head on a row, in visits
 INTERVALS = 1.0  # seconds for intervals and verdict of a comparison
 CHOSEN_VISITS, NAMED_VISITS = 550, 55  # of each row, by `fit`: all its candidates, or one method, folds included
+SEARCH_VISITS = 40  # of each row, by one head that is fitted to convergence
 SHORT_VISITS, SHORT_PRODUCTS = 10**5, 10**9  # work that is over before it could be measured
 ORACLES = 2  # heads that are fitted to estimate what any head could gain
 PROGRAM = 550 * 2**20  # bytes of torch and the rest
@@ -168,7 +170,8 @@ def _work(grids: tuple[tuple[Spec, tuple[Spec, ...]], ...], passes: Sequence[Pas
     recipes = [recipe for steps, _ in trained for recipe in steps]
     return Work(
         heads=len({spec for each in (*passes, *firsts) if each.shown for spec in each.specs if _trained((spec,))}),
-        visits=sum(recipe.plan.epochs * shown for steps, shown in trained for recipe in steps),
+        visits=sum(recipe.plan.epochs * shown for steps, shown in trained for recipe in steps)
+        + sum(SEARCH_VISITS * len(_searched(each.specs)) * each.shown for each in passes),
         measured=sum(len(each.specs) * each.judged for each in passes),
         judged=judged,
         together=max(len(steps) for steps, _ in trained),
@@ -180,9 +183,17 @@ def _work(grids: tuple[tuple[Spec, tuple[Spec, ...]], ...], passes: Sequence[Pas
 
 def _trained(specs: Iterable[Spec]) -> list[Retrain]:
     """The trained steps of some specs."""
+    return [step for step in _steps(specs) if isinstance(step, Retrain)]
+
+
+def _searched(specs: Iterable[Spec]) -> set[Optimum]:
+    """The steps of some specs that are fitted to convergence, each once: what follows one is given its head."""
+    return {step for step in _steps(specs) if isinstance(step, Optimum)}
+
+
+def _steps(specs: Iterable[Spec]) -> list[Method]:
     methods = [from_spec(spec) for spec in specs]
-    steps = [step for method in methods for step in (method.methods if isinstance(method, Chain) else (method,))]
-    return [step for step in steps if isinstance(step, Retrain)]
+    return [step for method in methods for step in (method.methods if isinstance(method, Chain) else (method,))]
 
 
 # --- what it costs here -----------------------------------------------------------------------------------------------

@@ -58,10 +58,13 @@ def deploy(
     classes that have training rows. With one, "auto" tunes tau-norm, logit adjustment and four trained methods on the
     held-out rows and takes the recommendation of `compare`; a named method runs as stated. What was chosen by balanced
     accuracy, here or before (`selected`: the settings of `method` were), is meant for uniform classes: for that prior
-    its decisions stay what they were when it was chosen. `prior` and costs follow the classes of the training rows;
-    `targets` choose an operating point on the held-out rows; where they promise an accuracy or a precision, on a part
-    of them that chose nothing (`certifying_rows`), or on the rows `certify` that were put aside before. What was chosen
-    before promises no recall here: the rows that chose it flatter it by an amount that is not known.
+    its decisions stay what they were when it was chosen. What was chosen before promises no recall here: the rows that
+    chose it flatter it by an amount that is not known.
+
+    `prior` and costs follow the classes of the training rows; `targets` choose an operating point on the rows
+    `certify`, which were put aside for that before and leave the choice of the head to all others; without such rows on
+    the held-out ones, or where they promise an accuracy or a precision on a part of them that chose nothing
+    (`certifying_rows`).
 
     Raises: MemorisedRowsError, InputError if something has to be chosen and there are no unseen rows to choose on, or
     many of these are training rows.
@@ -69,9 +72,12 @@ def deploy(
     targets = targets or Targets()
     train, rows = problem.train, problem.held_out
     targets.check_classes(train, len(train.counts) if problem.head is not None else len(_present(train)))
-    _check_held_out(problem, needed=targets.need_rows)
+    _check_held_out(problem, needed=targets.need_rows and certify is None)
+    warn_of_overlap({"training": train, "held-out": certify if rows is None else rows})
     unseen = certify
-    if certify is None:
+    if certify is not None:
+        dealt(Problem(train, held_out=certify), targets, seed, folds=True)  # refuses too few rows for a promise
+    else:
         folds = problem.head is None and method == "auto" and train.seen_by_backbone is False
         problem, unseen = dealt(problem, targets, seed, folds=folds)
     if problem.head is None:
@@ -80,7 +86,6 @@ def deploy(
         _remark_left_out(rows, classes)
         unseen = None if unseen is None else replace(_of_classes(unseen, classes), counts=made.model.counts)
     else:
-        warn_of_overlap({"training": train, "held-out": rows})
         made = _from_head(problem, method, prior, seed, selected, progress)
     model = made.model.with_provenance(versions=versions(), train=train.key, seed=seed)
     if targets.promise is not None:
@@ -125,7 +130,9 @@ def _from_rows(problem: Problem, method: str, prior: Any, groups: Any, seed: int
 
     classifier = LongTailClassifier(method, target, train.seen_by_backbone, seed)
     x = train.x[0].double().numpy()
-    evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", SAID)  # of all held-out rows, before some of them were put aside
+        evidence = classifier.fit_with_evidence(x, y, sample_weight=weight, groups=groups, held_out=held_out)
     model = classifier.model().with_provenance(**as_provenance(classifier.promise_))
     return Deployed(model, evidence)
 

@@ -31,8 +31,7 @@ from poise.deployment.origin import compare_with_fresh
 from poise.deployment.promise import Promise, over
 from poise.errors import InputError, PoiseWarning
 from poise.folds import group_ids
-from poise.heads.plan import Options
-from poise.methods import available, is_trained, parameters
+from poise.methods import available, further, parameters
 from poise.priors import Shift, as_prior, find_shift, prior_shift
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
@@ -382,7 +381,7 @@ def _names(method: Any) -> list[str] | None:
         return []
     if method not in available():
         return None
-    return [*parameters(method), *(Options.__annotations__ if is_trained(method) else ())]
+    return [*parameters(method), *further(method)]
 
 
 def _spec_of(method: Any, params: Mapping[str, Any]) -> Spec | None:

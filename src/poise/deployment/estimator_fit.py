@@ -30,7 +30,7 @@ from poise.deployment.origin import looks_memorised
 from poise.deployment.promise import SPREAD, Promise, over, promise_of, scope
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.heads.converged import converged
-from poise.methods import build, implied_prior, settings, then, traits_of, unit_matters
+from poise.methods import from_spec, implied_prior, traits_of, unit_matters
 from poise.methods.units import UnitFree
 from poise.values.features import Features
 from poise.values.head import Head
@@ -102,7 +102,7 @@ class Fitting:
         """The same for a method that was named."""
         head = self.head_of(spec)
         share = class_shares(self.train)
-        word = _implied(spec)
+        word = implied_prior(spec)
         implied = share if word == "train" else torch.full_like(share, 1 / len(share)) if word else None
         trials = [] if self.seen and self.unseen is None else self.trials(lambda rows: [self.head_of(spec, rows)])
         seen = evidence(trials)
@@ -163,7 +163,7 @@ class Fitting:
         said = looks_memorised(right, rows, len(names)) if self.unseen is None and self.seen is None else None
         if said is None:
             return found
-        _warn(said, "seen_by_backbone=False", "seen_by_backbone=True", "fit(..., held_out=(X, y))")
+        warnings.warn(said, stacklevel=4)
         return None
 
     def rise(self, fitted: Fitted, target: Tensor, again: Callable[[Features], Head]) -> float:
@@ -213,30 +213,6 @@ def _warn_at_chance(fitted: Fitted, target: Tensor) -> None:
 
 
 def _method(spec: Spec) -> Method:
-    """The method of a Spec, `converged` included."""
-    first, *rest = (
-        converged(**dict(step.params)) if step.name == "converged" else build(step.name, **dict(step.params))
-        for step in spec.steps
-    )
-    made = then(first, *rest)
-    return UnitFree(made) if any(unit_matters(step) for step in spec.steps if step.name != "converged") else made
-
-
-def _implied(spec: Spec) -> str | None:
-    """The prior for which the softmax of a method is meant: "train", "uniform", or None if that is not known."""
-    first, *after = spec.steps
-    if first.name != "converged":
-        return implied_prior(spec)
-    loss = dict(first.params).get("loss", "cross_entropy")
-    word = {"cross_entropy": "train", "balanced_softmax": "uniform"}.get(loss)
-    for step in after:
-        word = _implied_after(step, word)
-    return word
-
-
-def _implied_after(step: Spec, before: str | None) -> str | None:
-    """The same of a head that a step has changed: adjustment at its default strength takes the training prior out."""
-    if step.name == "temperature":
-        return before
-    full = step.name == "logit_adjustment" and settings(step) == settings(Spec("logit_adjustment"))
-    return "uniform" if full and before == "train" else None
+    """The method of a Spec, free of the unit of the features."""
+    made = from_spec(spec)
+    return UnitFree(made) if unit_matters(spec) else made

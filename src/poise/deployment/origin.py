@@ -19,7 +19,7 @@ SURE = 0.999  # of the intervals that have to lie apart
 CLEAR = 0.05  # of recall: less than this between two samples of rows is no sign of a backbone that saw one of them
 
 
-def looks_memorised(right: Tensor, rows: Judged, classes: int) -> str | None:
+def looks_memorised(right: Tensor, rows: Judged, classes: int) -> PoiseWarning | None:
     """What is to be said if heads get practically all rows right that they were not fitted on; None if they do not.
 
     Rows and classes both count: where one class has 99 % of the rows, guessing gets 99 % of them right.
@@ -30,10 +30,13 @@ def looks_memorised(right: Tensor, rows: Judged, classes: int) -> str | None:
     )
     if min(share, float((hits / mass)[mass > 0].mean())) <= MEMORISED_ACCURACY:
         return None
-    return (
+    return PoiseWarning(
         f"{share:.1%} of the rows set aside are predicted right, as if the backbone had trained on them, so no recall "
         "is promised: if it never saw them, say seen_by_backbone=False; if it did, say seen_by_backbone=True and give "
-        "rows that it never saw, fit(..., held_out=(X, y))"
+        "rows that it never saw, fit(..., held_out=(X, y))",
+        "seen_by_backbone=False",
+        "seen_by_backbone=True",
+        "fit(..., held_out=(X, y))",
     )
 
 

@@ -285,7 +285,7 @@ def _model_facts(model: Model) -> dict[str, str]:
         "data": str(about.get("data", "")),
         "training rows": str(about.get("train", "")),
         "probabilities are for": model.meant_for,
-        "operating point": ", ".join([*point, *promise_in_words(about.get("promise"))]),
+        "operating point": ", ".join([*point, *promise_in_words(about.get("guaranteed"))]),
         "seed": str(about.get("seed", "")),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

@@ -10,8 +10,9 @@ read in blocks whose logits stay in the processor's cache.
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -30,37 +31,87 @@ from poise.values.features import Features
 from poise.values.fields import whole
 from poise.values.head import Head
 from poise.values.loss import Loss
-from poise.values.problem import Method, Problem
+from poise.values.problem import Problem
 
 SMALL = 5 * 10**6  # multiplications below which a second thread costs more than it does
 
 
-def converged(*, loss: str = "cross_entropy", weight_decay: float = 1e-4, **params: Any) -> Method:
-    """A head fitted to convergence: the optimum of mean loss + weight_decay / 2 |W|^2, without a learning rate.
+class LossParameters(TypedDict, total=False):
+    """The parameters of the losses of `converged`; every loss knows those of its own."""
+
+    tau: float
+    gamma: float
+    delta: float
+    beta: float
+    variant: str
+    smooth_head: float
+    smooth_tail: float
+    shape: str
+    max_margin: float
+    scale: float
+    drw: bool
+
+
+def converged(
+    *, loss: str = "cross_entropy", weight_decay: float = 1e-4, **params: Unpack[LossParameters]
+) -> "Optimum":
+    """Logistic regression, or another convex loss, fitted to its optimum: no learning rate, no epochs, no chance.
 
     Formula: argmin over W, b of mean loss(W f + b, y) + weight_decay / 2 |W|^2.
 
     W are the weights on features that are centred and scaled once; the intercept is free. `loss` is cross_entropy,
-    balanced_softmax, los, vs, label_aware_smoothing, ldam without drw, or class_balanced with gamma = 0; `params` are
-    its own. Needs no stage-1 head and ignores the seed. Found by L-BFGS, see `fit_converged`.
+    balanced_softmax, los, vs, label_aware_smoothing, ldam without drw, or class_balanced with gamma = 0, and takes its
+    own parameters as well: `converged(loss="balanced_softmax", tau=0.5)`. Needs no stage-1 head. Found by L-BFGS, see
+    `fit_converged`; several penalties of one loss are fitted along one path.
 
-    When to use it: on features of a model that never saw the rows, where the penalty is the only number to select. On
-    memorised rows the optimum is far from the best head, and stopping early is part of a method.
+    Its softmax is meant for the class frequencies of training with cross_entropy, and for equally frequent classes with
+    balanced_softmax and class_balanced. The last holds where counts n_k are far below 1 / (1 - beta), 10,000 by
+    default: what it is meant for exactly is a prior proportional to n_k / (1 - beta^n_k), between the two. Of other
+    losses, and with parameters of the loss changed, no prior is taken to be known.
+
+    When to use it: on features of a model that never saw the rows, where the penalty is the only number to select;
+    followed by `logit_adjustment` it is the two-line baseline that `compare` always runs. On memorised rows the optimum
+    is far from the best head, and stopping early is part of a method.
 
     Raises: InputError for an unknown loss or parameter, one that is not convex, or a weight decay that is not positive.
     """
     check_one_of("loss", loss, losses.LOSSES)
     check_positive("weight_decay", weight_decay)
-    try:
-        built = losses.LOSSES[loss](**params)
-    except TypeError as error:
-        raise InputError(f"loss {loss!r}: {error}") from error
-    _check_convex(built, ClassCounts(torch.tensor([1, 1])))
-    return partial(_converged, loss=built, weight_decay=weight_decay)
+    method = Optimum(loss, tuple(sorted(params.items())), weight_decay)
+    _check_convex(method.built(), ClassCounts(torch.tensor([1, 1])))
+    return method
 
 
-def _converged(problem: Problem, seed: int = 0, *, loss: Loss, weight_decay: float) -> Head:
-    return fit_path(problem.train, loss, [weight_decay], world=problem.world)[0].head
+@dataclass(frozen=True)
+class Optimum:
+    """The method that `converged` makes: a loss by its name, the parameters of the loss, and the penalty."""
+
+    loss: str
+    params: tuple[tuple[str, Any], ...]
+    weight_decay: float
+
+    def __call__(self, problem: Problem, seed: int = 0) -> Head:
+        """The head; the seed is not read."""
+        return optima(problem, [self])[0]
+
+    def built(self) -> Loss:
+        """The loss. Raises: InputError for a parameter that it does not have."""
+        try:
+            return losses.LOSSES[self.loss](**dict(self.params))
+        except TypeError as error:
+            raise InputError(f"loss {self.loss!r}: {error}") from error
+
+
+def optima(problem: Problem, methods: Sequence[Optimum]) -> list[Head]:
+    """The head of every method; those of one loss are fitted along one path, which saves steps."""
+    found: dict[Optimum, Head] = {}
+    for first in methods:
+        if first not in found:
+            path = [method for method in methods if (method.loss, method.params) == (first.loss, first.params)]
+            decays = [method.weight_decay for method in path]
+            heads = fit_path(problem.train, first.built(), decays, world=problem.world)
+            found |= {method: each.head for method, each in zip(path, heads, strict=True)}
+    return [found[method] for method in methods]
 
 
 class Converged(NamedTuple):
@@ -101,14 +152,15 @@ def fit_path(
     """The heads that minimise (weighted) mean loss + weight_decay / 2 |W|^2, one per weight decay, in their order.
 
     W are the weights on features scaled as in training (`Plan.scale_features`: centred, mean squared norm 1); the
-    intercept is not penalised. With scikit-learn's LogisticRegression on such features, C = 1 / (N weight_decay). All
-    training views are used at once. The strongest penalty comes first, beginning at `start`; each later search begins
-    where the optima before it point to, which saves steps and does not move an optimum. A search stops when no entry of
-    the gradient exceeds `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding stop it before; rounding is
-    felt below 1e-7, and below 1e-5 with float32 as the `dtype` of loss and gradient, which is used as well where the
-    tolerance lets it. A class without rows of positive weight would drift to minus infinity: unless the loss smooths
-    labels, it is left out, with weight 0 and a bias that gives it the odds of about one row among all. Each process of
-    the `world` computes a share of the rows; all return what one would find, up to the order of additions.
+    intercept is not penalised, and of intercepts that the loss cannot tell apart the least are taken. With
+    scikit-learn's LogisticRegression on such features, C = 1 / (N weight_decay). All training views are used at once.
+    The strongest penalty comes first, beginning at `start`; each later search begins where the optima before it point
+    to, which saves steps and does not move an optimum. A search stops when no entry of the gradient exceeds
+    `tolerance`, and warns (PoiseWarning) if `max_steps` or rounding stop it before; rounding is felt below 1e-7, and
+    below 1e-5 with float32 as the `dtype` of loss and gradient, which is used as well where the tolerance lets it. A
+    class without rows of positive weight would drift to minus infinity: unless the loss smooths labels, it is left out,
+    with weight 0 and a bias that gives it the odds of about one row among all. Each process of the `world` computes a
+    share of the rows; all return what one would find, up to the order of additions.
 
     Raises: InputError for a loss outside the convex softmax family (cross-entropy, balanced softmax, class-balanced
     weights, vector scaling, label smoothing), or a weight decay or tolerance that is not positive.
@@ -147,11 +199,23 @@ def _ahead(known: Sequence[tuple[float, Tensor]], place: float) -> Tensor:
 
 def _head(features: Features, kept: Tensor, rows: "Rows", found: Tensor, world: World) -> Head:
     """The head on the features as they are, classes that were left out among the others."""
+    found = _settled(found, rows.terms)
     whole = torch.zeros(len(kept), features.dim + 1, dtype=torch.float64)
     whole[kept] = found
     if not kept.all():
         whole[~kept, -1] = rows.mean_log_sum(found, world) - features.counts.clamped.sum().log()
     return rows.space.leave(whole).to(features.dtype)
+
+
+def _settled(found: Tensor, terms: SoftmaxTerms) -> Tensor:
+    """The optimum (C, D + 1) with the least intercepts.
+
+    A softmax does not see a number that is added to all its logits, and intercepts are free: without this, where the
+    search came from would decide.
+    """
+    unseen = torch.ones(len(found), dtype=torch.float64) if terms.scale is None else 1 / terms.scale.double()
+    bias = found[:, -1] - unseen * (unseen @ found[:, -1]) / (unseen @ unseen)
+    return torch.cat([found[:, :-1], bias.unsqueeze(-1)], dim=-1)
 
 
 def _check_convex(loss: Loss, counts: ClassCounts) -> SoftmaxTerms:

@@ -8,12 +8,13 @@ one row of the table of reference values in the tests. A package outside adds it
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args, is_typeddict
 
 from poise.errors import InputError, PoiseWarning
+from poise.heads.converged import converged
 from poise.heads.plan import Options
 from poise.heads.solver import Retrain
 from poise.methods import closed_form, gradient_trained, posthoc
@@ -35,6 +36,7 @@ __all__ = [
     "defaults",
     "entries",
     "from_spec",
+    "further",
     "implied_prior",
     "is_trained",
     "parameters",
@@ -57,7 +59,9 @@ class Traits:
     `needs_head`: reads the stage-1 head. `needs_held_out`: reads unseen rows. `stochastic`: depends on the seed.
     `order_dependent`: depends on the order of the rows even in a full batch. `transductive`: reads the evaluated rows.
     `implied_prior`: the class prior for which its softmax is meant at default parameters; None if it is not known, and
-    then the mean softmax on unseen rows tells.
+    then unseen rows tell. `prior_by_loss`: the same by the name of its loss, where `loss` is a parameter that sets it.
+    `search_error`: how far from its definition a head may lie that is searched for until a search stops, as a share of
+    the largest logit; 0 for what is computed, or trained by a plan. A search may take long where rows are many.
 
     `unit_matters` and `origin_matters`: why features times a number, or plus a vector, give other predictions (the
     stage-1 head being the same function of the rows); "" where they do not, which `poise.testing` holds a method to. A
@@ -69,7 +73,9 @@ class Traits:
     stochastic: bool = False
     order_dependent: bool = False
     transductive: bool = False
+    search_error: float = 0.0
     implied_prior: Literal["train", "uniform"] | None = None
+    prior_by_loss: Mapping[str, Literal["train", "uniform"]] = field(default_factory=dict)
     unit_matters: str = ""
     origin_matters: str = ""
 
@@ -99,6 +105,15 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
         ),
         "ce": Entry(gradient_trained.ce, None, Traits(needs_head=True, stochastic=True, implied_prior="train")),
         "class_balanced": Entry(gradient_trained.class_balanced, "cui2019", TRAINED),
+        "converged": Entry(
+            converged,
+            None,
+            Traits(
+                search_error=1e-3,
+                implied_prior="train",
+                prior_by_loss={"cross_entropy": "train", "balanced_softmax": "uniform", "class_balanced": "uniform"},
+            ),
+        ),
         "cosine": Entry(gradient_trained.cosine, None, TRAINED),
         "crt": Entry(gradient_trained.crt, "kang2020", Traits(stochastic=True, implied_prior="uniform")),
         "focal": Entry(
@@ -177,7 +192,16 @@ def _entry_of(factory: Callable[..., Method]) -> Entry:
 
 
 def _takes_options(factory: Callable[..., Method]) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
+    return "epochs" in _further(factory)
+
+
+def _further(factory: Callable[..., Method]) -> tuple[str, ...]:
+    """What a factory takes by `**`: the fields of the TypedDict that it names there, else the options of training."""
+    for p in inspect.signature(factory).parameters.values():
+        if p.kind is p.VAR_KEYWORD:
+            named = [part for part in get_args(p.annotation) if is_typeddict(part)]
+            return tuple((named[0] if named else Options).__annotations__)
+    return ()
 
 
 def available() -> tuple[str, ...]:
@@ -214,13 +238,18 @@ def is_trained(name: str) -> bool:
     return _takes_options(_entry(name).factory)
 
 
+def further(name: str) -> tuple[str, ...]:
+    """What a method takes beside its own parameters: the options of training, or the parameters of its loss."""
+    return _further(_entry(name).factory)
+
+
 def build(name: str, **params: Any) -> Method:
     """The named method with these parameters; a trained one also takes the options of training.
 
     Raises: InputError for a name, parameter or value that does not exist, with what is near it.
     """
     own = parameters(name)
-    allowed = [*own, *(Options.__annotations__ if is_trained(name) else ())]
+    allowed = [*own, *further(name)]
     for given in params:
         if given not in allowed:
             meant = near(given, allowed) or ";"
@@ -256,17 +285,34 @@ def _training(method: Method) -> dict[str, Any]:
     return {**vars(method.plan), **gradient_trained.choices(method)} if isinstance(method, Retrain) else {}
 
 
-def implied_prior(spec: Spec) -> str | None:
+def implied_prior(spec: Spec) -> Literal["train", "uniform"] | None:
     """The class prior for which the softmax of this method's head is meant; None where it is not known.
 
-    Known for single methods at the default values of what shapes the prior; a temperature keeps that of its input.
+    Known for single methods at the default values of what shapes the prior. A temperature keeps that of its input, and
+    logit adjustment at its default strength takes the training prior out of a head that is meant for it.
     """
     *before, last = spec.steps
-    if last.name == "temperature" and before:
-        return implied_prior(Spec.parse("+".join(str(step) for step in before)))
-    shaping = {*parameters(last.name), "start", "sampler"} - {"transform", "shrinkage"}
-    changed = {key for key, _ in last.params} & shaping
-    return None if before or changed else _entry(last.name).traits.implied_prior
+    if not before:
+        return _prior_alone(last)
+    word = implied_prior(sum(before[1:], before[0]))
+    if last.name == "temperature":
+        return word
+    return "uniform" if word == "train" and last.name == "logit_adjustment" and not _shaped(last) else None
+
+
+def _prior_alone(step: Spec) -> Literal["train", "uniform"] | None:
+    traits = _entry(step.name).traits
+    changed = _shaped(step)
+    if traits.prior_by_loss and changed == {"loss"}:
+        return traits.prior_by_loss.get(dict(step.params)["loss"])
+    return None if changed else traits.implied_prior
+
+
+def _shaped(step: Spec) -> set[str]:
+    """The parameters that shape the prior of the softmax and are not at their defaults."""
+    own = parameters(step.name)
+    shaping = {*own, *further(step.name), "start", "sampler"} - PLAN_WORDS - {"transform", "shrinkage"}
+    return {key for key, value in step.params if key in shaping and not (key in own and own[key].default == value)}
 
 
 def traits_of(spec: Spec) -> tuple[Traits, ...]:
@@ -299,7 +345,11 @@ def short_name(method: str) -> str:
         steps = Spec.parse(method).steps
     except ValueError:  # "a | b" of a cross-fit, "crt, epoch 3" of the papers' protocol
         return method
-    return "+".join(_short(step, PLAN_WORDS) for step in steps)
+    return "+".join(_short(step, PLAN_WORDS - _own(step.name)) for step in steps)
+
+
+def _own(name: str) -> Set[str]:
+    return parameters(name).keys() if name in METHODS else frozenset()
 
 
 def told_apart(methods: Sequence[str]) -> list[str]:

@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
-from poise.heads.converged import converged
 from poise.methods import Traits, defaults, entries, gradient_trained, parameters
 from poise.methods.published import published
-from poise.values.problem import Method
 
 Printable = Table | str
 # How a paragraph of a method's docstring begins that says one of these things; the others are notes.
@@ -58,8 +56,6 @@ def needs(traits: Traits) -> list[str]:
 
 def describe(name: str) -> Listing:
     """One method: docstring, parameters with defaults, options of training, published recipes."""
-    if name == "converged":
-        return _beside_the_table(name, converged)
     own = {p.name: "required" if p.required else repr(p.default) for p in parameters(name).values()}
     entry = entries()[name]
     plan = {key: repr(value) for key, value in defaults(name).items()}
@@ -85,15 +81,6 @@ def describe(name: str) -> Listing:
         "reference": cited,
     }
     return Listing("\n".join(block for block in blocks if block), data)
-
-
-def _beside_the_table(name: str, factory: Callable[..., Method]) -> Listing:
-    """A method that `LongTailClassifier` and `poise fit` use and `compare` does not: its docstring and parameters."""
-    doc = inspect.getdoc(factory) or ""
-    own = {p.name: repr(p.default) for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    where = "For LongTailClassifier and `poise fit`, where it may start a chain; `compare` and `tune` do not know it."
-    blocks = [f"{name}\n", _reflowed(doc), _block("Parameters", [f"{k} = {v}" for k, v in own.items()]), f"\n{where}"]
-    return Listing("\n".join(blocks), {"name": name, "doc": doc, **described(factory), "parameters": own})
 
 
 def described(factory: Callable[..., Any]) -> dict[str, str]:

@@ -73,7 +73,7 @@ class Gain(Range):
 class Verdict(Value):
     """The result in words and numbers. `null` is the better of the two one-scalar methods.
 
-    `decision` "none" is that of the papers' protocol, "fitted" that of a model which no test split has judged.
+    `decision` "none" is that of the papers' protocol, "fitted" that of a model where no other was there before.
     """
 
     decision: Literal["change", "keep", "none", "fitted"]

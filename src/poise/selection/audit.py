@@ -14,10 +14,11 @@ from torch import Tensor
 from poise.priors import Sweep, prior_sweep
 from poise.results.contents import Path
 from poise.results.scores import Scores
-from poise.selection.compare import compare
+from poise.selection.compare import run
 from poise.selection.comparison_result import Comparison, Tried
 from poise.selection.fit_and_measure import measure
 from poise.selection.grids import BUDGET, default_grid
+from poise.selection.schedule import scheduled
 from poise.selection.score_curves import over_strengths, path
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
@@ -97,16 +98,16 @@ def audit(
     rows = Features(logits, y, counts, seen_by_backbone=False, class_names=names)  # type: ignore[arg-type]
     unseen = None if held_out is None else replace(rows, x=held_out[0], y=held_out[1])
     problem = logit_problem(rows.counts, unseen, rows.dtype)
-    comparison = compare(
+    schedule = scheduled(
         ADJUSTMENTS,
         problem,
-        rows,
         selection="cross_fit" if unseen is None else "held_out",
         nulls=(ADJUSTMENTS[0],),
+        always=(),  # there is no training row to fit it on
         seeds=(seed,),
         budget=budget,
-        data=data,
     )
+    comparison = run(schedule, problem, rows, data=data)
     strengths = [dict(spec.params)[STRENGTH] for spec in default_grid(ADJUSTMENTS[0], budget)]
     adjusted = over_strengths(ADJUSTMENTS[0], STRENGTH, strengths, replace(problem, held_out=unseen), rows)
     sweep = prior_sweep(rows.x[0], rows.y, rows.counts, source=rows.counts.prior)

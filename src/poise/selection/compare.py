@@ -65,7 +65,7 @@ def compare(
     What a spec states is held, what it leaves open is tuned over at most `budget` settings (`grids.default_grid`).
     Beside every tuned row stands one of role "recipe": the spec as stated, or the first published recipe of a method
     that is given by its name alone; recipes never enter tied set, recommendation or verdict. `recipes` False leaves
-    them out.
+    them out. One is always run: `converged+logit_adjustment`, logistic regression minus log prior.
 
     `selection`: "held_out" and "kfold" as in `tune`; "cross_fit" chooses on one half of the test split and scores on
     the other, in turn: a last resort for benchmarks without other labelled rows; "paper" is the papers' own protocol,

@@ -91,9 +91,11 @@ class Comparison:
 
     `recommended` was chosen without it: the better null (tuned tau-norm or tuned logit adjustment), or the method that
     beat the null on the selection rows beyond doubt. `null` is that null. `given` tells whether the baseline was given
-    or fitted. `oracle` holds the balanced accuracy of a head fitted with labelled rows of the same kind as the test
-    split, if it was asked for. `tried` holds the settings of every family that were fitted in full; none for cross_fit
-    and paper, whose rows of choice are those of the test split. `classes` has their names and rows, None if unknown.
+    or fitted. With `fitted` the recommended head is one that was made beside the comparison, for somebody who has no
+    other: there is nothing to keep or to change. `oracle` holds the balanced accuracy of a head fitted with labelled
+    rows of the same kind as the test split, if it was asked for. `tried` holds the settings of every family that were
+    fitted in full; none for cross_fit and paper, whose rows of choice are those of the test split. `classes` has their
+    names and rows, None if unknown.
     """
 
     standings: tuple[Standing, ...]
@@ -105,6 +107,7 @@ class Comparison:
     remarks: tuple[str, ...]
     tried: Mapping[Spec, tuple[Tried, ...]] = field(default_factory=dict)
     given: bool = True
+    fitted: bool = False
     classes: ClassRows | None = None
     level: float = 0.95
     rounds: int = 2000
@@ -190,13 +193,13 @@ class Comparison:
         return tuple(str(standing.family) for j, standing in enumerate(rows) if j not in apart)
 
     @property
-    def decision(self) -> Literal["change", "keep", "none"]:
+    def decision(self) -> Literal["change", "keep", "none", "fitted"]:
         """Change if the recommended head beats the baseline beyond doubt, over images; none for the papers' rule.
 
         A gain that rests on classes of two or three test rows is no ground to change anything.
         """
-        if self.recommended is None:
-            return "none"
+        if self.recommended is None or self.fitted:
+            return "none" if self.recommended is None else "fitted"
         return "change" if self.gain["images"].low > 0 and not self.rests_on else "keep"
 
     @property
@@ -231,6 +234,8 @@ class Comparison:
         gained = f"{gains} {gain} points of balanced accuracy {against} {self.baseline.method} {doubt}"
         if self.decision == "change":
             return f"Change to {name}: it {gained}."
+        if self.fitted:
+            return f"No classifier was there before; fitted: {name}. It {gained}."
         keep = "Keep what you have" if self.given else f"Stay with plain cross-entropy ({self.baseline.method})"
         if self.recommended is self.baseline:
             return f"{keep}: nothing was better than {name} on the rows that settings were chosen on."
@@ -281,8 +286,8 @@ class Comparison:
         found = [f"{len(tied)} of {len(rows)} methods cannot be told from the best on the test split."]
         if self.recommended in rows and str(self.recommended.family) not in tied:
             found.append(
-                f"The recommended head is not among them: {tied[0]} is better there, but taking it now would be "
-                "selection on the test split."
+                f"The {'fitted' if self.fitted else 'recommended'} head is not among them: {tied[0]} is better there, "
+                "but taking it now would be selection on the test split."
             )
         if self.gap_closed is not None and self.oracle is not None and self.gap_closed > 1:
             found.append(

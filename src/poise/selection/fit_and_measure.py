@@ -3,15 +3,16 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from poise.errors import Message
+from poise.heads.converged import Optimum, optima
 from poise.heads.solver import Retrain, fit_heads, with_stage1
 from poise.machine.processes import ALONE, World
 from poise.machine.progress import Progress
@@ -34,9 +35,11 @@ from poise.values.head import Head
 from poise.values.problem import Method, Problem
 from poise.values.spec import Spec
 
+Kind = TypeVar("Kind")
+
 
 class Fitted(NamedTuple):
-    """A head and the seconds it took: its own, and its equal share of the pass that trained several."""
+    """A head and the seconds it took: its own, and its equal share of the pass or path that several share."""
 
     head: Head
     seconds: float
@@ -66,25 +69,37 @@ class Measured(NamedTuple):
 def fit_methods(
     problem: Problem, methods: Sequence[Method], seed: int = 0, *, progress: Progress | None = None
 ) -> list[Fitted]:
-    """One head per method; trained methods, and trained first steps of chains, share one pass of `fit_heads`."""
+    """One head per method. What can be fitted together is, first steps of chains too.
+
+    Trained methods share one pass of `fit_heads`; penalties of one loss that are fitted to convergence share a path.
+    """
     problem = with_stage1(problem, seed)
-    firsts = [method.methods[0] if isinstance(method, Chain) else method for method in methods]
-    trained = [i for i, first in enumerate(firsts) if isinstance(first, Retrain)]
-    begun = time.perf_counter()
-    recipes = [first for first in firsts if isinstance(first, Retrain)]
-    heads = dict(zip(trained, fit_heads(problem, recipes, seed, progress=progress), strict=True))
-    share = (time.perf_counter() - begun) / max(len(trained), 1)
-    return [_finish(problem, method, seed, heads.get(i), share) for i, method in enumerate(methods)]
+    firsts = dict(enumerate(method.methods[0] if isinstance(method, Chain) else method for method in methods))
+    trained = {i: first for i, first in firsts.items() if isinstance(first, Retrain)}
+    converged = {i: first for i, first in firsts.items() if isinstance(first, Optimum)}
+    heads = {
+        **_together(trained, lambda recipes: fit_heads(problem, recipes, seed, progress=progress)),
+        **_together(converged, lambda methods: optima(problem, methods)),
+    }
+    return [_finish(problem, method, seed, heads.get(i)) for i, method in enumerate(methods)]
 
 
-def _finish(problem: Problem, method: Method, seed: int, head: Head | None, share: float) -> Fitted:
+def _together(methods: Mapping[int, Kind], fit: Callable[[list[Kind]], Sequence[Head]]) -> dict[int, Fitted]:
+    """The heads of methods that one call fits, each with an equal share of the seconds, by the numbers of methods."""
     begun = time.perf_counter()
-    if head is None:
+    heads = fit(list(methods.values()))
+    share = (time.perf_counter() - begun) / max(len(methods), 1)
+    return {i: Fitted(head, share) for i, head in zip(methods, heads, strict=True)}
+
+
+def _finish(problem: Problem, method: Method, seed: int, first: Fitted | None) -> Fitted:
+    begun = time.perf_counter()
+    if first is None:
         return Fitted(method(problem, seed), time.perf_counter() - begun)
-    if isinstance(method, Chain):
-        for following in method.methods[1:]:
-            head = following(replace(problem, head=head), seed)
-    return Fitted(head, share + time.perf_counter() - begun)
+    head = first.head
+    for following in method.methods[1:] if isinstance(method, Chain) else ():
+        head = following(replace(problem, head=head), seed)
+    return Fitted(head, first.seconds + time.perf_counter() - begun)
 
 
 def fit_specs(

@@ -101,6 +101,8 @@ AXES: Mapping[str, tuple[Axis, ...]] = MappingProxyType(
             Axis("beta", choices=(0.99, 0.999, 0.9999, BETA), limits=(0.0, BETA)),
             _rates(0.464, 46.4),
         ),
+        # From where rows that trained the backbone are fitted best to where small tables are; the default lies within.
+        "converged": (Axis("weight_decay", 1e-6, 0.1, log=True),),
         "cosine": (Axis("scale", 8.0, 512.0, log=True), _rates(0.01, 1.0, with_zero=True)),
         "focal": (Axis("gamma", 0.5, 32.0, log=True), _rates(0.0316, 31.6)),
         # Memorised rows give little gradient to what starts fresh, so the rates are high.

@@ -16,6 +16,7 @@ FOLDS = 5
 
 BASELINE = Spec("stage1")
 NULLS = (Spec("tau_norm"), Spec("logit_adjustment"))  # need no training: what does has to be better than these
+PLAIN = Spec("converged") + Spec("logit_adjustment")  # two lines that anybody types; run beside whatever is asked for
 FIRST = Spec("ce", start="fresh")  # what becomes the stage-1 head where there is none, with tuned settings
 
 

@@ -11,7 +11,7 @@ from poise.methods import from_spec, traits_of
 from poise.methods.published import stated
 from poise.selection.elimination import Rung, Search, as_search, different, narrowed
 from poise.selection.grids import BUDGET, default_grid
-from poise.selection.rules import BASELINE, FIRST, FOLDS, NULLS, Protocol, Rule
+from poise.selection.rules import BASELINE, FIRST, FOLDS, NULLS, PLAIN, Protocol, Rule
 from poise.values.checks import check_one_of, is_whole
 from poise.values.problem import Problem
 from poise.values.spec import Spec, as_specs
@@ -34,7 +34,7 @@ class Pass(NamedTuple):
 class Schedule:
     """The families of a comparison and what is tried of each.
 
-    `grids` hold the settings of every family, of which one is chosen; `recipes` what runs as stated beside it. `first`
+    `grids` hold the settings of every family, of which one is chosen; `recipes` what runs as stated, by family. `first`
     are the settings of plain cross-entropy where there is no stage-1 head, else none. `seeds` are those of the final
     heads; the first of them chooses. `remarks` name the families that were left out, and why.
     """
@@ -96,10 +96,14 @@ def scheduled(
     budget: int = BUDGET,
     search: str | Sequence[Rung] = "full",
     recipes: bool = True,
+    always: Sequence[Spec | str] = (PLAIN,),
     folds: int = FOLDS,
     seeds: Sequence[int] = (0,),
 ) -> Schedule:
     """What `compare` runs with these arguments on this problem.
+
+    `always` are run as stated beside whatever is asked for, but in the papers' protocol: logistic regression minus log
+    prior, which any method should beat.
 
     Raises: InputError for a protocol, method, budget, search or seeds that do not exist.
     """
@@ -115,10 +119,11 @@ def scheduled(
     if paper:  # what is trained runs as stated, and every epoch of it is tried
         ran = {family: beside.get(family, family) for family in families}
         grids |= {family: (spec,) for family, spec in ran.items() if isinstance(from_spec(spec), Retrain)}
+    plain = as_specs(always) if always and not paper else ()
     return Schedule(
         selection=selection,
         grids=grids,
-        recipes=beside,
+        recipes={**dict(zip(plain, plain, strict=True)), **beside},
         nulls=tuple(null for null in wanted if null in families),
         first=default_grid(FIRST, budget) if problem.head is None and not paper else (),
         search=as_search(search),

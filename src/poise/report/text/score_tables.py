@@ -33,7 +33,7 @@ def _marks(row: Row) -> str:
 
 
 COLUMNS = (
-    Column("tuned", lambda line: percent(line.row.estimate("balanced"), 2)),
+    Column("tuned", lambda line: "-" if line.row.role == "recipe" else percent(line.row.estimate("balanced"), 2)),
     Column("stated", lambda line: percent(line.stated, 2)),
     Column("many", lambda line: percent(line.row.estimate("many"))),
     Column("med", lambda line: percent(line.row.estimate("medium"))),
@@ -54,9 +54,15 @@ LEGEND = (
     "published one where there is one, else the defaults; -: not run, as where its batch is larger than the training "
     "set). many, med, few: classes with more than 100, 20 to 100, "
     "fewer than 20 training rows. gain: over the baseline, with the half width of a 95 % interval over images that "
-    "holds for all methods at once. "
+    "holds for all methods at once. converged+logit_adjustment, logistic regression minus log prior, is run beside "
+    "whatever is asked for. "
     "= cannot be told from the best, * recommended, ^ best value at the end of its range."
 )
+
+
+def legend(*, fitted: bool) -> str:
+    """The legend; `fitted`: is the row with the star the head that was made, for somebody who had none?"""
+    return LEGEND.replace("* recommended", "* fitted, the head of this folder") if fitted else LEGEND
 
 
 def to_csv(rows: Sequence[Row]) -> str:
