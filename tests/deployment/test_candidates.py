@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from poise.deployment.automatic import CANDIDATES, candidate_heads, choose
+from poise import losses
+from poise.deployment import automatic
+from poise.deployment.automatic import CANDIDATES, averaged, candidate_heads, choose
 from poise.deployment.calibration import (
     Evidence,
     Trial,
@@ -15,8 +17,10 @@ from poise.deployment.calibration import (
     distinct_rows,
     evidence,
 )
+from poise.deployment.columns import Columns
 from poise.deployment.estimator_fit import Fitting
 from poise.errors import PoiseWarning
+from poise.heads.converged import fit_converged
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
@@ -135,17 +139,50 @@ def test_a_deployed_head_is_the_posterior_of_the_target():
     assert torch.allclose(found(x).softmax(-1), density.softmax(-1), atol=1e-12)
 
 
-def test_every_candidate_has_a_head_and_is_a_method_that_can_be_built():
+def test_every_candidate_has_a_head_and_is_a_method_that_can_be_built_on_standardised_columns():
     train = features()
+    columns = Columns.of(train)
     heads = candidate_heads(train)
-    assert len(heads) == len(CANDIDATES) <= 32
-    fitting = Fitting(train, np.arange(len(train)), None, False, 0)
+    assert len(heads) == len(CANDIDATES)
+    fitting = Fitting(columns.enter(train), np.arange(len(train)), None, False, 0)
     for candidate, head in zip(CANDIDATES, heads, strict=True):
-        anew = fitting.head_of(candidate.spec)
+        anew = columns.leave(fitting.head_of(candidate.spec))
         # The search stops earlier than the final fit: the logits differ, hardly any prediction does.
         same = (head(train.x[0]).argmax(-1) == anew(train.x[0]).argmax(-1)).double().mean()
         assert same > 0.97, str(candidate.spec)
         assert Spec.parse(str(candidate.spec)) == candidate.spec
+
+
+def test_columns_are_standardised_and_heads_brought_back():
+    x = torch.tensor([[1.0, 5.0, 7.0], [3.0, 5.0, 9.0], [8.0, 5.0, 2.0]], dtype=torch.float64)
+    weight = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64)
+    y = torch.tensor([0, 1, 0])
+    columns = Columns.of(Features(x, y, ClassCounts.from_labels(y, 2), weight=weight))
+    assert columns.centre.tolist() == [3.75, 5.0, 6.75]  # (1 + 2 * 3 + 8) / 4, (7 + 2 * 9 + 2) / 4
+    assert columns.factor[0] == pytest.approx((26.75 / 4) ** -0.5)  # 2.75^2 + 2 * 0.75^2 + 4.25^2 = 26.75
+    assert columns.factor[1] == 0  # a constant column says nothing, of new rows neither
+    rows = columns.enter(Features(x, y, ClassCounts.from_labels(y, 2), weight=weight)).x[0]
+    head = Head(torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 1.0]]).double(), torch.tensor([0.5, -0.5]).double())
+    assert torch.allclose(columns.leave(head)(x), head(rows))
+
+
+def test_a_column_that_is_constant_up_to_rounding_says_nothing():
+    x = torch.tensor([[1e6, 0.0], [1e6 + 0.0625, 1.0], [1e6, 2.0]])  # one step of float32 there
+    y = torch.tensor([0, 1, 0])
+    assert Columns.of(Features(x, y, ClassCounts.from_labels(y, 2))).factor[0] == 0
+
+
+def test_more_columns_than_rows_are_fitted_in_the_space_of_the_rows():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 80, generator=generator, dtype=torch.float64)
+    y = torch.arange(30) % 3
+    train = Features(x - x.mean(dim=0), y, ClassCounts.from_labels(y, 3))
+    rows, back = automatic._row_space(train)
+    assert rows.dim == 30
+    assert torch.allclose(rows.x[0] @ rows.x[0].T, train.x[0] @ train.x[0].T)
+    ours = back(fit_converged(rows, losses.cross_entropy(), weight_decay=1e-3))
+    theirs = fit_converged(train, losses.cross_entropy(), weight_decay=1e-3)
+    assert torch.allclose(ours(train.x[0]), theirs(train.x[0]), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -179,24 +216,47 @@ def test_rows_that_do_not_vary_within_classes_leave_lda_out():
     x = torch.eye(3, dtype=torch.float64).repeat(4, 1)
     y = torch.arange(3).repeat(4)
     heads = candidate_heads(Features(x, y, ClassCounts.from_labels(y, 3)))
-    assert [str(c.spec) for c, head in zip(CANDIDATES, heads, strict=True) if head is None] == ["lda"]
+    gone = [str(c.spec) for c, head in zip(CANDIDATES, heads, strict=True) if head is None]
+    assert gone == ["lda", "lda(shrinkage='empirical_bayes')"]
 
 
-def test_the_choice_is_the_best_recall_and_then_the_least_nll():
-    test = features(number=400, prior=UNIFORM)
-    truth = test.y
-    bad = Head(torch.zeros(3, 2), torch.tensor([1.0, 0.0, 0.0]))
+def judges(right, scale=2.0, number=400):
+    """Rows to judge by, and a head-like function that is right on the first `right` of them, always as sure."""
+    test = features(number=number, prior=UNIFORM)
+    wrong = (test.y + 1) % 3
+    guess = torch.where(torch.arange(number) < right, test.y, wrong)
+    logits = scale * torch.eye(3, dtype=torch.float64)[guess]
+    return test, lambda x: logits
 
-    def oracle(scale, flip):
-        """A head-like function that is right with a margin, except on the first `flip` rows."""
-        logits = scale * torch.eye(3, dtype=torch.float64)[truth]
-        logits[:flip] = scale * torch.eye(3, dtype=torch.float64)[(truth[:flip] + 1) % 3]
-        return lambda x: logits
 
-    heads = [bad] * len(CANDIDATES)
-    heads[4], heads[5] = oracle(4.0, 20), oracle(4.0, 100)
-    assert choose([Trial(heads, test)], UNIFORM, UNIFORM).candidate == 4
-    heads[5] = oracle(4.0, 19)  # better by one row of 400: a tie, and the less NLL wins
-    assert choose([Trial(heads, test)], UNIFORM, UNIFORM).candidate == 5
-    heads[5] = oracle(4.0, 20)
-    assert choose([Trial(heads, test)], UNIFORM, UNIFORM).candidate == 4  # of equals the first
+def test_weights_fall_with_the_nll_of_unseen_rows_at_the_root_of_their_number():
+    test, good = judges(300)
+    fair = judges(280)[1]
+    heads = [None] * len(CANDIDATES)
+    heads[4], heads[5] = good, fair
+    choice = choose([Trial(heads, test)], UNIFORM, UNIFORM)
+    nll = {part.method: part.nll for part in choice.parts}
+    expected = torch.tensor([-20 * nll[str(CANDIDATES[k].spec)] for k in (4, 5)]).softmax(dim=0)  # 20 = sqrt(400)
+    assert torch.allclose(choice.weights[[4, 5]], expected.double(), atol=1e-6)
+    assert choice.weights.sum() == pytest.approx(1)
+    assert choice.weights.count_nonzero() == 2
+    assert [part.method for part in choice.parts] == [str(CANDIDATES[4].spec), str(CANDIDATES[5].spec)]
+    assert choice.parts[0].recall > choice.parts[1].recall
+
+
+def test_equal_candidates_share_alike_and_a_hopeless_one_has_no_say():
+    test, good = judges(360)
+    heads = [None] * len(CANDIDATES)
+    heads[4] = heads[5] = good
+    heads[6] = judges(40)[1]
+    weights = choose([Trial(heads, test)], UNIFORM, UNIFORM).weights
+    assert weights[[4, 5]].tolist() == pytest.approx([0.5, 0.5])
+    assert weights[6] == 0
+
+
+def test_the_averaged_head_has_the_averaged_logits():
+    train, test = features(), features(number=200, prior=UNIFORM, seed=1)
+    heads = candidate_heads(train)
+    choice = choose([Trial(heads, test)], TRAIN, UNIFORM)
+    found = averaged(heads, choice, TRAIN, UNIFORM)(test.x[0])
+    assert torch.allclose(found.log_softmax(-1), choice.seen.logits.log_softmax(-1), atol=1e-9)

@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
+from poise.deployment.automatic import Part
 from poise.deployment.calibration import (
     Correction,
     Evidence,
@@ -26,21 +27,18 @@ from poise.deployment.calibration import (
     row_weights,
 )
 from poise.deployment.estimator_fit import Fitting
+from poise.deployment.estimator_parameters import AUTO, as_json, names_of, shares_of, spec_of
 from poise.deployment.model import Model, load
 from poise.deployment.origin import compare_with_fresh
 from poise.deployment.promise import Promise, over
 from poise.errors import InputError, PoiseWarning
 from poise.folds import group_ids
-from poise.methods import available, further, parameters
 from poise.priors import Shift, as_prior, find_shift, prior_shift
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.overlap import Rows, warn_of_overlap
-from poise.values.spec import Spec
-from poise.values.wording import near
 
 Array = NDArray[Any]
-AUTO = "auto"
 EXACT = 2.0**53  # up to which a float tells whole numbers apart
 SMALLEST_SHARE = 1e-6  # of an estimated prior, so that a class that was rare once can come back
 
@@ -57,11 +55,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     None is 0. Further parameters are those of the method named, its options of training included; they can be
     searched, as in GridSearchCV(clf, {"tau": [0.5, 1.0]}).
 
-    "auto" compares 24 configurations (cross-entropy and balanced softmax fitted to convergence, logit adjustment and
-    tau-norm of the former, class means, linear discriminant), each calibrated and shifted to `prior`, on rows that no
-    head was fitted on: folds that keep groups and equal rows together, or the rows given as `held_out`. It takes the
-    one of the highest recall weighted by `prior`; of those within a standard error, the one of the least NLL. It
-    depends neither on chance nor on the order of the rows.
+    "auto" is an average: logistic regression, class-weighted logistic regression, balanced softmax, linear
+    discriminants, class means and a tau-norm, on columns of variance 1, each calibrated and shifted to `prior`. They
+    weigh by their NLL on rows that no head was fitted on: folds that keep groups and copies together, or the rows given
+    as `held_out`. The average of linear heads is one linear head. It depends neither on chance nor on the order of
+    rows, columns or classes, and hardly on rounding.
 
     A row of weight 2 is the row twice, for every method; weights that are not whole are shares of mean 1. All rows
     twice, or all weights 0.3, is the same as no weights.
@@ -71,12 +69,14 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     if the prior of the head is not known either, none is applied (`prior_applied_` is None).
 
     Attributes: `classes_`; `class_counts_` (C,) summed weights; `n_features_in_`; `method_`, the text of the Spec that
-    was fitted; `promise_`, the recall to expect of unseen rows (`poise.deployment.promise.Promise`): weighted by
-    `prior`, less what the choice owes to the rows that chose, with an interval that covers that of the final head 95
-    times in 100, and the classes that it speaks of; `unseen_recall_`, its value. Both are None without unseen rows,
-    where fewer than two classes or less than half of `prior` have rows to judge by, and where rows look memorised.
-    `prior_applied_` (C,), for which `predict_proba` is meant; `shift_`, what `adapt` found last; `head_`, the final
-    head; `coef_` and `intercept_`, of shapes (C, D) and (C,), or (1, D) and (1,) for two classes, prior shift included.
+    was fitted; `choice_`, the heads of the average with their weights and what unseen rows say of each
+    (`poise.deployment.automatic.Part`), the heaviest first; `promise_`, the recall to expect of unseen rows
+    (`poise.deployment.promise.Promise`): weighted by `prior`, less what the choice owes to the rows that chose, with an
+    interval that covers that of the final head 95 times in 100, and the classes that it speaks of; `unseen_recall_`,
+    its value. Both are None without unseen rows, where fewer than two classes or less than half of `prior` have rows
+    to judge by, and where rows look memorised. `prior_applied_` (C,), for which `predict_proba` is meant; `shift_`,
+    what `adapt` found last; `head_`, the final head; `coef_` and `intercept_`, of shapes (C, D) and (C,), or (1, D) and
+    (1,) for two classes, prior shift included.
 
     Raises: ValueError, by fit, as scikit-learn wants it; InputError (a ValueError) naming what cannot be used.
     """
@@ -109,7 +109,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for name, value in params.items():
             if name in own:
                 setattr(self, name, value)
-        allowed = _names(self.method)
+        allowed = names_of(self.method)
         for name in params.keys() - own - self._params.keys():
             if allowed is not None and name not in allowed:
                 raise InputError(f"method {self.method!r} has no parameter {name!r}; it takes {', '.join(allowed)}")
@@ -166,12 +166,12 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.seen_by_backbone not in (True, False, None):
             raise InputError(f"seen_by_backbone must be True, False or None (unknown), got {self.seen_by_backbone!r}")
         self.classes_ = classes
-        spec = _spec_of(self.method, self._params)
+        spec = spec_of(self.method, self._params)
         train, units = self._rows(X, y, weight, groups)
         unseen = None if held_out is None else self._held_out(held_out, train)
         warn_of_overlap({"training": self._given(X, y, weight), "held-out": unseen})
         share = class_shares(train)
-        given = _shares(self.prior, classes.tolist()) if isinstance(self.prior, Mapping) else self.prior
+        given = shares_of(self.prior, classes.tolist()) if isinstance(self.prior, Mapping) else self.prior
         target = share if isinstance(given, str) and given == "train" else as_prior(given, train.counts)
         if unseen is not None and not self.seen_by_backbone:
             compare_with_fresh(train, units, unseen, said_unseen=self.seen_by_backbone is False)
@@ -316,14 +316,15 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(
             self.prior, Mapping
         ):  # JSON has no keys but text, so the shares are kept in the order of classes_
-            params["prior"] = [float(share) for share in _shares(self.prior, self.classes_.tolist())]
+            params["prior"] = [float(share) for share in shares_of(self.prior, self.classes_.tolist())]
         about = {
-            "params": {name: _plain(name, value) for name, value in params.items()},
+            "params": {name: as_json(name, value) for name, value in params.items()},
             "classes": self.classes_.tolist(),
             "dtype": self.classes_.dtype.str,
             "class_counts": self.class_counts_.tolist(),
             "unseen_recall": self.unseen_recall_,
             "promise": None if self.promise_ is None else self.promise_.to_dict(),
+            "choice": [part.to_dict() for part in self.choice_],
             "correction": [part.tolist() for part in self._correction],
             "feature_names": getattr(self, "feature_names_in_", np.array([])).tolist(),
         }
@@ -349,6 +350,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             loaded.classes_ = np.array(about["classes"], dtype=np.dtype(about["dtype"]))
             loaded.unseen_recall_, promised = about["unseen_recall"], about.get("promise")  # older files have none
             loaded.promise_ = None if promised is None else Promise.from_dict(promised)
+            loaded.choice_ = tuple(Part(**part) for part in about.get("choice", []))
             loaded.class_counts_ = np.array(about["class_counts"], dtype=np.float64)
             if about["feature_names"]:
                 loaded.feature_names_in_ = np.array(about["feature_names"], dtype=object)
@@ -371,52 +373,3 @@ def _numbers_of_rows(weight: NDArray[np.float64]) -> NDArray[np.float64]:
     if (some == np.floor(some)).all() and some.max() < EXACT:
         return weight / float(np.gcd.reduce(some.astype(np.int64)))
     return weight / float(some[0] if (some == some[0]).all() else some.mean())
-
-
-def _names(method: Any) -> list[str] | None:
-    """The parameters that a method takes; None if it is no name, which fit refuses."""
-    if not isinstance(method, str):
-        return None
-    if method == AUTO:
-        return []
-    if method not in available():
-        return None
-    return [*parameters(method), *further(method)]
-
-
-def _spec_of(method: Any, params: Mapping[str, Any]) -> Spec | None:
-    """The Spec of a method with these parameters; None for "auto"."""
-    if not isinstance(method, str):
-        raise InputError(f"method must be 'auto', the name of a method or the text of a Spec, got {method!r}")
-    if method == AUTO:
-        if params:
-            raise InputError(f"method='auto' takes no parameters, got {', '.join(sorted(params))}; name a method")
-        return None
-    spec = Spec.parse(method)
-    if params and (len(spec.steps) > 1 or spec.params):
-        raise InputError(f"parameters of {method!r} belong into its text, got {', '.join(sorted(params))} beside it")
-    return Spec(spec.name, params) if params else spec
-
-
-def _shares(prior: Mapping[Any, Any], classes: list[Any]) -> list[Any]:
-    """The shares of a mapping {class: share} in the order of `classes`, all of which it has to name."""
-    for name in prior:
-        if name not in classes:
-            hint = near(str(name), map(str, classes))
-            raise InputError(f"prior names the class {name!r}, which the training rows do not have{hint}")
-    for name in classes:
-        if name not in prior:
-            raise InputError(f"prior has no share for the class {name!r}; add it")
-    return [prior[name] for name in classes]
-
-
-def _plain(name: str, value: Any) -> Any:
-    """A parameter as JSON. A generator of random numbers has none, and nothing is drawn after fit: it becomes null."""
-    if isinstance(value, np.random.RandomState | np.random.Generator):
-        return None
-    plain = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(plain, tuple):
-        return list(plain)
-    if not isinstance(plain, str | int | float | bool | list | None):
-        raise InputError(f"the parameter {name}={value!r} cannot be saved; give numbers, words or lists")
-    return plain
