@@ -219,6 +219,7 @@ def test_where_no_classifier_was_the_verdict_speaks_of_the_one_that_was_fitted()
         assert found.recommended is not None
         start = f"No classifier was there before; fitted: {found.recommended.method}. It gains "
         assert found.verdict().startswith(start)
+        assert " points of balanced accuracy over plain cross-entropy (stage1) (95 % interval " in found.verdict()
     assert "The fitted head is not among them: tau_norm is better there" in worse.verdict()
 
 

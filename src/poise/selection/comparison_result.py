@@ -231,7 +231,8 @@ class Comparison:
         if gain.startswith("-"):
             gains, gain = "loses", gain[1:]
         against = "over" if gains == "gains" else "against"
-        gained = f"{gains} {gain} points of balanced accuracy {against} {self.baseline.method} {doubt}"
+        before = f"plain cross-entropy ({self.baseline.method})" if self.fitted else self.baseline.method
+        gained = f"{gains} {gain} points of balanced accuracy {against} {before} {doubt}"
         if self.decision == "change":
             return f"Change to {name}: it {gained}."
         if self.fitted:
