@@ -332,9 +332,9 @@ def test_rows_that_decide_alone_choose_and_calibrate_no_head(method):
     assert by_hand.operating.abstain > made.operating.abstain
     order = [NAMES.index(name) for name in made.class_names]
     confidence = made.head(aside.x[0]).softmax(-1).max(-1).values
-    answered = confidence >= made.operating.abstain
+    answered = confidence >= made.operating.abstain - 1e-12  # rows in other batches round otherwise
     recall = torch.stack([answered[aside.y == k].double().mean() for k in order])
-    assert recall.mean() >= 0.8
+    assert recall.mean() >= 0.8 - 1e-12
 
 
 def test_without_targets_there_is_no_operating_point():

@@ -90,6 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody wants interrupts to be ignored
+        signal.signal(signal.SIGINT, _interrupt)
     raise SystemExit(_run([word for word in given if word != "--debug"], debug="--debug" in given))
 
 
@@ -114,6 +116,18 @@ def _run(words: list[str], *, debug: bool) -> int:
     except OSError as error:  # what no module foresaw, such as a full disk behind standard output
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}", debug)
+
+
+class _Interrupt(KeyboardInterrupt):
+    """An interrupt of its own type.
+
+    CPython ends as if killed, whatever the exit code, once a plain KeyboardInterrupt has left a text given to `exec`,
+    which libraries do while they are imported (`unhandled_keyboard_interrupt` of its runtime).
+    """
+
+
+def _interrupt(*_: object) -> None:
+    raise _Interrupt
 
 
 def _interrupted() -> int:

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 # fmt: off
 METHODS = (
-    "balanced_softmax", "ce", "class_balanced", "cosine", "crt", "focal", "gala", "gcl", "l2_norm",
+    "balanced_softmax", "ce", "class_balanced", "converged", "cosine", "crt", "focal", "gala", "gcl", "l2_norm",
     "label_aware_smoothing", "lda", "ldam", "logit_adjustment", "los", "lws", "marc", "ncm", "rebalance", "stage1",
     "tau_norm", "temperature", "unlearn", "vs", "weight_balancing",
 )

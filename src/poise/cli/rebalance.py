@@ -163,6 +163,7 @@ def _with_held_out(read: Inputs, seed: int) -> Inputs:
             "either, say --unseen, and a fifth of them is set aside"
         )
     parted = read.with_rows_aside(seed)
-    assert parted.problem.held_out is not None
-    said = f"no --held-out was given: {len(parted.problem.held_out)} rows were set aside to choose on"
-    return parted._replace(remarks=(*read.remarks, said))
+    assert parted.deciding is not None
+    said = f"no --held-out was given: {len(parted.deciding)} rows were set aside to choose on"
+    problem = replace(parted.problem, held_out=parted.deciding)
+    return parted._replace(problem=problem, deciding=None, remarks=(*read.remarks, said))
