@@ -99,9 +99,9 @@ def _forest() -> Any:
 METHODS: dict[str, Callable[[Split], Probabilities]] = {
     "auto": _own,
     BEST: _logistic,
-    "logistic regression, balanced": _fitted(_weighted),
-    "LDA, uniform prior": _discriminant,
-    "LogisticRegressionCV, balanced": _fitted(_searched),
+    "balanced logistic regression": _fitted(_weighted),
+    "uniform-prior LDA": _discriminant,
+    "balanced LogisticRegressionCV": _fitted(_searched),
     "CalibratedClassifierCV": _fitted(_calibrated),
     "BalancedRandomForest": _fitted(_forest),
 }

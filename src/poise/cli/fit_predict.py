@@ -164,13 +164,22 @@ def _said_of(model: "Model", prior: str, expected: list[str], out: Path) -> list
 
     applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
     return [
-        f"method: {model.method}",
+        f"method: {model.method}{_made_of(model)}",
         f"classes: {len(model.class_names)}; prior: {applied}",
         *expected,
         *([f"operating point: {', '.join(model.operating.described())}"] if model.operating else []),
         *promise_in_words(model.provenance.get("guaranteed")),
         f"next: poise predict {quote(str(out))} {'MORE' if reads_samples(out) else 'ROWS'}",
     ]
+
+
+def _made_of(model: "Model") -> str:
+    """The heaviest heads of an average, in words; nothing for a model that is none."""
+    parts = (model.provenance.get("estimator") or {}).get("choice") or []
+    if not parts:
+        return ""
+    heavy = max(parts, key=lambda part: part["weight"])
+    return f", an average of {len(parts)} heads, {100 * heavy['weight']:.0f} % {heavy['method'].split('(')[0]}"
 
 
 def _expected(made: "Deployed", target: Any) -> list[str]:

@@ -160,7 +160,7 @@ def choose(trials: Sequence[Trial], train_prior: Tensor, target: Tensor) -> Choi
             logits = _shifted(seen.logits, k, temperatures, train_prior, target)
             nll[k] = torch.nn.functional.cross_entropy(logits, seen.y, reduction="none")
             hits[k] = (logits.argmax(dim=-1) == seen.y).double()
-    rate = len(rows.units.unique()) ** 0.5
+    rate = len(torch.unique(rows.units)) ** 0.5
     part = parts(rows)
     each = weights_to(rows.y, rows.weight, target)
     weights = _weights(nll @ each, rate)
