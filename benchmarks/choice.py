@@ -199,6 +199,8 @@ def _floor(of_set: dict[str, dict[str, list[float]]]) -> str:
     lost = []
     for values in of_set.values():
         table_ = np.array([each for each in values.values() if len(each) == SPLITS])
+        if len(table_) == 0:  # a set that is not through
+            continue
         for kept in range(SPLITS):
             rest = np.delete(table_, kept, axis=1).mean(axis=1)
             lost.append(table_[:, kept].max() - table_[rest.argmax(), kept])

@@ -217,7 +217,7 @@ def test_rows_that_do_not_vary_within_classes_leave_lda_out():
     y = torch.arange(3).repeat(4)
     heads = candidate_heads(Features(x, y, ClassCounts.from_labels(y, 3)))
     gone = [str(c.spec) for c, head in zip(CANDIDATES, heads, strict=True) if head is None]
-    assert gone == ["lda", "lda(shrinkage='empirical_bayes')"]
+    assert gone == ["lda", "lda(shrinkage='empirical_bayes')", "lda(shrinkage=0.001)"]
 
 
 def judges(right, scale=2.0, number=400):

@@ -49,7 +49,12 @@ def _of_loss(loss: str, decays: Sequence[float], **params: Any) -> list[Spec]:
     return [Spec("converged", loss=loss, weight_decay=decay, **params) for decay in decays]
 
 
-ALONE = (Spec("lda"), Spec("lda", shrinkage="empirical_bayes"), Spec("ncm", transform="raw"))
+ALONE = (
+    Spec("lda"),
+    Spec("lda", shrinkage="empirical_bayes"),
+    Spec("lda", shrinkage=0.001),  # where directions of little variance tell the classes apart
+    Spec("ncm", transform="raw"),
+)
 TAU = 0.5  # of the tau-norm that follows cross-entropy
 _CROSS = _of_loss("cross_entropy", CROSS)
 _UNIFORM = [
