@@ -2,6 +2,7 @@
 
 Run: python benchmarks/choice.py run [--half development] [--methods auto,...] [--only WORD]
      python benchmarks/choice.py table [--half development]
+     python benchmarks/choice.py invariance [--only WORD]
 
 The sets, their halves and their splits are listed in choice_sets.py. A run writes one line per set, seed and method
 to results/choice_HALF.jsonl as it goes and skips the lines that are there, so that it may be stopped at any time;
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from choice_sets import SETS, SPLITS, Array, Split, split
+from choice_sets import SETS, SPLITS, Array, Set, Split, split
 from measuring import RESULTS
 
 Probabilities = Callable[[Array], Array]
@@ -209,10 +210,57 @@ def _floor(of_set: dict[str, dict[str, list[float]]]) -> str:
     )
 
 
+# --- the same rows, the same answer -----------------------------------------------------------------------------------
+
+
+def flips(one: Set) -> dict[str, float]:
+    """Per cent of the answers of the default that change when the rows of a split are told otherwise."""
+    rows, rng = split(one, 0), np.random.default_rng(0)
+    classes, dim = int(rows.y.max()) + 1, rows.x.shape[1]
+    order, columns, names = rng.permutation(len(rows.y)), rng.permutation(dim), rng.permutation(classes)
+    held, same = rows.held_out, np.arange(classes)
+
+    def answers(change: Callable[[Array], Array] = lambda x: x, order: Any = slice(None), names: Any = same) -> Array:
+        own = Split(
+            change(rows.x)[order],
+            names[rows.y][order],
+            change(rows.xt),
+            rows.yt,
+            None if held is None else (change(held[0]), names[held[1]]),
+        )
+        return np.argsort(names)[_own(own)(own.xt).argmax(axis=1)]  # type: ignore[no-any-return]
+
+    plain = answers()
+    told = {
+        "rows": answers(order=order),
+        "columns": answers(lambda x: x[:, columns]),
+        "classes": answers(names=names),
+        "+ 100": answers(lambda x: x + 100),
+        "x 1.0001": answers(lambda x: x * 1.0001),
+        "x 1000": answers(lambda x: x * 1000),
+        "float32": answers(lambda x: x.astype(np.float32)),
+    }
+    return {name: 100 * float(np.mean(other != plain)) for name, other in told.items()}
+
+
+def invariance(only: str) -> str:
+    """The flips of every set, and their median and largest."""
+    found = {}
+    for one in (one for one in SETS if only in one.name):
+        found[one.name] = flips(one)
+        print(one.name, found[one.name], file=sys.stderr, flush=True)
+    kinds = list(next(iter(found.values())))
+    out = ["| set | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds)]
+    out += [f"| {name} | " + " | ".join(f"{each[k]:.2f}" for k in kinds) + " |" for name, each in found.items()]
+    for word, of in (("median", np.median), ("largest", np.max)):
+        out.append(f"| **{word}** | " + " | ".join(f"{of([e[k] for e in found.values()]):.2f}" for k in kinds) + " |")
+    return "\n".join(out)
+
+
 def main() -> None:
-    """Run, or print the table."""
+    """Run, or print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table", "list"))
+    parser.add_argument("what", choices=("run", "table", "list", "invariance"))
     parser.add_argument("--half", choices=("development", "sealed"), default="development")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--only", default="")
@@ -222,6 +270,8 @@ def main() -> None:
     path = RESULTS / f"choice_{given.half}.jsonl"
     if given.what == "list":
         print("\n".join(f"{one.half:12} {one.kind:11} {one.name}" for one in SETS))
+    elif given.what == "invariance":
+        print(invariance(given.only))
     elif given.what == "run":
         run(given.half, given.methods.split(","), given.only, path, again=given.again)
     else:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from trust_rows import answers, frozen_encoders, promised_number, repeated_rows, same_answer
-from trust_rows.row import ROWS
+from trust_rows.row import ROWS, Row
 
 from poise.machine.atomic import write_atomically
 from poise.results.record import versions
@@ -25,13 +25,24 @@ PAGE = Path("docs/trust.md")
 MEASURED = (repeated_rows, promised_number, answers, same_answer, frozen_encoders)  # the rows stand in this order
 
 
+def name_of(one: Row) -> str:
+    """What a row is called in the results: the name of its measurement."""
+    return one.measure.__name__.lstrip("_")
+
+
+def rows() -> list[Row]:
+    """All rows, in the order of `MEASURED`."""
+    modules = [module.__name__ for module in MEASURED]
+    return sorted(ROWS, key=lambda one: modules.index(one.measure.__module__))
+
+
 def measured(only: str) -> dict[str, str]:
     """What each row gave, by the name of its measurement."""
     found = {}
-    for one in ROWS:
-        if only in f"{one.promise} {one.test} {one.measure.__name__}":
-            found[one.measure.__name__] = one.measure()
-            print(f"{one.promise} | {one.test}\n    {found[one.measure.__name__]}", flush=True)
+    for one in rows():
+        if only in f"{one.promise} {one.test} {name_of(one)}":
+            found[name_of(one)] = one.measure()
+            print(f"{one.promise} | {one.test}\n    {found[name_of(one)]}", flush=True)
     return found
 
 
@@ -46,8 +57,8 @@ def page(kept: dict[str, dict[str, str]], made_with: dict[str, str]) -> str:
         "| promise | test | before | now | right |",
         "|---|---|---|---|---|",
     ]
-    for one in ROWS:
-        name = one.measure.__name__
+    for one in rows():
+        name = name_of(one)
         before, now = (kept.get(when, {}).get(name, "-") for when in ("before", "now"))
         lines.append(f"| {one.promise} | {one.test} | {before} | {now} | {one.right} |")
     versions_used = ", ".join(f"{name} {version}" for name, version in made_with.items())
