@@ -162,7 +162,8 @@ def test_columns_are_standardised_and_heads_brought_back():
     assert columns.factor[0] == pytest.approx((26.75 / 4) ** -0.5)  # 2.75^2 + 2 * 0.75^2 + 4.25^2 = 26.75
     assert columns.factor[1] == 0  # a constant column says nothing, of new rows neither
     rows = columns.enter(Features(x, y, ClassCounts.from_labels(y, 2), weight=weight)).x[0]
-    head = Head(torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 1.0]]).double(), torch.tensor([0.5, -0.5]).double())
+    assert rows.shape == (3, 2)
+    head = Head(torch.tensor([[1.0, 3.0], [0.0, 1.0]]).double(), torch.tensor([0.5, -0.5]).double())
     assert torch.allclose(columns.leave(head)(x), head(rows))
 
 

@@ -13,7 +13,8 @@ from poise.values.head import Head
 class Columns(NamedTuple):
     """x -> (x - centre) factor, column by column: means (D,) of the training rows, and one over their deviations (D,).
 
-    A column that does not vary has factor 0: it says nothing here, and must say nothing of rows where it differs.
+    A column that does not vary has factor 0 and is left out: it says nothing here, counts for nothing, and must say
+    nothing of rows where it differs.
     """
 
     centre: Tensor
@@ -30,12 +31,20 @@ class Columns(NamedTuple):
         rounding = 8 * torch.finfo(train.x.dtype).eps * centre.abs()
         return cls(centre, torch.where(spread > rounding, 1 / spread, 0.0))
 
+    @property
+    def kept(self) -> Tensor:
+        """Numbers of the columns that vary; of all where none does."""
+        varying = (self.factor > 0).nonzero().flatten()
+        return varying if len(varying) else torch.arange(len(self.factor))
+
     def enter(self, rows: Features) -> Features:
         """The rows in these columns, in float64."""
-        return replace(rows, x=(rows.x.double() - self.centre) * self.factor)
+        kept = self.kept
+        return replace(rows, x=(rows.x[..., kept].double() - self.centre[kept]) * self.factor[kept])
 
     def leave(self, head: Head) -> Head:
         """A linear head for these columns as one for the columns as they are, in float64."""
         plain = head.to(torch.float64).folded()
-        weight = plain.weight * self.factor
+        weight = plain.weight.new_zeros(*plain.weight.shape[:-1], len(self.factor))
+        weight[..., self.kept] = plain.weight * self.factor[self.kept]
         return Head(weight, plain.bias - weight @ self.centre)

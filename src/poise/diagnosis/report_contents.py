@@ -280,8 +280,10 @@ def _model_facts(model: Model) -> dict[str, str]:
     about = model.provenance
     point = model.operating.described() if model.operating else []
     versions = about.get("versions") or {}
+    parts = (about.get("estimator") or {}).get("choice") or []
     facts = {
         "method": model.method,
+        "average of": ", ".join(f"{100 * part['weight']:.0f} % {part['method']}" for part in parts),
         "data": str(about.get("data", "")),
         "training rows": str(about.get("train", "")),
         "probabilities are for": model.meant_for,
