@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poise.deployment.columns import Columns
 from poise.deployment.model import Model
 from poise.deployment.promise import Judged
 from poise.errors import PoiseWarning
@@ -68,18 +69,17 @@ def distinct_rows(x: Floats, y: Ints, weight: NDArray[np.float64], groups: Ints 
     units = alike if groups is None else joined(alike, groups[kept])
     sums = np.zeros(len(first))
     np.add.at(sums, pair, weight)
-    order = _outwards(x[first], sums)
-    kept = first[order]
-    return Distinct(x[kept], y[kept], sums[order], _renumbered(units[kept]))
+    outwards = _outwards(x[first], sums)
+    chosen = first[outwards]
+    return Distinct(x[chosen], y[chosen], sums[outwards], _renumbered(units[chosen]))
 
 
 def _outwards(x: Floats, weight: NDArray[np.float64]) -> Ints:
     """The order of rows x (N, D) by their distance from the mean row, in columns of variance 1."""
-    share = weight / weight.sum()
-    centred = x - share @ x
-    variance = share @ np.square(centred)
-    far = np.square(centred) @ np.divide(1, variance, out=np.zeros_like(variance), where=variance > 0)
-    return np.argsort(far, kind="stable").astype(np.int64)
+    rows = torch.from_numpy(x)
+    far = Columns.around(rows, torch.from_numpy(weight)).rows(rows).square().sum(dim=-1)
+    order: Ints = far.argsort(stable=True).numpy()
+    return order
 
 
 def copies(x: Tensor) -> Tensor:

@@ -23,12 +23,17 @@ class Columns(NamedTuple):
     @classmethod
     def of(cls, train: Features) -> "Columns":
         """The columns of the training rows, weighted if these are."""
-        x = train.x[0].double()
-        share = None if train.weight is None else (train.weight / train.weight.sum()).unsqueeze(-1)
-        centre = x.mean(dim=0) if share is None else (share * x).sum(dim=0)
-        squares = (x - centre).square()
+        return cls.around(train.x[0], train.weight)
+
+    @classmethod
+    def around(cls, x: Tensor, weight: Tensor | None) -> "Columns":
+        """The columns of rows x (N, D), which count by their weights (N,) or alike."""
+        rows = x.double()
+        share = None if weight is None else (weight / weight.sum()).unsqueeze(-1)
+        centre = rows.mean(dim=0) if share is None else (share * rows).sum(dim=0)
+        squares = (rows - centre).square()
         spread = (squares.mean(dim=0) if share is None else (share * squares).sum(dim=0)).sqrt()
-        rounding = 8 * torch.finfo(train.x.dtype).eps * centre.abs()
+        rounding = 8 * torch.finfo(x.dtype).eps * centre.abs()
         return cls(centre, torch.where(spread > rounding, 1 / spread, 0.0))
 
     @property
@@ -37,10 +42,14 @@ class Columns(NamedTuple):
         varying = (self.factor > 0).nonzero().flatten()
         return varying if len(varying) else torch.arange(len(self.factor))
 
-    def enter(self, rows: Features) -> Features:
-        """The rows in these columns, in float64."""
+    def rows(self, x: Tensor) -> Tensor:
+        """Rows x (..., D) in these columns, in float64."""
         kept = self.kept
-        return replace(rows, x=(rows.x[..., kept].double() - self.centre[kept]) * self.factor[kept])
+        return (x[..., kept].double() - self.centre[kept]) * self.factor[kept]
+
+    def enter(self, features: Features) -> Features:
+        """The same of all views of features."""
+        return replace(features, x=self.rows(features.x))
 
     def leave(self, head: Head) -> Head:
         """A linear head for these columns as one for the columns as they are, in float64."""
