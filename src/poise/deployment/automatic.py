@@ -7,7 +7,7 @@ order or by the names of their classes get the same answers.
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -127,10 +127,6 @@ class Part:
     recall: float
     nll: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON types."""
-        return asdict(self)
-
 
 class Choice(NamedTuple):
     """Weights (K,), sum 1, and temperatures (K,) of the candidates, 0 for one that cannot be fitted.
@@ -176,7 +172,7 @@ def choose(trials: Sequence[Trial], train_prior: Tensor, target: Tensor) -> Choi
     )
     average, others = (torch.zeros(len(rows.y), len(target), dtype=torch.float64) for _ in range(2))
     for k in (weights + fair.sum(dim=0)).nonzero().flatten().tolist():
-        seen = evidence(trials, k)
+        seen = evidence(trials, k)  # made again: the logits of all candidates together may be more than memory holds
         assert seen is not None  # what cannot be fitted has no weight
         logits = _shifted(seen.logits, k, temperatures, train_prior, target).log_softmax(dim=-1)
         average += weights[k] * logits

@@ -54,6 +54,11 @@ def choose_operating_point(
     """
     refuse_memorised(held_out, head, trained_on=trained_on, purpose="an operating point")
     warn_of_overlap({"training": trained_on, "held-out": held_out})
+    return point_on(held_out, head, targets, prior, seed)
+
+
+def point_on(held_out: Features, head: Head, targets: Targets, prior: Tensor | None, seed: int) -> OperatingPoint:
+    """The same on rows that are known to be other rows than those of training. Raises: InputError as above."""
     logits, y = head(held_out.x[0]), held_out.y
     chosen: dict[str, Any] = {"costs": targets.costs, "top_k": targets.top_k, "alpha": targets.alpha}
     if targets.coverage is not None:
@@ -107,7 +112,7 @@ def _warn_of_silence(held_out: Features, thresholds: Tensor, needed: int) -> Non
             f"and are never answered ({some([held_out.names[k] for k in never])}); a class takes {needed} answers, all "
             "right, or more with some wrong: ask for less or give more rows",
             PoiseWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
@@ -122,5 +127,5 @@ def _warn_of_full_sets(held_out: Features, logits: Tensor, quantiles: Tensor) ->
         f"set ({some([held_out.names[k] for k in always])}); sets hold {size:.1f} classes on average; give more rows "
         "or a larger alpha",
         PoiseWarning,
-        stacklevel=3,
+        stacklevel=4,
     )

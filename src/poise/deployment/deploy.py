@@ -16,10 +16,11 @@ from poise.decisions.operating_point import OperatingPoint
 from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed, Evidence, at_chance, calibrate, copies, deployed, final, weights_to
 from poise.deployment.certifying_rows import dealt
-from poise.deployment.chosen_point import choose_operating_point
+from poise.deployment.chosen_point import point_on
 from poise.deployment.model import Model
 from poise.deployment.promise import SPREAD, Judged, Promise, apart, as_provenance, promise_of
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
+from poise.heads.memorised_rows import refuse_memorised
 from poise.machine.progress import Progress
 from poise.methods import implied_prior
 from poise.priors import as_prior
@@ -262,11 +263,8 @@ def _operating(
         plain = OperatingPoint(costs=wanted.costs, top_k=targets.top_k)
         return plain if plain.described() else None
     assert unseen is not None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", SAID)  # before anything was fitted
-        return choose_operating_point(
-            model.head, unseen, wanted, trained_on=train, prior=model.prior_applied, seed=seed
-        )
+    refuse_memorised(unseen, model.head, trained_on=train, purpose="an operating point")
+    return point_on(unseen, model.head, wanted, model.prior_applied, seed)
 
 
 def _costs_of(model: Model, train: Features, costs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -324,7 +325,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "class_counts": self.class_counts_.tolist(),
             "unseen_recall": self.unseen_recall_,
             "promise": None if self.promise_ is None else self.promise_.to_dict(),
-            "choice": [part.to_dict() for part in self.choice_],
+            "choice": [asdict(part) for part in self.choice_],
             "correction": [part.tolist() for part in self._correction],
             "feature_names": getattr(self, "feature_names_in_", np.array([])).tolist(),
         }
