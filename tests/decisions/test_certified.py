@@ -8,7 +8,7 @@ import torch
 from poise.decisions.certified import errors_allowed, lowest_threshold, rows_needed
 from poise.decisions.decide import decide
 from poise.decisions.operating_point import OperatingPoint
-from poise.decisions.targets import Targets, accuracy_threshold, class_thresholds, joint_level, promise_in_words
+from poise.decisions.targets import Targets, accuracy_threshold, class_thresholds, guarantee_in_words, joint_level
 from poise.deployment.certifying_rows import as_common_as, halves
 from poise.deployment.chosen_point import choose_operating_point
 from poise.errors import InputError, PoiseWarning
@@ -188,12 +188,12 @@ def test_a_precision_that_no_class_is_shown_to_reach_is_refused():
 
 
 def test_a_promise_is_said_in_words():
-    assert promise_in_words(Targets(coverage=0.8).promise) == []
-    assert promise_in_words(Targets(precision=0.9).promise) == [
+    assert guarantee_in_words(Targets(coverage=0.8).guarantee) == []
+    assert guarantee_in_words(Targets(precision=0.9).guarantee) == [
         "promised at confidence 0.95: at least 0.9 of the answers of a class are right (each class by itself)"
     ]
     both = Targets(precision=0.9, abstain_accuracy=0.95, confidence=0.99, jointly=True)
-    assert promise_in_words(both.promise) == [
+    assert guarantee_in_words(both.guarantee) == [
         "promised at confidence 0.99: at least 0.95 of the answers are right and 0.9 of the answers of a class are "
         "right (all classes at once)"
     ]

@@ -290,7 +290,7 @@ def test_a_promise_is_made_on_rows_that_chose_nothing_and_travels_with_the_model
     expected = accuracy_threshold(made.head(rows), certifying.y, accuracy=0.8, confidence=0.9)
     assert made.operating.abstain == expected  # 20 rows of each class fit the uniform prior as they are
     assert made.provenance["held_out"] == choosing.key
-    assert load(made.save(tmp_path)).provenance["guaranteed"] == targets.promise
+    assert load(made.save(tmp_path)).provenance["guaranteed"] == targets.guarantee
 
 
 def test_held_out_rows_all_certify_where_folds_of_unseen_rows_choose():

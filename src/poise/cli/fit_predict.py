@@ -160,7 +160,7 @@ def _rows_to_fit(train: str, rows: Rows, head: Path | None, seed: int, voice: Vo
 def _said_of(model: "Model", prior: str, expected: list[str], out: Path) -> list[str]:
     """A fitted model in lines."""
     from poise.commands.fit import reads_samples
-    from poise.decisions.targets import promise_in_words
+    from poise.decisions.targets import guarantee_in_words
 
     applied = "none: probabilities are plain softmax values" if model.prior_applied is None else prior
     return [
@@ -168,7 +168,7 @@ def _said_of(model: "Model", prior: str, expected: list[str], out: Path) -> list
         f"classes: {len(model.class_names)}; prior: {applied}",
         *expected,
         *([f"operating point: {', '.join(model.operating.described())}"] if model.operating else []),
-        *promise_in_words(model.provenance.get("guaranteed")),
+        *guarantee_in_words(model.provenance.get("guaranteed")),
         f"next: poise predict {quote(str(out))} {'MORE' if reads_samples(out) else 'ROWS'}",
     ]
 

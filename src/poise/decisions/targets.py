@@ -274,10 +274,10 @@ class Targets:
     @property
     def need_rows(self) -> bool:
         """Is anything asked for that is chosen on unseen rows?"""
-        return self.promise is not None or self.coverage is not None or self.alpha is not None
+        return self.guarantee is not None or self.coverage is not None or self.alpha is not None
 
     @property
-    def promise(self) -> dict[str, Any] | None:
+    def guarantee(self) -> dict[str, Any] | None:
         """What is promised, as plain JSON; None if nothing is that takes rows which chose nothing else."""
         asked = {"abstain_accuracy": self.abstain_accuracy, "precision": self.precision}
         told = {name: value for name, value in asked.items() if value is not None}
@@ -296,14 +296,14 @@ class Targets:
             raise InputError(f"top_k must be at most {answered}, the number of classes, got {self.top_k}")
 
 
-def promise_in_words(promise: Mapping[str, Any] | None) -> list[str]:
-    """What is promised, as `Targets.promise` has it, in words; nothing for None."""
-    if not promise:
+def guarantee_in_words(guarantee: Mapping[str, Any] | None) -> list[str]:
+    """What is promised, as `Targets.guarantee` has it, in words; nothing for None."""
+    if not guarantee:
         return []
     words = []
-    if "abstain_accuracy" in promise:
-        words.append(f"{promise['abstain_accuracy']:.4g} of the answers are right")
-    if "precision" in promise:
-        together = "all classes at once" if promise["jointly"] else "each class by itself"
-        words.append(f"{promise['precision']:.4g} of the answers of a class are right ({together})")
-    return [f"promised at confidence {promise['confidence']:.4g}: at least {' and '.join(words)}"]
+    if "abstain_accuracy" in guarantee:
+        words.append(f"{guarantee['abstain_accuracy']:.4g} of the answers are right")
+    if "precision" in guarantee:
+        together = "all classes at once" if guarantee["jointly"] else "each class by itself"
+        words.append(f"{guarantee['precision']:.4g} of the answers of a class are right ({together})")
+    return [f"promised at confidence {guarantee['confidence']:.4g}: at least {' and '.join(words)}"]

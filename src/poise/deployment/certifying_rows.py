@@ -26,7 +26,7 @@ def dealt(problem: Problem, targets: Targets, seed: int, *, folds: bool) -> tupl
     Raises: InputError if there are too few rows for any promise, before anything is trained.
     """
     rows = problem.held_out
-    if targets.promise is None or rows is None:
+    if targets.guarantee is None or rows is None:
         return problem, rows
     if folds:
         choosing, certifying, share = None, rows, 1

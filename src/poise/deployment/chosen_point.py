@@ -65,7 +65,7 @@ def point_on(held_out: Features, head: Head, targets: Targets, prior: Tensor | N
         weight = None if prior is None else rows_as(prior, y)
         curve = coverage_accuracy(logits, y, held_out.counts, weight=weight, costs=targets.costs)
         chosen["abstain"] = threshold_for(curve, coverage=targets.coverage)
-    if targets.promise is not None:
+    if targets.guarantee is not None:
         chosen |= _promised(logits, held_out, targets, prior, seed)
     if targets.alpha is not None:
         chosen["conformal"] = conformal_quantiles(logits, y, alpha=targets.alpha)

@@ -89,8 +89,8 @@ def deploy(
     else:
         made = _from_head(problem, method, prior, seed, selected, progress)
     model = made.model.with_provenance(versions=versions(), train=train.key, seed=seed)
-    if targets.promise is not None:
-        model = model.with_provenance(guaranteed=targets.promise)
+    if targets.guarantee is not None:
+        model = model.with_provenance(guaranteed=targets.guarantee)
     return made._replace(model=replace(model, operating=_operating(model, train, unseen, targets, seed)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.decisions.targets import promise_in_words
+from poise.decisions.targets import guarantee_in_words
 from poise.deployment.calibration import Deployed
 from poise.deployment.model import Model
 from poise.diagnosis.measure import (
@@ -287,7 +287,7 @@ def _model_facts(model: Model) -> dict[str, str]:
         "data": str(about.get("data", "")),
         "training rows": str(about.get("train", "")),
         "probabilities are for": model.meant_for,
-        "operating point": ", ".join([*point, *promise_in_words(about.get("guaranteed"))]),
+        "operating point": ", ".join([*point, *guarantee_in_words(about.get("guaranteed"))]),
         "seed": str(about.get("seed", "")),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

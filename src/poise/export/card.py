@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from poise.decisions.targets import promise_in_words
+from poise.decisions.targets import guarantee_in_words
 from poise.deployment.model import Model
 from poise.export.final import Final, final
 from poise.results.contents import Contents, Range, Row
@@ -122,7 +122,7 @@ def _answers(model: Model, made: Final) -> str:
     point = model.operating
     if point is None:
         return "The class with the largest logit is the answer."
-    promised = promise_in_words(model.provenance.get("guaranteed"))
+    promised = guarantee_in_words(model.provenance.get("guaranteed"))
     lines = [f"Chosen with the model: {'; '.join(map(plain, [*point.described(), *promised]))}."]
     if made.added is not None:
         lines.append("The logarithms of the costs lie in the bias: the largest logit is the answer of least cost.")
