@@ -68,3 +68,12 @@ def test_the_parts_of_the_average_are_told_and_kept(tmp_path):
 def test_a_named_method_is_no_average():
     x, y, _ = world()
     assert LongTailClassifier("lda", seen_by_backbone=False).fit(x, y).choice_ == ()
+
+
+def test_what_unseen_rows_say_is_told_once_of_each_though_folds_are_dealt_twice():
+    x, y, rows = world()
+    fitted = LongTailClassifier(seen_by_backbone=False)
+    seen = fitted.fit_with_evidence(x, y)
+    assert len(seen.y) == len(y)
+    assert np.bincount(seen.y.numpy()).tolist() == np.bincount(y).tolist()
+    assert fitted.adapt(rows).shift_.rows == len(rows)

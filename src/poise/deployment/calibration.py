@@ -132,24 +132,23 @@ def folds_of(train: Features) -> int:
     return 5 if len(train) <= LARGE else 3
 
 
-def cross_fit(train: Features, units: Ints, fit: Fit, folds: int | None = None, deals: int = 1) -> list[Trial]:
-    """One trial per fold and deal: `fit` on all other folds. Empty where too few units or classes can be set aside.
+def cross_fit(train: Features, units: Ints, fit: Fit, folds: int | None = None, seed: int = 0) -> list[Trial]:
+    """One trial per fold: `fit` on all other folds. Empty where there are too few units or classes to set any aside.
 
-    Rows are dealt in the order in which they stand, and classes by their size and first row, not by their names.
+    Rows are dealt in the order in which they stand, and classes by their size and first row, not by their names. Other
+    seeds give other deals.
     """
     number = int(units.max()) + 1
     folds = min(number, folds_of(train) if folds is None else folds)
     if folds < 2:
         return []
     groups = torch.from_numpy(units) if number < len(train) else None
-    y, trials = _nameless(train.y), []
-    for deal in range(deals):
-        for rows, aside in set_aside(train.y, fold_ids(y, folds, groups=groups, seed=deal)):
-            rest = train.take(rows)
-            if classes_in(rest.y) > 1:
-                counts = ClassCounts.from_labels(rest.y, len(train.counts), rest.weight)
-                heads = fit(replace(rest, counts=counts))
-                trials.append(Trial(heads, train.take(aside), torch.from_numpy(units)[aside]))
+    trials = []
+    for rows, aside in set_aside(train.y, fold_ids(_nameless(train.y), folds, groups=groups, seed=seed)):
+        rest = train.take(rows)
+        if classes_in(rest.y) > 1:
+            counts = ClassCounts.from_labels(rest.y, len(train.counts), rest.weight)
+            trials.append(Trial(fit(replace(rest, counts=counts)), train.take(aside), torch.from_numpy(units)[aside]))
     return trials
 
 

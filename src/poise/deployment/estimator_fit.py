@@ -75,7 +75,9 @@ class Fitting:
                 "fit(..., held_out=(X, y))",
             )
         final_heads = partial(candidate_heads, tolerance=FINAL_TOLERANCE)
-        trials = self.trials(candidate_heads if self.unseen is None else final_heads, deals=self.deals)
+        search = candidate_heads if self.unseen is None else final_heads
+        deals = [self.trials(search, seed) for seed in range(self.deals)]
+        trials = [trial for deal in deals for trial in deal]
         if not trials:
             _warn(f"too few rows to set any aside: the method is {FALLBACK}, its probabilities are not calibrated")
             return Fitted(self.head_of(FALLBACK), FALLBACK, class_shares(self.train), 1.0)
@@ -91,12 +93,15 @@ class Fitting:
             # worse than the average that was made, so half of what it owes to its rows is taken off.
             right = (right + _right(fitted, choice.seen, target)) / 2
         again = partial(_averaged_anew, choice=choice, share=share, target=target)
-        return fitted._replace(promise=self.promise(trials, right, fitted, target, again))
+        promise = self.promise(trials, right, fitted, target, again)
+        once = sum(len(trial.test) for trial in deals[0])  # the other deals hold the same rows once more
+        return fitted._replace(promise=promise, seen=Evidence(*(part[:once] for part in choice.seen)))
 
     @property
     def deals(self) -> int:
         """Of how many deals of folds the mean is taken: a second one is worth its time where fits take little."""
-        return 2 if len(self.train) * self.train.dim * len(self.train.counts) < FEW_NUMBERS else 1
+        few = len(self.train) * self.train.dim * len(self.train.counts) < FEW_NUMBERS
+        return 2 if few and self.unseen is None else 1
 
     def named(self, spec: Spec, target: Tensor) -> Fitted:
         """The same for a method that was named."""
@@ -120,11 +125,11 @@ class Fitting:
         )
         return Fitted(head, spec, implied, 1.0)
 
-    def trials(self, fit: Fit, deals: int = 1) -> list[Trial]:
+    def trials(self, fit: Fit, seed: int = 0) -> list[Trial]:
         """Heads beside rows that they did not see: the held-out ones, or else each fold."""
         if self.unseen is not None:
             return [Trial(fit(self.train), self.unseen, copies(self.unseen.x[0]))]
-        return cross_fit(self.train, self.units, fit, deals=deals)
+        return cross_fit(self.train, self.units, fit, seed=seed)
 
     def head_of(self, spec: Spec, train: Features | None = None) -> Head:
         """The head of a Spec; where it starts from a stage-1 head, that is cross-entropy fitted to convergence."""
