@@ -7,7 +7,6 @@ cannot be used, 130 interrupted, 143 terminated.
 import inspect
 import io
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -20,6 +19,7 @@ from poise import __version__
 from poise.cli import compare, explore, export, fit_predict, images, rebalance, report, tune
 from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
+from poise.cli.stopping import heard
 from poise.errors import PoiseError
 
 # What typer raises for words it does not know. It has no public name there, and the package it comes from has changed;
@@ -89,10 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
-    signal.signal(signal.SIGTERM, _terminated)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody wants interrupts to be ignored
-        signal.signal(signal.SIGINT, _interrupt)
-    raise SystemExit(_run([word for word in given if word != "--debug"], debug="--debug" in given))
+    with heard():
+        code = _run([word for word in given if word != "--debug"], debug="--debug" in given)
+    raise SystemExit(code)
 
 
 def _run(words: list[str], *, debug: bool) -> int:
@@ -118,18 +117,6 @@ def _run(words: list[str], *, debug: bool) -> int:
         return _refuse(f"{where}{error.strerror or error}", debug)
 
 
-class _Interrupt(KeyboardInterrupt):
-    """An interrupt of its own type.
-
-    CPython ends as if killed, whatever the exit code, once a plain KeyboardInterrupt has left a text given to `exec`,
-    which libraries do while they are imported (`unhandled_keyboard_interrupt` of its runtime).
-    """
-
-
-def _interrupt(*_: object) -> None:
-    raise _Interrupt
-
-
 def _interrupted() -> int:
     typer.echo("poise: interrupted", err=True)
     return 130
@@ -152,8 +139,3 @@ def _show_warning(said: set[str], message: Warning, *_: object) -> None:
     if text not in said and os.environ.get("RANK", "0") == "0":  # of several processes of torchrun, one speaks
         said.add(text)
         say(f"warning: {text}")
-
-
-def _terminated(number: int, frame: object) -> None:
-    typer.echo("poise: terminated", err=True)
-    raise SystemExit(128 + number)
