@@ -10,6 +10,8 @@ PoiseError                           anything Poise refuses or gives up on
 PoiseWarning (UserWarning)           the work goes on, with a remark that belongs in the record
 """
 
+import unicodedata
+
 __all__ = [
     "CancelledError",
     "InputError",
@@ -18,8 +20,25 @@ __all__ = [
     "PoiseError",
     "PoiseWarning",
     "StoppedError",
+    "in_one_line",
     "reason_of",
 ]
+
+
+REASON = 300  # characters of what a library says
+LONGEST = 2000  # characters of a message; what is longer holds the content of a file, and is cut in the middle
+
+
+def in_one_line(said: object) -> str:
+    """Text for a terminal: one line, control characters (escape sequences too) escaped, cut if long."""
+    text = "".join(_printed(character) for character in str(said)[: 4 * LONGEST])
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
+
+def _printed(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character if unicodedata.category(character) == "Zs" else ascii(character)[1:-1]
 
 
 class Message(str):
@@ -52,7 +71,7 @@ class _Mendable:
     arguments: tuple[str, ...]
 
     def __init__(self, message: object = "", *arguments: str) -> None:
-        super().__init__(message)  # type: ignore[call-arg]  # that of the exception beside it
+        super().__init__(in_one_line(message))  # type: ignore[call-arg]  # that of the exception beside it
         self.arguments = arguments or getattr(message, "arguments", ())
 
 
@@ -89,4 +108,6 @@ class PoiseWarning(_Mendable, UserWarning):
 def reason_of(error: BaseException) -> str:
     """What an error of a library or of the disk says, for a sentence: its first line, else its type."""
     said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return str(said).splitlines()[0].rstrip(".")
+    if isinstance(error, KeyError):
+        said = f"{error} is missing"
+    return in_one_line(str(said).splitlines()[0].rstrip("."))[:REASON]

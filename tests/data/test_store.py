@@ -21,6 +21,7 @@ from poise.data.store import feature_store, manifest
 from poise.data.store.feature_store import check_store, load_features, save_features
 from poise.data.store.manifest import Manifest, Shard, read_manifest, write_manifest
 from poise.errors import InputError, PoiseWarning
+from poise.machine.folders import replacing_folder
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.shards import Shards
@@ -206,12 +207,12 @@ def test_two_writers_end_with_one_valid_store(tmp_path):
 
 
 def test_a_writer_that_comes_second_with_other_features_is_refused(tmp_path, monkeypatch):
-    def late(stage, told):
+    def late(*given):
         monkeypatch.undo()
         save_features(world(seed=1), tmp_path / "s")
-        return write_manifest(stage, told)
+        return replacing_folder(*given)
 
-    monkeypatch.setattr("poise.data.store.feature_store.write_manifest", late)
+    monkeypatch.setattr("poise.data.store.feature_store.replacing_folder", late)
     with pytest.raises(InputError, match="holds other features"):
         save_features(world(), tmp_path / "s")
     assert same(load_features(tmp_path / "s"), world(seed=1))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from poise.errors import InputError
-from poise.machine.atomic import replacing_folder, write_atomically
+from poise.machine.atomic import write_atomically
+from poise.machine.folders import replacing_folder
 from poise.results.scores import Scores
 from poise.values.arrays import row_slices
 from poise.values.counts import ClassCounts

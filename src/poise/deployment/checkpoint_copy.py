@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from poise.deployment.last_layer import PICKLES, Checkpoint, Place
 from poise.errors import InputError, reason_of
-from poise.machine.atomic import replacing, replacing_folder
+from poise.machine.atomic import replacing
 from poise.machine.documents import Document
+from poise.machine.folders import replacing_folder
 from poise.values.fields import TEXT, list_of, table_of, whole
 
 NOTE = "rebalanced.json"

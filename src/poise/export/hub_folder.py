@@ -20,8 +20,9 @@ from poise.export.card import front_matter, model_card
 from poise.export.checking import Agreement, compared
 from poise.export.final import Network, described, final, image_backbone
 from poise.export.tensors import formula
-from poise.machine.atomic import replacing_folder, write_atomically
+from poise.machine.atomic import write_atomically
 from poise.machine.documents import write_json
+from poise.machine.folders import replacing_folder
 from poise.machine.libraries import needed
 from poise.representation.backbones import Backbone
 from poise.representation.trained_network import Representation

@@ -2,13 +2,20 @@
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from poise.errors import InputError, reason_of
+from poise.machine.locks import owned
+
+PATIENCE = 10.0  # seconds that a small file waits for another process which is writing it
+
+
+def beside(path: Path) -> Path:
+    """Where a new content of `path` grows. One name, so that what a dead process left is used or swept."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def write_atomically(path: Path, content: bytes | str) -> Path:
@@ -16,57 +23,39 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
 
     Text is written as UTF-8. Missing parent folders are made. A crash at any moment leaves `path` as it was.
 
-    Raises: InputError naming the path and the reason when the disk refuses (full, read-only, taken by a folder).
+    Raises: InputError naming the path and the reason when the disk refuses (full, read-only, taken by a folder), or
+    the text has no bytes.
     """
-    data = content.encode() if isinstance(content, str) else content
     try:
-        with replacing(path) as temporary:
+        data = content.encode() if isinstance(content, str) else content
+        with replacing(path, patience=PATIENCE) as temporary:
             temporary.write_bytes(data)
+    except UnicodeEncodeError as error:
+        lone = error.object[error.start]
+        raise InputError(f"cannot write {path}: {lone!r} is half of a character and has no UTF-8; rename it") from None
     except OSError as error:
         raise InputError(f"cannot write {path} ({len(data)} bytes): {reason_of(error)}") from error
     return path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, patience: float = 0.0) -> Iterator[Path]:
     """A new empty file beside `path` that takes its place, on the disk, once the block is done.
 
-    Missing parent folders are made. If the block raises, the file is deleted and `path` is as it was. Raises: OSError.
+    Missing parent folders are made. If the block raises, the file is deleted and `path` is as it was.
+
+    Raises: OSError; InputError if another process is still writing `path` after `patience` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder: what `path` holds is deleted just before. Raises: OSError."""
-    with staged_folder(path) as stage:
-        yield stage
-        if path.is_dir():
-            shutil.rmtree(path)
-        stage.rename(path)
-
-
-@contextmanager
-def staged_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, to be renamed to it; deleted if that did not happen. Raises: OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        stage.chmod(0o755)
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    with owned(beside(path), path, patience) as temporary:
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def writable(folder: Path, remedy: str = "choose another folder") -> Path:

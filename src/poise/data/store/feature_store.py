@@ -33,7 +33,8 @@ from poise.data.store.manifest import (
     write_manifest,
 )
 from poise.errors import InputError, PoiseWarning, reason_of
-from poise.machine.atomic import sha256_of, staged_folder, write_atomically
+from poise.machine.atomic import PATIENCE, sha256_of, write_atomically
+from poise.machine.folders import replacing_folder
 from poise.values.arrays import row_slices
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
@@ -65,14 +66,12 @@ def save_features(
     if _is_there(target, stored):
         return target
     try:
-        with staged_folder(target) as stage:
-            shards = tuple(_write_shard(stage, i, part) for i, part in enumerate(_parts(stored, shard_rows)))
-            write_manifest(stage, Manifest.of(stored, shards, provenance))
-            stage.rename(target)
+        with replacing_folder(target, PATIENCE) as stage:
+            if not _is_there(target, stored):  # another writer may have been faster: that is fine if it wrote the same
+                shards = tuple(_write_shard(stage, i, part) for i, part in enumerate(_parts(stored, shard_rows)))
+                write_manifest(stage, Manifest.of(stored, shards, provenance))
     except OSError as error:
-        # Another writer may have been faster: that is fine if it wrote the same.
-        if not _is_there(target, stored):
-            raise InputError(f"cannot write {target}: {reason_of(error)}") from None
+        raise InputError(f"cannot write {target}: {reason_of(error)}") from None
     return target
 
 
