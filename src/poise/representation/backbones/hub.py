@@ -26,7 +26,7 @@ def hub(name: str) -> Iterator[None]:
     constants: Any = import_module("huggingface_hub.constants")
     before = constants.HF_HUB_OFFLINE
     local = Path(name).is_dir()
-    constants.HF_HUB_OFFLINE = before or (not local and not _answers(constants.ENDPOINT))
+    constants.HF_HUB_OFFLINE = before or (not local and not _answers(constants.ENDPOINT, PATIENCE))
     try:
         yield
     except Exception as error:  # of three libraries, which raise those of several others
@@ -42,13 +42,19 @@ def hub(name: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _answers(address: str) -> bool:
+def answers(patience: float = PATIENCE) -> bool:
+    """Can files be fetched: is the hub not switched off, and does it answer within `patience` seconds?"""
+    constants: Any = import_module("huggingface_hub.constants")
+    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT, patience)
+
+
+def _answers(address: str, patience: float) -> bool:
     """Does anything listen there? Behind a proxy that is for the proxy to say."""
     parts = urlsplit(address)
     if parts.scheme in getproxies():
         return True
     try:
-        with socket.create_connection((parts.hostname, parts.port or 443), PATIENCE):
+        with socket.create_connection((parts.hostname, parts.port or 443), patience):
             return True
     except OSError:
         return False

@@ -1,6 +1,8 @@
 """A network of the user's own, by `package.module:factory`."""
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,12 +19,14 @@ def make_own(name: str, *, options: dict[str, Any]) -> Made:
     Raises: InputError if the factory is not found, fails, or returns no torch module.
     """
     package, _, attribute = name.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # a file beside one's work is found, and hides no installed package
     try:
         factory = getattr(import_module(package), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"backbone {name} was not found ({error}); name a function as package.module:factory, and put the folder "
-            "of the package on PYTHONPATH"
+            f"backbone {name} was not found ({error}); name a function as package.module:factory, of a file in the "
+            "current folder or of a package on PYTHONPATH"
         ) from error
     if not callable(factory):
         raise InputError(f"backbone {name} is a {type(factory).__name__}; name a function that returns a torch module")

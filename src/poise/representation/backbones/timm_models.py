@@ -18,12 +18,12 @@ def timm_names() -> tuple[str, ...]:
         return ()
 
 
-def make_timm(name: str, *, pretrained: bool, options: dict[str, Any]) -> Made:
+def make_timm(name: str, *, pretrained: bool, options: dict[str, Any], extra: str = "vision") -> Made:
     """A network of timm without its classifier, and the image settings that timm has for it.
 
     Raises: InputError if timm refuses an option, or the weights cannot be had; MissingExtraError without timm.
     """
-    timm = needed("timm", "vision", f"backbone timm:{name} needs")
+    timm = needed("timm", extra, f"backbone timm:{name} needs")
     try:
         with hub(name) if pretrained else nullcontext():
             module = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
