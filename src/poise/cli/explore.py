@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from poise.data.samples.sample_set import Samples
     from poise.selection.audit import Audit
 
-GLYPHS = "demo:glyphs"
-
 
 def demo(
     *,
@@ -37,7 +35,7 @@ def demo(
     images: Annotated[
         bool,
         typer.Option(
-            "--images", help="From pictures: train a small network on glyphs first (needs the extra `glyphs`)."
+            "--images", help="Photographs of clothing, as `poise fit` reads yours (needs the extra `photos`)."
         ),
     ] = False,
     seed: Seed = 0,
@@ -48,9 +46,13 @@ def demo(
     if text and images:
         raise typer.BadParameter("--text and --images exclude each other")
     if images:
-        made = Training(recipe="glyphs", changes=[f"stage1.seed={seed}"])
-        to = out or Path("runs/demo/glyphs")
-        fit(GLYPHS, out=to, goal=Goal(), rows=Rows(), seed=seed, columns=ItemColumns(), training=made, voice=voice)
+        from poise.data.bundled import unpack_photographs
+
+        to = out or Path("runs/demo/clothing")
+        source = str(unpack_photographs(to.with_name(f"{to.resolve().name}_photographs")))
+        fit(
+            source, out=to, goal=Goal(), rows=Rows(), seed=seed, columns=ItemColumns(), training=Training(), voice=voice
+        )
         return
     from poise.commands.demo import TEXT_SETS
     from poise.data.bundled import DEMO_SETS

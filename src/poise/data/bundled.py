@@ -1,4 +1,4 @@
-"""The real features that come with the package."""
+"""The real features and photographs that come with the package."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,11 +6,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
+from poise.machine.folders import replacing_folder
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
@@ -59,3 +61,30 @@ def read_demo(name: str, path: Path) -> DemoSet:
     held_out = replace(train, x=stored["held_out"], y=stored["y_held_out"], seen_by_backbone=False)
     test = replace(train, x=stored["test"], y=stored["y_test"], seen_by_backbone=False)
     return DemoSet(name, Problem(train, Head(stored["W"], stored["b"]), held_out), test)
+
+
+def unpack_photographs(folder: Path) -> Path:
+    """Write the photographs that come with the package to a folder, as somebody's own data would lie there.
+
+    `folder/{train,test}/CLASS/NAME.jpg`: 514 photographs of clothing, 180 of T-shirts down to 4 of skirts, and 290 of
+    the same ten classes to test on. Origin and licence are in demo_data/photographs/README.md. A folder that holds
+    exactly these is left as it is.
+
+    Raises: InputError if the folder holds anything else, or the disk refuses.
+    """
+    with as_file(files("poise") / "demo_data" / "photographs" / "clothing.zip") as path, ZipFile(path) as archive:
+        wanted = {info.filename: info.file_size for info in archive.infolist()}
+        held = (file for file in folder.rglob("*") if file.is_file())
+        found = {file.relative_to(folder).as_posix(): file.stat().st_size for file in held}
+        if found == wanted:
+            return folder
+        if folder.is_file() or not set(found) <= set(wanted):
+            raise InputError(f"{folder} holds other things than the photographs of the demo; choose another folder")
+        try:
+            with replacing_folder(folder) as stage:
+                for name in wanted:  # all of them are of ours, and below the folder
+                    (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                    (stage / name).write_bytes(archive.read(name))
+        except OSError as error:
+            raise InputError(f"cannot write the photographs to {folder}: {reason_of(error)}") from None
+    return folder
