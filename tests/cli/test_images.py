@@ -682,6 +682,17 @@ def test_a_backbone_from_elsewhere_is_kept_with_its_features_and_model(
     assert poise_("predict", tmp_path / "r", "more", "--out", tmp_path / "p.csv", "-q")[0] == 0
 
 
+def test_pictures_in_folders_of_their_classes_are_scored(poise_: Run, world: Path, tmp_path: Path) -> None:
+    unseen = pictures(tmp_path / "unseen", {"bee": 3, "cat tail": 3}, seed=7)
+    code, out, _ = poise_("evaluate", "model", unseen, "--out", tmp_path / "e", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["scores"]["rows"] == 6
+    assert (tmp_path / "e" / "report.html").exists()
+    said = refusal(poise_("evaluate", "model", "photos", "--out", tmp_path / "e2"))
+    assert "training rows too" in said
+
+
 # --- packages and weights from elsewhere ------------------------------------------------------------------------------
 
 

@@ -264,6 +264,7 @@ def predict(
 
 def _predict_rows(model: "Model", rows: str, out: Path, *, top: int | None, ignore: str, voice: Voice) -> None:
     """Predict feature rows."""
+    from poise.commands.evaluate import is_label
     from poise.deployment.prediction_files import write_predictions
 
     with progress_bar(f"reading {Path(rows).name}", quiet=voice.silent):
@@ -271,7 +272,9 @@ def _predict_rows(model: "Model", rows: str, out: Path, *, top: int | None, igno
     say_replaced(out, quiet=voice.silent)
     with progress_bar("predicting", quiet=voice.silent) as report:
         done = write_predictions(model, read.x, out, carried=read.extra, top=top, progress=report)
-    _tell(done, model, read.notes, voice)
+    labels = [name for name, values in read.extra.items() if is_label(values, model.class_names)]
+    more = [f"the column {labels[0]!r} holds classes of this model: poise evaluate scores it on them"] if labels else []
+    _tell(done, model, (*read.notes, *more), voice)
 
 
 def _items(rows: str, known: Mapping[str, Any], columns: ItemColumns, split: str | None) -> "Items":

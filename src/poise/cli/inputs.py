@@ -12,6 +12,7 @@ from poise.values.checks import existing
 
 if TYPE_CHECKING:
     from poise.cli.options import Rows
+    from poise.deployment.model import Model
     from poise.values.features import Features
     from poise.values.head import Head
     from poise.values.problem import Problem
@@ -219,6 +220,35 @@ def class_prior(given: str, names: Sequence[str]) -> str | list[float]:
     return shares
 
 
+def labelled_rows(path: str, model: "Model", *, label: str | None, ignore: str, quiet: bool) -> "Features":
+    """Labelled rows with the classes, training counts and columns of a model. Raises: InputError as `load_inputs`."""
+    columns = model.provenance.get("columns")
+    with progress_bar(f"reading {Path(path).name}", quiet=quiet):
+        table = _read(
+            path,
+            label=label,
+            ignore=ignore,
+            counts=model.counts,
+            class_names=model.class_names,
+            seen_by_backbone=False,
+        )
+    rows: Features = replace(table.features, class_names=model.class_names)
+    return rows if columns is None or table.names is None else _in_order(rows, table.names, columns, path)
+
+
+def _in_order(rows: "Features", names: Sequence[str], columns: Sequence[str], path: str) -> "Features":
+    """Rows whose columns have `names`, with the `columns` of the training rows alone. Raises: InputError."""
+    from poise.data.tables.reader_contract import listed
+    from poise.errors import InputError
+
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise InputError(
+            f"{path} has no numeric column {missing[0]!r}, which the training rows have; it has {listed(names)}"
+        )
+    return replace(rows, x=rows.x[..., [names.index(name) for name in columns]])
+
+
 def unlabelled(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
     """Rows without labels of FILE or FILE#NAME; tables are read in the order of `columns` if there are any."""
     from poise.data.row_files import read_rows
@@ -288,18 +318,8 @@ def _said_once(read: Callable[[], Any]) -> Any:
 
 def _like(rows: "Features", columns: tuple[str, ...] | None, path: str, how: "Rows") -> "Features":
     """Rows of another file with the classes, training counts and columns of `rows`; the backbone never saw them."""
-    from poise.data.tables.reader_contract import listed
-    from poise.errors import InputError
-
     names = rows.class_names
     more: dict[str, Any] = {"counts": rows.counts} if names is None else {"counts": rows.counts, "class_names": names}
     table = _read(path, label=how.label, ignore=how.ignore, seen_by_backbone=False, **more)
     found: Features = replace(table.features, class_names=names)
-    if columns is None or table.names is None:
-        return found
-    missing = [name for name in columns if name not in table.names]
-    if missing:
-        raise InputError(
-            f"{path} has no numeric column {missing[0]!r}, which the training rows have; it has {listed(table.names)}"
-        )
-    return replace(found, x=found.x[..., [table.names.index(name) for name in columns]])
+    return found if columns is None or table.names is None else _in_order(found, table.names, columns, path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from poise.commands import run_folder
 from poise.commands.config import Config
@@ -362,13 +363,33 @@ def predict_items(
 
     Raises: InputError for samples of the wrong kind, or the first that cannot be read.
     """
-    model, representation = load(folder), load_representation(folder / "representation", trusted=trusted)
+    model = load(folder)
+    x, rows = item_features(folder, items, broken=broken, device=device, workers=workers, trusted=trusted, phase=phase)
+    named = {"sample": [items.describe(index) for index in rows.tolist()]}
+    return write_predictions(model, x, out, carried=named, top=top)
+
+
+def item_features(
+    folder: Path,
+    items: Items,
+    *,
+    broken: str = "error",
+    device: str | torch.device = "cpu",
+    workers: int = 0,
+    trusted: str | None = None,
+    phase: Phase = unseen,
+) -> tuple[Tensor, Tensor]:
+    """Features (N, D) by the backbone beside a model, and which of the items (N,) they are of.
+
+    Arguments and errors are those of `predict_items`.
+    """
+    representation = load_representation(folder / "representation", trusted=trusted)
     what = "texts" if isinstance(representation.backbone, TextBackbone) else "images"
     check_one_of("broken", broken, ("error", "skip"))
+    rows = torch.arange(len(items))
     if broken == "skip":
         with phase(f"looking for broken {what}") as progress:
-            items = items.take(whole_rows(items, "skip", progress)[0])
+            rows = whole_rows(items, "skip", progress)[0]
     with phase(f"reading {what}") as progress:
-        x = feature_rows(representation.backbone, items, device=device, workers=workers, progress=progress)
-    named = {"sample": [items.describe(index) for index in range(len(items))]}
-    return write_predictions(model, x, out, carried=named, top=top)
+        x = feature_rows(representation.backbone, items.take(rows), device=device, workers=workers, progress=progress)
+    return x, rows

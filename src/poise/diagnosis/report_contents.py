@@ -41,6 +41,14 @@ LOOKED_AT = 6  # methods, if rows and classes are few enough
 MOST_PULLS = 5e11  # multiplications on training rows, beyond which gradients are left out
 MOST_PER_CLASS = 400_000  # numbers per class and method that a report carries
 MOST_TRAINED = 1e12  # floating-point operations that the paths of a method may cost
+# What the rows are that a model is shown on, by whether they were held out.
+JUDGED = MappingProxyType(
+    {
+        True: "held-out rows, which chose the settings",
+        False: "training rows, each by a head that was fitted without it",
+        None: "labelled rows, which nothing was chosen on",
+    }
+)
 # Methods whose number of epochs is a strength, and the number that their paper is about, from off to extreme.
 STRENGTHS = MappingProxyType({"los": ("delta", (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995))})
 
@@ -224,14 +232,14 @@ def contents_of_model(
     *,
     title: str,
     sentence: str,
-    held_out: bool,
+    held_out: bool | None,
     command: str | None = None,
     notes: Sequence[str] = (),
 ) -> Contents:
-    """What the report of a fitted model shows: its answers on the unseen rows that chose and calibrated it.
+    """What the report of a fitted model shows: its answers on unseen rows.
 
-    `held_out`: were these rows held out, or training rows set aside in folds? There is no decision in the report: rows
-    that chose a head flatter it.
+    `held_out`: were these rows held out, or training rows set aside in folds? Either way they chose and calibrated it,
+    and there is no decision in the report: rows that chose a head flatter it. None: nothing was chosen on them.
 
     Raises: ValueError if there are no such rows.
     """
@@ -247,8 +255,7 @@ def contents_of_model(
     weights, shifts = (Weights(norms(model.head)), Weights()), shifts_within(unseen.logits.numel())
     return Contents(
         title=title,
-        scored_on=f"{len(y):,} {'held-out' if held_out else 'training'} rows"
-        + (", which chose the settings" if held_out else ", each by a head that was fitted without it"),
+        scored_on=f"{len(y):,} {JUDGED[held_out]}",
         verdict=_fitted(sentence, rows),
         classes=_classes(model.class_names, counts, y),
         rows=rows,

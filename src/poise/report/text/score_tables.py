@@ -16,7 +16,8 @@ from rich.text import Text
 
 from poise.report.text.markdown import cell
 from poise.report.text.words import Line, lines, one_line, with_half_width
-from poise.results.contents import CSV_FIELDS, Row
+from poise.results.contents import CSV_FIELDS, Range, Row
+from poise.results.contents import SCORES as SCORE_NAMES
 from poise.results.scores import Scores
 from poise.values.wording import percent
 
@@ -130,6 +131,16 @@ def trials(scores: Iterable[tuple[str, Scores]], *, title: str) -> Table:
 def as_given(scores: Scores, *, title: str) -> Table:
     """One line of scores."""
     return _scores_table([(f"{scores.rows} rows", scores)], title, "")
+
+
+def ranges(found: Mapping[str, Range | None], *, title: str) -> Table:
+    """Scores of one model with their intervals, one line each, in per cent."""
+    body = [
+        (name.replace("_", " "), percent(each.estimate, 2), percent(each.low), percent(each.high))
+        for name, each in ((SCORE_NAMES[key], each) for key, each in found.items())
+        if each is not None
+    ]
+    return _numbers(title, ("recall", "measured", "from", "to"), body)
 
 
 def _scores_table(rows: Iterable[tuple[str, Scores]], title: str, first: str) -> Table:
