@@ -28,6 +28,7 @@ from poise.commands.config import recipes
 from poise.commands.workload import Estimate
 from poise.data import bundled
 from poise.errors import InputError, MemorisedRowsError, Message, PoiseWarning
+from poise.machine.progress import Pace
 from poise.report import files as reports
 from poise.selection import elimination, rules
 from poise.selection.fit_and_measure import remarks_of
@@ -349,14 +350,39 @@ def test_a_dry_run_says_what_would_be_tried_and_writes_nothing(poise_, files):
     assert found["folds"] == 2
 
 
-def test_without_a_terminal_the_rest_of_a_long_run_is_said_once(monkeypatch, capsys):
+def test_without_a_terminal_the_rest_of_a_long_run_is_said_now_and_then(monkeypatch, capsys):
+    now = iter([0.0, *range(10, 400, 10)])
+    monkeypatch.setattr(shared.time, "monotonic", lambda: float(next(now)))
+    with shared.progress_bar("training (images)", quiet=False) as report:
+        for step in range(1, 39):
+            # The first twenty seconds are five times as slow.
+            report(100 * min(step, 2) + 500 * max(0, step - 2), 30000)
+            if step == 30:
+                report.note("epoch 2 of 3, loss 1.5")
+    assert capsys.readouterr().err.splitlines() == [
+        "note: training (images): 10 images/s, about 50 min to go",  # at 20 s
+        "note: training (images): 37 images/s, about 13 min to go",  # at 40 s
+        "note: training (images): 50 images/s, about 9 min to go",  # at 80 s
+        "note: training (images): 50 images/s, about 8 min to go",  # at 160 s: 22,800 are left
+        "note: training (images): epoch 2 of 3, loss 1.5; 50 images/s, about 5 min to go",  # at 320 s: 14,800
+    ]
+
+
+def test_work_that_goes_on_from_what_was_saved_is_not_taken_for_fast():
+    pace = Pace()
+    pace.told(0.0, 9000)
+    assert pace.rate is None
+    pace.told(10.0, 9010)
+    assert pace.rest(10000) == pytest.approx(990.0)
+
+
+def test_short_work_says_nothing_without_a_terminal(monkeypatch, capsys):
     now = iter([0.0, 10.0, 20.0, 30.0])
     monkeypatch.setattr(shared.time, "monotonic", lambda: next(now))
-    with shared.progress_bar("training heads", quiet=False) as report:
-        report(1, 100)
-        report(2, 100)
-        report(3, 100)
-    assert capsys.readouterr().err == "note: training heads: about 16 min to go\n"
+    with shared.progress_bar("fitting", quiet=False) as report:
+        for done in (30, 60, 90):
+            report(done, 100)
+    assert capsys.readouterr().err == ""
 
 
 # --- what newcomers type ----------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from poise.machine.progress import Pace
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -109,6 +111,7 @@ def folder_for(out: Path, result: str, voice: "Voice") -> Path:
 
 
 SEEN = 15.0  # seconds of work that tell how long the rest of it takes
+SELDOM = 600.0  # seconds between lines on work that takes hours
 LONG = 5.0  # seconds from which on it is said before how long a run will take
 
 
@@ -151,46 +154,82 @@ def _shortage(found: "Estimate", available: int | None) -> str:
 
 @contextmanager
 def progress_bar(what: str, *, quiet: bool) -> "Iterator[Progress]":
-    """A progress bar on standard error; silent where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-    from rich.progress import ProgressColumn, Task
-    from rich.text import Text
+    """A bar on standard error with speed and time left; where that is no terminal, a line now and then.
 
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.0f}/s", style="progress.data.speed")
+    Words in brackets at the end of `what` are what is counted: "training (images)".
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield _silent if quiet else _teller(what)
+        yield _silent if quiet else _Lines(what)
         return
-    columns = (*Bar.get_default_columns(), Speed())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[pace]}"),
+    )
     with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield _Shown(what, bar)
 
 
 def _silent(done: int, total: int) -> None:
     pass
 
 
-def _teller(what: str) -> "Progress":
-    """Progress where no bar can be seen, as in the log of a job: one line if there is more than a minute to go."""
-    begun, said = time.monotonic(), False
+class _Told:
+    """Work that somebody follows: its pace, and the last word on it."""
 
-    def told(done: int, total: int) -> None:
-        nonlocal said
-        passed = time.monotonic() - begun
-        if said or passed < SEEN or not 0 < done < total:
+    def __init__(self, what: str) -> None:
+        self.what, self.word, self.pace = what, "", Pace()
+        self.unit = what.rpartition("(")[2].removesuffix(")") if what.endswith(")") else ""
+
+    def note(self, text: str) -> None:
+        self.word = text
+
+    def speed(self, total: int) -> str:
+        """Speed and time left in words; nothing until they can be told."""
+        from poise.commands.workload import in_words
+
+        rate, rest = self.pace.rate, self.pace.rest(total)
+        if rate is None or rest is None:
+            return ""
+        counted = f"{rate:,.0f} {self.unit}/s, " if self.unit and rate >= 1 else ""
+        return f"{counted}about {in_words(rest)} to go"
+
+
+class _Shown(_Told):
+    """On a terminal."""
+
+    def __init__(self, what: str, bar: Any) -> None:
+        super().__init__(what)
+        self.bar, self.task = bar, bar.add_task(what, total=None, pace="")
+
+    def __call__(self, done: int, total: int) -> None:
+        self.pace.told(time.monotonic(), done)
+        said = f"{self.what}: {self.word}" if self.word else self.what
+        self.bar.update(self.task, completed=done, total=total, pace=self.speed(total), description=said)
+
+
+class _Lines(_Told):
+    """Where no bar can be seen, as in the log of a job: a line while there is more than a minute to go, ever rarer."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.begun = time.monotonic()
+        self.next = self.begun + SEEN
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        self.pace.told(now, done)
+        rest = self.pace.rest(total)
+        if now < self.next or rest is None or rest <= 60:
             return
-        said, rest = True, passed * (total - done) / done
-        if rest > 60:
-            from poise.commands.workload import in_words
-
-            say(f"note: {what}: about {in_words(rest)} to go")
-
-    return told
+        self.next = now + min(now - self.begun, SELDOM)
+        word = f"{self.word}; " if self.word else ""
+        say(f"note: {self.what}: {word}{self.speed(total)}")
 
 
 def answer(

@@ -27,7 +27,7 @@ from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.machine.documents import as_read
 from poise.machine.locks import stoppable
 from poise.machine.processes import World, device_of
-from poise.machine.progress import Phase, unseen
+from poise.machine.progress import Phase, note_of, unseen
 from poise.metrics import evaluate
 from poise.representation import training_log
 from poise.representation.backbones import Backbone, build, build_text
@@ -209,7 +209,7 @@ def _trained(
             identity=identity,
             world=world,
             device=device_of(config.device),
-            log=_log(config, folder) if world.first else None,
+            log=_log(config, folder, note_of(progress)) if world.first else None,
             progress=progress,
             should_stop=should_stop,
             checkpoint_seconds=config.checkpoint_seconds,
@@ -225,9 +225,14 @@ def _trained(
     )
 
 
-def _log(config: Config, folder: Path) -> training_log.Log:
+def _log(config: Config, folder: Path, note: Callable[[str], object]) -> training_log.Log:
+    def shown(row: Mapping[str, Any]) -> None:
+        epochs = "?" if config.stage1 is None else config.stage1.epochs
+        note(f"epoch {row['epoch']} of {epochs}, loss {row['loss']:.3g}, {100 * row['accuracy']:.1f} % right")
+
     saved = load_checkpoint(folder)
     trackers = [training_log.tracker(name, folder, config.model_dump(mode="json")) for name in config.trackers]
+    trackers.append(shown)
     return training_log.opened(folder, 0 if saved is None else saved["step"], trackers)
 
 
