@@ -1,7 +1,8 @@
 """Copies of a checkpoint in which some bytes of some tensors are others, with a note on what was changed.
 
-A copy has the header of its original and every other byte of it, so names, order, metadata, types and shapes stay as
-they are. Files are copied in pieces, and a copy appears whole or not at all.
+A copy has every other byte of its original, so names, order, types and shapes of tensors stay as they are; its header
+says in one more entry of the metadata what was done (see `past_rebalancing`). Files are copied in pieces, and a copy
+appears whole or not at all.
 """
 
 import hashlib
@@ -139,14 +140,14 @@ def replaced(source: Path, target: Path, changes: Sequence[Change]) -> tuple[Dig
         with replacing(target) as temporary, source.open("rb") as given, temporary.open("wb") as made:
             for place, content in sorted(changes, key=lambda change: change[0].begin):
                 _copy(given, made, place.begin - given.tell(), before, after)
-                before.update(given.read(len(content)))
+                before.update(given.read(place.end - place.begin))
                 after.update(content)
                 made.write(content)
             _copy(given, made, None, before, after)
-            size = made.tell()
+            sizes = given.tell(), made.tell()
     except OSError as error:
         raise InputError(f"cannot copy {source} to {target}: {reason_of(error)}") from None
-    return Digest(source.name, size, before.hexdigest()), Digest(target.name, size, after.hexdigest())
+    return Digest(source.name, sizes[0], before.hexdigest()), Digest(target.name, sizes[1], after.hexdigest())
 
 
 def _copy(given: BinaryIO, made: BinaryIO, length: int | None, *digests: Any) -> None:
