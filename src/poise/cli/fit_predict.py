@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -11,7 +12,7 @@ import typer
 
 from poise.cli import completion
 from poise.cli.inputs import class_prior, load_inputs, per_class, unlabelled, without_torch
-from poise.cli.options import Goal, HeadFile, Ignore, ItemColumns, Network, Rows, Seed, Training, Voice
+from poise.cli.options import Goal, HeadFile, Ignore, ItemColumns, Network, Rows, Seed, Spreadsheet, Training, Voice
 from poise.cli.shared import (
     answer,
     command_line,
@@ -207,6 +208,17 @@ def _report(made: "Deployed", read: "Inputs", out: Path, expected: list[str]) ->
     return write_report(out, page)
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """The file of predictions."""
+
+    out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")] = Path("predictions.csv")
+    top: Annotated[int | None, typer.Option(min=1, help="Write the K best classes instead of all probabilities.")] = (
+        None
+    )
+    spreadsheet: Spreadsheet = False
+
+
 def predict(
     model: Annotated[
         Path, typer.Argument(help="The folder that `poise fit` wrote, or an .onnx file that `poise export` wrote.")
@@ -218,10 +230,7 @@ def predict(
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")] = Path("predictions.csv"),
-    top: Annotated[
-        int | None, typer.Option(min=1, help="Write the K best classes instead of all probabilities.")
-    ] = None,
+    file: Predictions,
     ignore: Ignore = "",
     columns: ItemColumns,
     split: Annotated[str | None, typer.Option(help="Split of the images or texts, where there are several.")] = None,
@@ -232,7 +241,7 @@ def predict(
     """Predict rows, images or texts with a fitted model: class names, confidence and probabilities, one line each."""
     if model.suffix.lower() == ".onnx":
         _refuse_options(existing(model), columns, split, network)
-        _predict_exported(model, rows, out, top=top, ignore=ignore, broken=broken, voice=voice)
+        _predict_exported(model, rows, file, ignore=ignore, broken=broken, voice=voice)
         return
     from poise.commands.fit import reads_samples, refuse_unfitted
     from poise.data.store.manifest import MANIFEST
@@ -245,12 +254,11 @@ def predict(
         from poise.machine.processes import device_of
 
         items = _items(rows, found.provenance.get("read") or {}, columns, split)
-        say_replaced(out, quiet=voice.silent)
+        say_replaced(file.out, quiet=voice.silent)
         done = predict_items(
             model,
             items,
-            out,
-            top=top,
+            **vars(file),
             broken=broken,
             device=device_of(network.device),
             workers=network.workers,
@@ -259,18 +267,26 @@ def predict(
         )
         _tell(done, found, (), voice)
     else:
-        _predict_rows(found, rows, out, top=top, ignore=ignore, voice=voice)
+        _predict_rows(found, rows, file, ignore=ignore, voice=voice)
 
 
-def _predict_rows(model: "Model", rows: str, out: Path, *, top: int | None, ignore: str, voice: Voice) -> None:
+def _predict_rows(model: "Model", rows: str, file: Predictions, *, ignore: str, voice: Voice) -> None:
     """Predict feature rows."""
     from poise.deployment.prediction_files import write_predictions
 
     with progress_bar(f"reading {Path(rows).name}", quiet=voice.silent):
         read = unlabelled(rows, model.provenance.get("columns"), ignore)
-    say_replaced(out, quiet=voice.silent)
+    say_replaced(file.out, quiet=voice.silent)
     with progress_bar("predicting", quiet=voice.silent) as report:
-        done = write_predictions(model, read.x, out, carried=read.extra, top=top, progress=report)
+        done = write_predictions(
+            model,
+            read.x,
+            file.out,
+            carried=read.extra,
+            top=file.top,
+            spreadsheet=file.spreadsheet,
+            progress=report,
+        )
     _tell(done, model, read.notes, voice)
 
 
@@ -308,22 +324,20 @@ def _refuse_options(model: Path, columns: ItemColumns, split: str | None, networ
         raise InputError(f"{model} runs on cpu, got --device {network.device}; the folder of the model runs on others")
 
 
-def _predict_exported(
-    model: Path, rows: str, out: Path, *, top: int | None, ignore: str, broken: str, voice: Voice
-) -> None:
+def _predict_exported(model: Path, rows: str, file: Predictions, *, ignore: str, broken: str, voice: Voice) -> None:
     """Predict with an ONNX file; nothing here imports torch."""
     from poise.export.onnx_prediction import open_onnx, predict_images, predict_rows
     from poise.export.rows_for_onnx import image_files
 
     found, notes = open_onnx(model), ()
-    say_replaced(out, quiet=voice.silent)
+    say_replaced(file.out, quiet=voice.silent)
     with progress_bar("predicting", quiet=voice.silent) as report:
         if found.pixels is not None:
-            done = predict_images(found, image_files(Path(rows)), out, top=top, broken=broken, progress=report)
+            done = predict_images(found, image_files(Path(rows)), **vars(file), broken=broken, progress=report)
         else:
             read = without_torch(rows, found.columns, ignore)
             notes = read.notes
-            done = predict_rows(found, read, out, top=top, progress=report)
+            done = predict_rows(found, read, **vars(file), progress=report)
     _tell(done, found, notes, voice)
 
 
@@ -357,7 +371,7 @@ def _tell(done: "Tallied", model: "Model | Exported", notes: Sequence[str], voic
         ],
         voice,
         written=[done.path],
-        remarks=notes,
+        remarks=(*notes, *done.formulas.remarks()),
     )
 
 

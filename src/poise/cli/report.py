@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli import completion
-from poise.cli.options import Out, Voice
+from poise.cli.options import Out, Spreadsheet, Voice
 from poise.cli.shared import answer
 from poise.values.checks import existing
 
@@ -27,13 +27,7 @@ def report(
             autocompletion=completion.report_formats,
         ),
     ] = "html",
-    spreadsheet: Annotated[
-        bool,
-        typer.Option(
-            "--spreadsheet",
-            help="Make the CSV for a spreadsheet: names that it would run as formulas begin with an apostrophe.",
-        ),
-    ] = False,
+    spreadsheet: Spreadsheet = False,
     out: Out = None,
     browse: Annotated[bool, typer.Option("--open", help="Show report.html in the browser.")] = False,
     voice: Voice,
@@ -90,11 +84,7 @@ def _wanted(formats: str) -> list[str]:
     return names
 
 
-def _remarks(contents: "Contents", wanted: list[str], spreadsheet: bool) -> list[str]:
+def _remarks(contents: "Contents", wanted: list[str], spreadsheet: bool) -> tuple[str, ...]:
     from poise.report.text.csv import formulas
 
-    risky = formulas(contents) if "csv" in wanted and not spreadsheet else 0
-    if not risky:
-        return []
-    names = "1 name begins" if risky == 1 else f"{risky} names begin"
-    return [f"{names} like a formula, which a spreadsheet would run; add --spreadsheet to open the CSV in one"]
+    return formulas(contents).remarks() if "csv" in wanted and not spreadsheet else ()

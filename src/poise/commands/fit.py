@@ -349,6 +349,7 @@ def predict_items(
     out: Path,
     *,
     top: int | None = None,
+    spreadsheet: bool = False,
     broken: str = "error",
     device: str | torch.device = "cpu",
     workers: int = 0,
@@ -371,4 +372,4 @@ def predict_items(
     with phase(f"reading {what}") as progress:
         x = feature_rows(representation.backbone, items, device=device, workers=workers, progress=progress)
     named = {"sample": [items.describe(index) for index in range(len(items))]}
-    return write_predictions(model, x, out, carried=named, top=top)
+    return write_predictions(model, x, out, carried=named, top=top, spreadsheet=spreadsheet)
