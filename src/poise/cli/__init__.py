@@ -5,7 +5,6 @@ cannot be used, 130 interrupted, 143 terminated.
 """
 
 import inspect
-import io
 import os
 import sys
 import traceback
@@ -16,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from poise import __version__
-from poise.cli import compare, explore, export, fit_predict, images, rebalance, report, tune
+from poise.cli import compare, explore, export, fit_predict, images, rebalance, report, streams, tune
 from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.cli.stopping import heard
@@ -86,9 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Must be set before torch is loaded. Threads that spin while they wait make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.showwarning = partial(_show_warning, set())
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
+    streams.prepare()
     with heard():
         code = _run([word for word in given if word != "--debug"], debug="--debug" in given)
     raise SystemExit(code)
@@ -98,6 +95,7 @@ def _run(words: list[str], *, debug: bool) -> int:
     remember_words(words)
     try:
         code = int(app(args=words, prog_name="poise", standalone_mode=False) or 0)
+        sys.stdout.flush()  # what cannot be said is known now, not when the interpreter ends
         return _interrupted() if code == 130 else code  # typer answers an interrupt with this code, silently
     except USAGE_ERROR as error:
         said = error.format_message().rstrip(".")  # nothing where the help was shown because there was no word at all
@@ -109,16 +107,25 @@ def _run(words: list[str], *, debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
-        # The reader has gone, as in `poise demo | head`; nothing more can be said on this stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _unread()
+    except SystemExit as stop:  # typer ends with one where it meets a broken pipe itself
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _unread()
+        raise
     except OSError as error:  # what no module foresaw, such as a full disk behind standard output
+        streams.silence(sys.stdout)
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}", debug)
 
 
+def _unread() -> int:
+    """The reader has gone, as in `poise demo | head`; nothing more can be said."""
+    streams.silence(sys.stdout)
+    return 0
+
+
 def _interrupted() -> int:
-    typer.echo("poise: interrupted", err=True)
+    streams.said("poise: interrupted")
     return 130
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from poise.cli import streams
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -62,7 +64,7 @@ def say(sentence: str) -> None:
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
         sentence = textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
-    typer.echo(sentence, err=True)
+    streams.said(sentence)
 
 
 def refuse_several_processes(verb: str, instead: str) -> None:
@@ -227,4 +229,4 @@ def tell(said: "Sequence[RenderableType]", voice: "Voice") -> None:
 def say_written(paths: Sequence[Path], voice: "Voice") -> None:
     """The paths written, one a line."""
     for path in paths:
-        typer.echo(f"wrote {path}", err=voice.as_json)
+        (say if voice.as_json else typer.echo)(f"wrote {path}")
