@@ -19,7 +19,7 @@ from poise.cli import compare, explore, export, fit_predict, images, rebalance, 
 from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.cli.stopping import heard
-from poise.errors import PoiseError
+from poise.errors import PoiseError, reason_of
 
 # What typer raises for words it does not know. It has no public name there, and the package it comes from has changed;
 # it is the base of this public one.
@@ -84,10 +84,13 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     # Must be set before torch is loaded. Threads that spin while they wait make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdecimal():
+        del os.environ["SOURCE_DATE_EPOCH"]  # numpy and matplotlib end with a traceback if it is no number
     warnings.showwarning = partial(_show_warning, set())
     streams.prepare()
     with heard():
         code = _run([word for word in given if word != "--debug"], debug="--debug" in given)
+        streams.settle()
     raise SystemExit(code)
 
 
@@ -107,21 +110,23 @@ def _run(words: list[str], *, debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
-        return _unread()
+        return 0  # the reader has gone, as in `poise demo | head`; nothing more can be said
     except SystemExit as stop:  # typer ends with one where it meets a broken pipe itself
         if isinstance(stop.__context__, BrokenPipeError):
-            return _unread()
+            return 0
         raise
-    except OSError as error:  # what no module foresaw, such as a full disk behind standard output
-        streams.silence(sys.stdout)
-        where = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{error.strerror or error}", debug)
+    except (ImportError, MemoryError, OSError) as error:
+        return _refuse(_unforeseen(error), debug)
 
 
-def _unread() -> int:
-    """The reader has gone, as in `poise demo | head`; nothing more can be said."""
-    streams.silence(sys.stdout)
-    return 0
+def _unforeseen(error: Exception) -> str:
+    """The sentence for what the machine refuses at a place where no module expects it."""
+    if isinstance(error, MemoryError):
+        return "there is too little memory; free some, or give fewer rows"
+    if isinstance(error, ImportError):  # as of torch, whose libraries do not fit into little memory
+        return f"a library cannot be loaded ({reason_of(error)}); free memory, or install it again"
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return f"{where}{reason_of(error)}"
 
 
 def _interrupted() -> int:

@@ -26,6 +26,14 @@ def prepare() -> None:
             stream.reconfigure(errors="replace")
 
 
+def settle() -> None:
+    """Say what is left to say on standard output, or let it go, so that the interpreter does not stumble over it."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        silence(sys.stdout)
+
+
 def silence(stream: TextIO) -> None:
     """Let what a stream still holds, and all that follows, go nowhere."""
     with contextlib.suppress(OSError, ValueError):  # a stream of a test, or of a notebook, is no file
