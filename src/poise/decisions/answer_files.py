@@ -78,7 +78,8 @@ def write_answers(
         raise InputError(f"predictions are written to {' or '.join(FORMATS)}, and {target} is neither")
     as_csv = target.suffix.lower() == ".csv"
     if spreadsheet and not as_csv:
-        raise InputError(f"{target} runs nothing in a spreadsheet; only a .csv file is made for one (spreadsheet=)")
+        said = f"{target} runs nothing in a spreadsheet; only a .csv file is made for one (spreadsheet=)"
+        raise InputError(said, "(spreadsheet=)")
     others = {name: list(values) for name, values in (carried or {}).items()}
     _check(rows, len(names), others, top)
     given = np.zeros(len(names) + 1, dtype=np.int64)
