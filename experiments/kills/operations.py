@@ -1,0 +1,150 @@
+"""Every verb is killed at every operation on the disk: is the old result or the new one there, whole?"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from kills.disk import Tried, run
+from kills.folders import NOTES, WRITTEN, Tree, copied, tree, unlike, visible
+from kills.verbs import Verb
+
+HEADS = ("verb", "kills", "old whole", "new whole", "a part, to go on with", "lost", "wrong once more", "strays", "seconds")
+
+
+class World(NamedTuple):
+    """A verb in its folder: what was there before, and what the command makes of it when nobody kills it."""
+
+    verb: Verb
+    work: Path
+    kept: Path  # a copy of `work` before the command
+    old: Tree
+    new: Tree
+
+
+class Found(NamedTuple):
+    """What the kills of a verb did; `finds` has a sentence for each loss."""
+
+    kills: int
+    old: int
+    new: int
+    part: int
+    lost: int
+    wrong: int
+    strays: int
+    seconds: float
+    finds: list[str]
+
+
+def world_of(verb: Verb, folder: Path, told: Callable[[Tried], object] = lambda _: None) -> World:
+    """A folder with the older result and a file of the user, and what the command makes of it.
+
+    `told` is called with every command that was run. Raises: SystemExit if one fails, or does not make the same bytes
+    twice.
+    """
+    work, kept = folder / "work", folder / "kept"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    if verb.before is not None:
+        told(done(verb, verb.before, work))
+    place = work / verb.place
+    notes = place.with_name(NOTES) if place.suffix else place / NOTES
+    notes.parent.mkdir(exist_ok=True)
+    notes.write_bytes(WRITTEN)
+    copied(work, kept)
+    old, made = tree(work), list[Tree]()
+    for _ in range(2):
+        copied(kept, work)
+        told(done(verb, verb.command, work))
+        made.append(tree(work))
+    if differ := unlike(*made):
+        raise SystemExit(f"{verb.name}: {', '.join(differ)} differ in two runs that nobody killed")
+    return World(verb, work, kept, old, made[0])
+
+
+def done(verb: Verb, words: list[str], work: Path) -> Tried:
+    """A command that nobody kills. Raises: SystemExit if it fails."""
+    found = run(words, work, patch=verb.patch)
+    if found.code:
+        raise SystemExit(f"poise {' '.join(words)} ended with {found.code}:\n{found.said}")
+    return found
+
+
+def killed_everywhere(world: World, every: int = 1) -> Found:
+    """Kill the command at its first operation, at its second, and so on; or at every third, say."""
+    begun, counted, finds, seen = time.monotonic(), dict.fromkeys(("old", "new", "part", "lost"), 0), list[str](), {}
+    kills = wrong = strays = 0
+    while True:
+        copied(world.kept, world.work)
+        at = 1 + kills * every
+        tried = run(world.verb.command, world.work, at, patch=world.verb.patch)
+        if not tried.killed:
+            break
+        kills += 1
+        found = tree(world.work)
+        state = repr(found)
+        if state not in seen:  # what is the same to the last byte has the same future
+            seen[state] = (_judged(world, found), _once_more(world))
+        (kind, said), (differs, left) = seen[state]
+        counted[kind] += 1
+        wrong, strays = wrong + bool(differs), strays + bool(left)
+        where = f"{world.verb.name}, killed at {at} ({tried.operations[0]})"
+        if kind == "lost":
+            finds.append(f"{where}: {said}")
+        finds += [f"{where}, once more: {sentence}" for sentence in (differs, left) if sentence]
+    if tried.code:
+        raise SystemExit(f"{world.verb.name} ended with {tried.code}:\n{tried.said}")
+    return Found(kills, *counted.values(), wrong, strays, time.monotonic() - begun, finds)
+
+
+def _judged(world: World, found: Tree) -> tuple[str, str]:
+    """Is it the old result, the new one, a part of it that was never whole, or lost? And what is wrong."""
+    shown, old, new = visible(found), visible(world.old), visible(world.new)
+    notes = [name for name in old if Path(name).name == NOTES]
+    if any(shown.get(name) != old[name] for name in notes):
+        return "lost", "the user's file is gone"
+    for kind, wanted in (("old", old), ("new", new)):
+        if shown == wanted:
+            problems = [] if kind == "old" and world.verb.before is None else problems_of(world)
+            return ("lost", problems[0]) if problems else (kind, "")
+    if world.verb.grows:
+        return "part", ""
+    return "lost", f"neither old nor new: {_some(unlike(shown, old))} are not the old, {_some(unlike(shown, new))} not the new"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def problems_of(world: World) -> list[str]:
+    """What `poise check` says of the result; it has nothing to say of tables."""
+    place = world.work / world.verb.place
+    if place.suffix == ".csv" or not world.verb.checked:
+        return []
+    said = run(["check", world.verb.place], world.work)
+    return [said.said.strip().splitlines()[-1]] if said.code else []
+
+
+def _once_more(world: World) -> tuple[str, str]:
+    """What is wrong with the result of the same command once more, and what a killed one left for good."""
+    tried = run(world.verb.command, world.work, patch=world.verb.patch)
+    if tried.code:
+        return f"exit code {tried.code}: {tried.said.strip().splitlines()[-1]}", ""
+    found = tree(world.work)
+    if differ := unlike(visible(found), visible(world.new)):
+        return f"{_some(differ)} differ from a run that nobody killed", ""
+    left = unlike(found, world.new)
+    return "", f"{_some(left)} left" if left else ""
+
+
+def row(world: World, found: Found) -> str:
+    """A line of the table."""
+    cells = (world.verb.name, *found[:-2], f"{found.seconds:.0f}")
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def cores() -> int:
+    """How many verbs are killed at a time."""
+    return len(os.sched_getaffinity(0))
