@@ -40,7 +40,7 @@ def test_formats_are_written_into_the_folder_of_out(folder: Path, tmp_path: Path
     assert code == 0
     names = ["report.md", "report.tex", "methods.csv", "classes.csv"]
     assert out.splitlines() == [f"wrote {tmp_path / 'new' / 'place' / name}" for name in names]
-    assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == sorted(names)
+    assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == sorted(["SHA256SUMS", *names])
     assert [path.name for path in folder.iterdir()] == ["report.json"]
 
 

@@ -384,7 +384,7 @@ def test_rows_that_lack_a_column_are_refused_with_its_name(poise_):
     ("out", "sentence"),
     [
         ("p.txt", "predictions are written to .csv or .parquet, and p.txt is neither"),
-        ("taken/p.csv", "cannot write taken/p.csv: File exists; an old file is as it was; choose another place"),
+        ("taken/p.csv", "cannot write into taken/p.csv (Not a directory); choose another place with --out"),
     ],
 )
 def test_predictions_that_cannot_be_written_are_refused(poise_, out, sentence):

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from poise import __version__
-from poise.cli import compare, explore, export, fit_predict, images, rebalance, report, tune
+from poise.cli import check, compare, explore, export, fit_predict, images, rebalance, report, tune
 from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.cli.stopping import heard
@@ -68,7 +68,7 @@ VERBS = (
     explore.audit,
     fit_predict.fit,
     fit_predict.predict,
-    fit_predict.check,
+    check.check,
     export.export,
     rebalance.rebalance,
     report.report,

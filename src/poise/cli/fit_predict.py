@@ -1,4 +1,4 @@
-"""Verbs that make and use what is deployed: fit, predict, check."""
+"""Verbs that make and use what is deployed: fit, predict."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from poise.cli.options import Goal, HeadFile, Ignore, ItemColumns, Network, Rows
 from poise.cli.shared import (
     answer,
     command_line,
-    folder_for,
     progress_bar,
     refuse_several_processes,
     say_estimate,
     say_replaced,
+    writing,
 )
 from poise.values.checks import existing
 from poise.values.wording import prior_in_words
@@ -98,7 +98,16 @@ def _fit_rows(
     train: str, out: Path, method: str, goal: Goal, rows: Rows, head: Path | None, seed: int, voice: Voice
 ) -> None:
     """From feature rows to a deployable folder."""
-    from poise.commands.fit import carry_backbone, refuse_mixture
+    from poise.deployment.model import replaced_in
+
+    with writing(out, voice, replaced_in(out)):
+        _fit_rows_into(out, train, method, goal, rows, head, seed, voice)
+
+
+def _fit_rows_into(
+    out: Path, train: str, method: str, goal: Goal, rows: Rows, head: Path | None, seed: int, voice: Voice
+) -> None:
+    from poise.commands.fit import refuse_mixture
     from poise.commands.workload import work_of_fit
     from poise.deployment.deploy import deploy
 
@@ -107,7 +116,6 @@ def _fit_rows(
     targets = goal.targets(None if goal.costs is None else per_class(goal.costs, names, default=1.0))
     prior = class_prior(goal.prior, names)
     refuse_mixture(train, out)
-    folder_for(out, "model.json", voice)
     if targets.need_rows and read.problem.held_out is None:
         read = read.with_rows_aside(seed)
     problem = read.problem
@@ -124,9 +132,8 @@ def _fit_rows(
             progress=report,
         )
     model = made.model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
-    carry_backbone(Path(train), out)
     expected = _expected(made, prior)
-    written = [model.save(out), *_report(made._replace(model=model), read, out, expected)]
+    written = _written(made._replace(model=model), read, train, out, expected)
     promised = {name: model.provenance[name] for name in ("unseen_recall", "promise")}
     answer(
         {"method": model.method, "classes": len(model.class_names), "path": str(out), **promised},
@@ -189,6 +196,19 @@ def _expected(made: "Deployed", target: Any) -> list[str]:
     return [] if made.evidence is None else [expectation(made.model.promise, target)]
 
 
+def _written(made: "Deployed", read: "Inputs", train: str, out: Path, expected: list[str]) -> list[Path]:
+    """Write the model, the backbone of its rows, and its report, as one."""
+    from poise.commands.fit import carry_backbone
+    from poise.deployment.model import replaced_in, write
+    from poise.machine.folders import generation, moved
+
+    with generation(out, replaces=replaced_in(out)) as stage:
+        carry_backbone(Path(train), out, stage)
+        write(made.model, stage)
+        report = _report(made, read, stage, expected)
+    return [out, *moved(report, stage, out)]
+
+
 def _report(made: "Deployed", read: "Inputs", out: Path, expected: list[str]) -> list[Path]:
     """Write what the rows that chose a model say of it; nothing if there were no such rows."""
     from poise.diagnosis.report_contents import contents_of_model
@@ -230,6 +250,24 @@ def predict(
     voice: Voice,
 ) -> None:
     """Predict rows, images or texts with a fitted model: class names, confidence and probabilities, one line each."""
+    from poise.machine.locks import claimed
+
+    with claimed(out, "choose another place with --out"):
+        _predict(model, rows, out, top, ignore, columns, split, broken, network, voice)
+
+
+def _predict(
+    model: Path,
+    rows: str,
+    out: Path,
+    top: int | None,
+    ignore: str,
+    columns: ItemColumns,
+    split: str | None,
+    broken: str,
+    network: Network,
+    voice: Voice,
+) -> None:
     if model.suffix.lower() == ".onnx":
         _refuse_options(existing(model), columns, split, network)
         _predict_exported(model, rows, out, top=top, ignore=ignore, broken=broken, voice=voice)
@@ -359,33 +397,3 @@ def _tell(done: "Tallied", model: "Model | Exported", notes: Sequence[str], voic
         written=[done.path],
         remarks=notes,
     )
-
-
-def check(
-    paths: Annotated[list[Path], typer.Argument(help="Folders of models, stores or runs, or head files.")],
-    *,
-    voice: Voice,
-) -> None:
-    """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
-    from poise.commands.artefact_check import check_path
-    from poise.commands.description import is_described
-    from poise.commands.fit import check_run
-    from poise.data.store.manifest import MANIFEST
-    from poise.errors import InputError
-
-    # A folder of stores, which `poise extract` writes, is every store in it.
-    stores = {path: sorted(store.parent for store in path.glob(f"*/{MANIFEST}")) for path in paths}
-    whole = {path for path in paths if is_described(path) or (path / MANIFEST).exists() or not stores[path]}
-    each = [inner for path in paths for inner in ([path] if path in whole else stores[path])]
-    with progress_bar("reading every byte", quiet=voice.silent):
-        found = {str(path): ("run", check_run(path)) if is_described(path) else check_path(path) for path in each}
-    said = [f"{path}: {kind}, {_how_many(bad)}" for path, (kind, bad) in found.items()]
-    data = {path: {"kind": kind, "problems": bad} for path, (kind, bad) in found.items()}
-    answer(data, said, voice)
-    problems = [problem for _, bad in found.values() for problem in bad]
-    if problems:
-        raise InputError("; ".join(problems))
-
-
-def _how_many(problems: list[str]) -> str:
-    return {0: "intact", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")

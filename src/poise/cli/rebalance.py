@@ -77,36 +77,38 @@ def rebalance(
     from poise.deployment.last_layer import find_layer, open_checkpoint
     from poise.deployment.rebalance import class_names_of, in_order
     from poise.deployment.rebalance import rebalance as rebalanced
+    from poise.machine.locks import claimed
 
     refuse_several_processes("rebalance", "run it in one")
     checkpoint = open_checkpoint(model)
     target = destination(checkpoint, default_out(model) if out is None else out, overwrite=overwrite)
-    names = class_names_of(checkpoint, last.class_names)
-    read = load_inputs(features, rows, seed=seed)
-    given = read.problem.train
-    found = find_layer(checkpoint, classes=len(names or given.names), dim=given.dim, name=last.layer)
-    read = _with_held_out(read, seed)
-    order = partial(in_order, names=names, classes=found.classes, numbered=read.numbered)
-    problem = _in_order(read.problem, order, features, rows.held_out or features)
-    with progress_bar("fitting", quiet=voice.silent) as report:
-        done = rebalanced(
-            checkpoint,
-            found,
-            problem,
-            target,
-            method=method,
-            prior=class_prior(prior, problem.train.names),
-            seed=seed,
-            overwrite=overwrite,
-            progress=report,
+    with claimed(target, "choose another place with --out"):
+        names = class_names_of(checkpoint, last.class_names)
+        read = load_inputs(features, rows, seed=seed)
+        given = read.problem.train
+        found = find_layer(checkpoint, classes=len(names or given.names), dim=given.dim, name=last.layer)
+        read = _with_held_out(read, seed)
+        order = partial(in_order, names=names, classes=found.classes, numbered=read.numbered)
+        problem = _in_order(read.problem, order, features, rows.held_out or features)
+        with progress_bar("fitting", quiet=voice.silent) as report:
+            done = rebalanced(
+                checkpoint,
+                found,
+                problem,
+                target,
+                method=method,
+                prior=class_prior(prior, problem.train.names),
+                seed=seed,
+                overwrite=overwrite,
+                progress=report,
+            )
+        answer(
+            _data(done, target),
+            _said(done, problem.train.dim, method, prior),
+            voice,
+            written=done.written,
+            remarks=(*read.remarks, *done.remarks),
         )
-    answer(
-        _data(done, target),
-        _said(done, problem.train.dim, method, prior),
-        voice,
-        written=done.written,
-        remarks=(*read.remarks, *done.remarks),
-    )
 
 
 def _in_order(problem: "Problem", order: Callable[..., "Features"], train: str, held_out: str) -> "Problem":

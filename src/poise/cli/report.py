@@ -7,7 +7,7 @@ import typer
 
 from poise.cli import completion
 from poise.cli.options import Out, Voice
-from poise.cli.shared import answer
+from poise.cli.shared import answer, writing
 from poise.values.checks import existing
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def report(
     report.md, report.tex, methods.csv and classes.csv, figures/*.svg, figures/*.png.
     """
     from poise.errors import InputError
+    from poise.machine.folders import generation, moved
     from poise.report.files import find_report, write_formats
     from poise.results.contents import read
 
@@ -58,7 +59,9 @@ def report(
         raise InputError(f"{source} is no report.json; name the folder of a run, or the report.json in it")
     contents = read(source)
     folder = out or source.parent
-    written = write_formats(folder, contents, wanted, spreadsheet=spreadsheet)
+    with writing(folder, voice), generation(folder) as stage:
+        made = write_formats(stage, contents, wanted, spreadsheet=spreadsheet)
+    written = moved(made, stage, folder)
     verdict = contents.verdict
     answer(
         {

@@ -100,12 +100,33 @@ def say_replaced(place: Path, *results: str, quiet: bool) -> None:
         say(f"note: {place} holds an earlier result, which this one replaces (--out keeps both)")
 
 
-def folder_for(out: Path, result: str, voice: "Voice") -> Path:
-    """The folder `out`, made if there is none; that an earlier `result` in it is replaced is said."""
-    from poise.commands import run_folder
+@contextmanager
+def writing(out: Path, voice: "Voice", replaces: Sequence[str] = (), *, together: bool = False) -> Iterator[Path]:
+    """Within, the folder `out` is for this run alone, or for those that work `together`.
 
-    say_replaced(run_folder.prepare(out), result, quiet=voice.silent)
-    return out
+    It is made if there is none, and goes again if nothing is written. That it holds what a new result `replaces` is
+    said. The first of several processes claims it for all.
+
+    Raises: InputError, before any work is done, if another run writes it, or it cannot be written.
+    """
+    from poise.machine.atomic import writable
+    from poise.machine.folders import refuse_unreplaceable
+    from poise.machine.locks import claimed
+
+    if os.environ.get("RANK", "0") != "0":
+        yield out
+        return
+    remedy = f"choose another folder{'' if together else ' with --out'}"
+    with claimed(out, remedy, together=together):
+        made = not out.exists()
+        writable(out, remedy)
+        refuse_unreplaceable(out, replaces)
+        say_replaced(out, *replaces, quiet=voice.silent or not replaces)
+        try:
+            yield out
+        finally:
+            if made and out.is_dir() and not any(out.iterdir()):
+                out.rmdir()
 
 
 SEEN = 15.0  # seconds of work that tell how long the rest of it takes

@@ -25,6 +25,7 @@ from poise.data.splits import Splits, divide
 from poise.data.store.feature_store import load_features
 from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.machine.documents import as_read
+from poise.machine.folders import seal
 from poise.machine.locks import stoppable
 from poise.machine.processes import World, device_of
 from poise.machine.progress import Phase, unseen
@@ -268,6 +269,12 @@ def store_features(
     if config.stage1 is None and (world or World()).first:
         representation.save(folder / "representation")
     return stores
+
+
+def seal_run(folder: Path) -> None:
+    """Write SHA256SUMS over what a run left in its folder, and over the seals of its features and backbone."""
+    names = (CONFIG, "environment.json", "split.json", "checkpoint.pt", "log.jsonl", "log.csv", "stage1.json")
+    seal(folder, [name for name in names if (folder / name).is_file()], adds=True)
 
 
 class Loaded(NamedTuple):
