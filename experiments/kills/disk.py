@@ -108,11 +108,11 @@ def start(
     watcher: Callable[[list[str]], Act],
     patch: Callable[[], object] | None = None,
 ) -> Running:
-    """Start the command in `folder`; `watcher` makes what is told of operations from a list that is to hold their names.
+    """Start the command in `folder`; `watcher` makes what is told of operations, from a list for their names.
 
     `patch` is called before the command, in its process.
     """
-    said, done = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115: they are closed by `ended`
+    said, done = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
     sys.stdout.flush()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside other threads, which the child has not

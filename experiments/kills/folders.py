@@ -7,7 +7,7 @@ from pathlib import Path
 from poise.machine.atomic import sha256_of
 
 NOTES, WRITTEN = "notes.txt", b"mine, and not to be touched\n"  # a file of the user in the folder of a result
-HELD = ".lock.holder"  # names a process
+HELD = (".lock", ".lock.holder")  # ends of the names of files that name a process
 
 Tree = dict[str, str]
 
@@ -27,7 +27,7 @@ def _kind(path: Path) -> str:
         return f"link to {os.readlink(path)}"
     if path.is_dir():
         return "folder"
-    return "" if path.name == HELD else sha256_of(path)
+    return "" if path.name.endswith(HELD) else sha256_of(path)
 
 
 def visible(found: Tree) -> Tree:

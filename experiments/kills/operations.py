@@ -1,6 +1,5 @@
 """Every verb is killed at every operation on the disk: is the old result or the new one there, whole?"""
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -11,7 +10,17 @@ from kills.disk import Tried, run
 from kills.folders import NOTES, WRITTEN, Tree, copied, tree, unlike, visible
 from kills.verbs import Verb
 
-HEADS = ("verb", "kills", "old whole", "new whole", "a part, to go on with", "lost", "wrong once more", "strays", "seconds")
+HEADS = (
+    "verb",
+    "kills",
+    "old whole",
+    "new whole",
+    "a part, to go on with",
+    "lost",
+    "wrong once more",
+    "strays",
+    "seconds",
+)
 
 
 class World(NamedTuple):
@@ -48,7 +57,7 @@ def world_of(verb: Verb, folder: Path, told: Callable[[Tried], object] = lambda 
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     if verb.before is not None:
-        told(done(verb, verb.before, work))
+        told(done(verb.before, work, verb.patch))
     place = work / verb.place
     notes = place.with_name(NOTES) if place.suffix else place / NOTES
     notes.parent.mkdir(exist_ok=True)
@@ -57,16 +66,16 @@ def world_of(verb: Verb, folder: Path, told: Callable[[Tried], object] = lambda 
     old, made = tree(work), list[Tree]()
     for _ in range(2):
         copied(kept, work)
-        told(done(verb, verb.command, work))
+        told(done(verb.command, work, verb.patch))
         made.append(tree(work))
     if differ := unlike(*made):
         raise SystemExit(f"{verb.name}: {', '.join(differ)} differ in two runs that nobody killed")
     return World(verb, work, kept, old, made[0])
 
 
-def done(verb: Verb, words: list[str], work: Path) -> Tried:
+def done(words: list[str], work: Path, patch: Callable[[], object] | None = None) -> Tried:
     """A command that nobody kills. Raises: SystemExit if it fails."""
-    found = run(words, work, patch=verb.patch)
+    found = run(words, work, patch=patch)
     if found.code:
         raise SystemExit(f"poise {' '.join(words)} ended with {found.code}:\n{found.said}")
     return found
@@ -111,7 +120,10 @@ def _judged(world: World, found: Tree) -> tuple[str, str]:
             return ("lost", problems[0]) if problems else (kind, "")
     if world.verb.grows:
         return "part", ""
-    return "lost", f"neither old nor new: {_some(unlike(shown, old))} are not the old, {_some(unlike(shown, new))} not the new"
+    return (
+        "lost",
+        f"neither old nor new: {_some(unlike(shown, old))} are not the old, {_some(unlike(shown, new))} not the new",
+    )
 
 
 def _some(names: list[str]) -> str:
@@ -137,14 +149,3 @@ def _once_more(world: World) -> tuple[str, str]:
         return f"{_some(differ)} differ from a run that nobody killed", ""
     left = unlike(found, world.new)
     return "", f"{_some(left)} left" if left else ""
-
-
-def row(world: World, found: Found) -> str:
-    """A line of the table."""
-    cells = (world.verb.name, *found[:-2], f"{found.seconds:.0f}")
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-
-def cores() -> int:
-    """How many verbs are killed at a time."""
-    return len(os.sched_getaffinity(0))

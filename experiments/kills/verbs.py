@@ -1,7 +1,7 @@
 """The commands that write, each small enough to be killed a hundred times.
 
-All of them work in a folder `work` beside a folder `given` with their inputs. What is there before is an older result of
-another seed or setting, or nothing where a command goes on with what it finds.
+All of them work in a folder `work` beside a folder `given` with their inputs. What is there before is an older result
+of another seed or setting, or nothing where a command goes on with what it finds.
 """
 
 import csv
@@ -27,7 +27,8 @@ class Verb(NamedTuple):
 
     `before` makes the older result and `command` the newer one; both run in the same folder. `place` is the result
     below it. `patch` is called in the process of the command. A command that `grows` a folder may leave a part of its
-    result, with which it goes on.
+    result, with which it goes on. Of what is not `checked`, `poise check` has nothing to say; what is `shared` several
+    processes may write together.
     """
 
     name: str
@@ -36,7 +37,8 @@ class Verb(NamedTuple):
     place: str = "out"
     patch: Callable[[], object] | None = None
     grows: bool = False
-    checked: bool = True  # has `poise check` an opinion?
+    checked: bool = True
+    shared: bool = False
 
 
 def _rows(*words: str) -> list[str]:
@@ -71,7 +73,9 @@ CLOSED = ["-m", "ncm", "-m", "tau_norm", "--budget", "2", "--no-oracle"]
 REBALANCE = ["rebalance", "--features", "../given/train.csv", "--held-out", "../given/held.csv", "--class-names"]
 REBALANCE += ["../given/names.json", "-m", "tau_norm(tau=0.5)"]
 VERBS = (
-    Verb("fit (rows)", _rows("fit", "../given/train.csv", "-m", "ncm"), _rows("fit", "../given/other.csv", "-m", "lda")),
+    Verb(
+        "fit (rows)", _rows("fit", "../given/train.csv", "-m", "ncm"), _rows("fit", "../given/other.csv", "-m", "lda")
+    ),
     Verb(
         "fit (rows, held out)",
         _rows("fit", "../given/train.csv", "--held-out", "../given/held.csv", "-m", "tau_norm"),
@@ -97,10 +101,14 @@ VERBS = (
         ["tune", "../given/train.csv", "tau_norm", "--budget", "6", "--together", "3", "--study", "out"],
         None,
         grows=True,
+        checked=False,
+        shared=True,
     ),
     Verb("export (tensors)", _rows("export", MODEL), _rows("export", "../given/other_model")),
     Verb("export --onnx", _rows("export", MODEL, "--onnx"), _rows("export", "../given/other_model", "--onnx")),
-    Verb("export --hub", _rows("export", "../given/images", "--hub"), _rows("export", "../given/other_images", "--hub")),
+    Verb(
+        "export --hub", _rows("export", "../given/images", "--hub"), _rows("export", "../given/other_images", "--hub")
+    ),
     Verb(
         "rebalance (file)",
         [*REBALANCE, "../given/last.safetensors", "--out", "new.safetensors"],
@@ -112,7 +120,11 @@ VERBS = (
         [*REBALANCE, "../given/checkpoint", "--out", "out"],
         [*REBALANCE, "../given/other_checkpoint", "--out", "out"],
     ),
-    Verb("report", _rows("report", RUN, "-f", "html,md,latex,csv,svg"), _rows("report", "../given/other_compared", "-f", "html,md,latex,csv,svg")),
+    Verb(
+        "report",
+        _rows("report", RUN, "-f", "html,md,latex,csv,svg"),
+        _rows("report", "../given/other_compared", "-f", "html,md,latex,csv,svg"),
+    ),
     Verb(
         "predict",
         ["predict", MODEL, "../given/test.csv", "--out", "answers.csv"],
@@ -142,7 +154,11 @@ def inputs(folder: Path) -> None:
     (folder / "names.json").write_text('["zebra", "ant", "cat"]')
     for seed, name in enumerate(("last", "other_last")):
         rng = np.random.default_rng(seed)
-        tensors = {"fc.weight": rng.normal(size=(3, 4)), "fc.bias": rng.normal(size=3), "stem.weight": rng.normal(size=(4, 9))}
+        tensors = {
+            "fc.weight": rng.normal(size=(3, 4)),
+            "fc.bias": rng.normal(size=3),
+            "stem.weight": rng.normal(size=(4, 9)),
+        }
         path = folder / f"{name}.safetensors"
         save_file({key: value.astype(np.float32) for key, value in tensors.items()}, path)
         inside = folder / name.replace("last", "checkpoint")
