@@ -2,11 +2,11 @@
 
     tried = run(["fit", "rows.csv", "--out", "out"], folder, at=17)    # killed at the 17th operation below `folder`
 
-An operation is whatever changes the disk below the folder: a file opened for writing (before and after it is emptied), a
-write (when half of it is flushed; of more than 8 to one file the 16th, 32nd and so on), rename, exchange, delete, link,
-make or delete a folder, truncate, change of mode. Python's audit events tell of all of them but writes and the exchange;
-those are watched by wrapping what opens files, and `folders._exchange`. What a library of Rust or C writes by itself is
-not seen: its files appear between two operations.
+An operation is whatever changes the disk below the folder: a file opened for writing (before and after it is emptied),
+a write (when half of it is flushed; of more than 8 to one file the 16th, 32nd and so on), rename, exchange, delete,
+link, make or delete a folder, truncate, change of mode. Python's audit events tell of all of them but writes and the
+exchange; those are watched by wrapping what opens files, and `folders._exchange`. What a library of Rust or C writes by
+itself is not seen: its files appear between two operations.
 
 The process is forked from this one, in which everything is imported: a run takes a fraction of a second. Its
 `time.perf_counter`, which tells how long things took, stands still, so that the bytes of two runs can be compared.
@@ -49,8 +49,8 @@ _EVENTS: dict[str, tuple[tuple[int, int | None], ...]] = {
 class Tried(NamedTuple):
     """How a command ended (its exit code, or less than 0 for a signal) and what it said.
 
-    `operations` are named; of a killed process, the one at which it ended. `modules` is what one that was not killed had
-    imported.
+    `operations` are named; of a killed process, the one at which it ended. `modules` is what one that was not killed
+    had imported.
     """
 
     code: int

@@ -31,6 +31,7 @@ class World(NamedTuple):
     kept: Path  # a copy of `work` before the command
     old: Tree
     new: Tree
+    checks: dict[str, str]  # what `poise check` says of the two, where nobody killed anything
 
 
 class Found(NamedTuple):
@@ -64,13 +65,15 @@ def world_of(verb: Verb, folder: Path, told: Callable[[Tried], object] = lambda 
     notes.write_bytes(WRITTEN)
     copied(work, kept)
     old, made = tree(work), list[Tree]()
+    checks = {"old": "" if verb.before is None else problem_of(verb, work)}
     for _ in range(2):
         copied(kept, work)
         told(done(verb.command, work, verb.patch))
         made.append(tree(work))
     if differ := unlike(*made):
         raise SystemExit(f"{verb.name}: {', '.join(differ)} differ in two runs that nobody killed")
-    return World(verb, work, kept, old, made[0])
+    checks["new"] = problem_of(verb, work)
+    return World(verb, work, kept, old, made[0], checks)
 
 
 def done(words: list[str], work: Path, patch: Callable[[], object] | None = None) -> Tried:
@@ -83,7 +86,8 @@ def done(words: list[str], work: Path, patch: Callable[[], object] | None = None
 
 def killed_everywhere(world: World, every: int = 1) -> Found:
     """Kill the command at its first operation, at its second, and so on; or at every third, say."""
-    begun, counted, finds, seen = time.monotonic(), dict.fromkeys(("old", "new", "part", "lost"), 0), list[str](), {}
+    begun, counted, seen = time.monotonic(), dict.fromkeys(("old", "new", "part", "lost"), 0), {}
+    finds = {f"poise check says of the {kind} result: {said}": [""] for kind, said in world.checks.items() if said}
     kills = wrong = strays = 0
     while True:
         copied(world.kept, world.work)
@@ -99,13 +103,17 @@ def killed_everywhere(world: World, every: int = 1) -> Found:
         (kind, said), (differs, left) = seen[state]
         counted[kind] += 1
         wrong, strays = wrong + bool(differs), strays + bool(left)
-        where = f"{world.verb.name}, killed at {at} ({tried.operations[0]})"
-        if kind == "lost":
-            finds.append(f"{where}: {said}")
-        finds += [f"{where}, once more: {sentence}" for sentence in (differs, left) if sentence]
+        for sentence in filter(None, (said, differs and f"once more: {differs}", left)):
+            finds.setdefault(sentence, []).append(f"{at} ({tried.operations[0]})")
     if tried.code:
         raise SystemExit(f"{world.verb.name} ended with {tried.code}:\n{tried.said}")
-    return Found(kills, *counted.values(), wrong, strays, time.monotonic() - begun, finds)
+    return Found(kills, *counted.values(), wrong, strays, time.monotonic() - begun, _told(world.verb, finds))
+
+
+def _told(verb: Verb, finds: dict[str, list[str]]) -> list[str]:
+    """A sentence for each find, with the first operation at which it was found, and how many there were."""
+    more = {sentence: f" and {len(where) - 1} more" if len(where) > 1 else "" for sentence, where in finds.items()}
+    return [f"{verb.name}, killed at {where[0] or 'nowhere'}{more[said]}: {said}" for said, where in finds.items()]
 
 
 def _judged(world: World, found: Tree) -> tuple[str, str]:
@@ -116,8 +124,10 @@ def _judged(world: World, found: Tree) -> tuple[str, str]:
         return "lost", "the user's file is gone"
     for kind, wanted in (("old", old), ("new", new)):
         if shown == wanted:
-            problems = [] if kind == "old" and world.verb.before is None else problems_of(world)
-            return ("lost", problems[0]) if problems else (kind, "")
+            if kind == "old" and world.verb.before is None:
+                return kind, ""
+            said = problem_of(world.verb, world.work)
+            return (kind, "") if said == world.checks[kind] else ("lost", said)
     if world.verb.grows:
         return "part", ""
     return (
@@ -130,13 +140,12 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def problems_of(world: World) -> list[str]:
-    """What `poise check` says of the result; it has nothing to say of tables."""
-    place = world.work / world.verb.place
-    if place.suffix == ".csv" or not world.verb.checked:
-        return []
-    said = run(["check", world.verb.place], world.work)
-    return [said.said.strip().splitlines()[-1]] if said.code else []
+def problem_of(verb: Verb, work: Path) -> str:
+    """What `poise check` says against the result; it has nothing to say of tables."""
+    if verb.place.endswith(".csv") or not verb.checked:
+        return ""
+    said = run(["check", verb.place], work)
+    return said.said.strip().splitlines()[-1] if said.code else ""
 
 
 def _once_more(world: World) -> tuple[str, str]:
