@@ -19,6 +19,7 @@ from poise.deployment.last_layer import encoded, find_layer, open_checkpoint, re
 from poise.deployment.rebalance import class_names_of, in_order, rebalance
 from poise.errors import InputError
 from poise.machine import atomic
+from poise.machine.folders import differences
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.problem import Problem
@@ -138,7 +139,7 @@ def test_the_note_says_what_was_done_with_digests_of_both_files(tmp_path):
         }
     ]
     assert note["layer"] == {"weight": "head.fc.weight", "bias": "head.fc.bias", "shape": [3, 6], "type": "F32"}
-    assert (note["format"], note["schema"], note["method"]) == ("poise.rebalanced", 1, "tau_norm(tau=0.5)")
+    assert (note["format"], note["schema"], note["method"]) == ("poise.rebalanced", 2, "tau_norm(tau=0.5)")
     assert note["prior_applied"] == [0.2, 0.3, 0.5]
     assert note["counts"] == list(SIZES)
     assert note["held_out"]["balanced_accuracy"] == {
@@ -422,7 +423,8 @@ def test_a_folder_comes_back_with_the_same_files(tmp_path, sharded):
         {file.relative_to(base).as_posix(): file.read_bytes() for file in base.rglob("*") if file.is_file()}
         for base in (root, result)
     )
-    assert set(after) == {*before, "rebalanced.json"}
+    assert set(after) == {*before, "rebalanced.json", "SHA256SUMS"}
+    assert differences(result) == []
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {name for name in before if name.endswith(".safetensors")}
     again = find_layer(open_checkpoint(result), classes=3, dim=DIM)

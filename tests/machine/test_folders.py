@@ -10,7 +10,17 @@ import pytest
 
 from poise.errors import InputError
 from poise.machine import folders
-from poise.machine.folders import SEAL, differences, digest_of, generation, replacing_folder, seal, sealed, sweep
+from poise.machine.folders import (
+    REMEDY,
+    SEAL,
+    differences,
+    digest_of,
+    generation,
+    replacing_folder,
+    seal,
+    sealed,
+    sweep,
+)
 
 OURS = ("head", "figures")  # what the next generation replaces, unless it adds
 
@@ -172,11 +182,11 @@ def test_the_seal_of_a_folder_within_stands_for_its_files(tmp_path: Path) -> Non
     before = digest_of(outer)
     (inner / "shard").write_text("3")
     assert differences(outer) == [
-        f"{inner / 'shard'} is not the file that was written (its SHA-256 is not that of {inner / SEAL})"
+        f"{inner / 'shard'} is not the file that was written: its SHA-256 is not that of {inner / SEAL}; {REMEDY}"
     ]
     seal(inner, ["shard"])
     assert differences(outer) == [
-        f"{inner / SEAL} is not the file that was written (its SHA-256 is not that of {outer / SEAL})"
+        f"{inner / SEAL} is not the file that was written: its SHA-256 is not that of {outer / SEAL}; {REMEDY}"
     ]
     seal(outer, ["config"])
     assert differences(outer) == []

@@ -98,8 +98,10 @@ def _fit_rows(
     train: str, out: Path, method: str, goal: Goal, rows: Rows, head: Path | None, seed: int, voice: Voice
 ) -> None:
     """From feature rows to a deployable folder."""
+    from poise.commands.fit import refuse_mixture
     from poise.deployment.model import replaced_in
 
+    refuse_mixture(train, out)
     with writing(out, voice, replaced_in(out)):
         _fit_rows_into(out, train, method, goal, rows, head, seed, voice)
 
@@ -107,7 +109,6 @@ def _fit_rows(
 def _fit_rows_into(
     out: Path, train: str, method: str, goal: Goal, rows: Rows, head: Path | None, seed: int, voice: Voice
 ) -> None:
-    from poise.commands.fit import refuse_mixture
     from poise.commands.workload import work_of_fit
     from poise.deployment.deploy import deploy
 
@@ -115,7 +116,6 @@ def _fit_rows_into(
     names = read.problem.train.names
     targets = goal.targets(None if goal.costs is None else per_class(goal.costs, names, default=1.0))
     prior = class_prior(goal.prior, names)
-    refuse_mixture(train, out)
     if targets.need_rows and read.problem.held_out is None:
         read = read.with_rows_aside(seed)
     problem = read.problem

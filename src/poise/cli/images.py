@@ -291,7 +291,7 @@ def fit_images(
     named = training.recipe or recipe_for(samples["train"].items, training.backbone)
     config = load_config(named, [*_changes(given), *(training.changes or ())])
     keep_freed_memory()
-    with writing(out, voice, RESULT):  # a stopped run has none of it, and goes on
+    with writing(out, voice, RESULT, mark="model.json"):  # a stopped run has none, and goes on
         sweep(out)
         splits = prepare(config, strict=training.strict)
         tell(_begun(path, splits, config, named), voice)

@@ -1,7 +1,8 @@
 """The deployable folder: one head, what it was made for, and how its logits become decisions.
 
     folder/head.safetensors   the head, final: temperature and prior shift included
-    folder/model.json         everything else, and the SHA-256 of the head file; written last
+    folder/model.json         everything else, and the SHA-256 of the head file
+    folder/SHA256SUMS         the digests of both, and of a report beside them
 
 No pickle anywhere: opening a folder runs nothing. A folder is whole or refused: a file that is missing, truncated,
 changed, from a newer version or outside of the folder is named in one sentence.

@@ -22,6 +22,7 @@ from poise.machine.atomic import beside, sha256_of, write_atomically
 from poise.machine.locks import owned, shut
 
 SEAL = "SHA256SUMS"
+REMEDY = "restore it from a copy, or make it again"
 _AT_CWD = -100  # of openat(2): paths are relative to the current folder
 _EXCHANGE = 2  # of renameat2(2), and of renamex_np of macOS
 
@@ -268,10 +269,12 @@ def differences(folder: Path) -> list[str]:
         try:
             changed = sha256_of(path) != digest
         except OSError as error:
-            found.append(f"{path} cannot be read: {reason_of(error)}; restore it from a copy")
+            found.append(f"{path} cannot be read: {reason_of(error)}; {REMEDY}")
             continue
         if changed:
-            found.append(f"{path} is not the file that was written (its SHA-256 is not that of {folder / SEAL})")
+            found.append(
+                f"{path} is not the file that was written: its SHA-256 is not that of {folder / SEAL}; {REMEDY}"
+            )
         elif path.name == SEAL:
             found += differences(path.parent)
     return found
