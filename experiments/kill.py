@@ -5,7 +5,7 @@ Run: python experiments/kill.py [--part PART] [--only WORD] [--every 1] [--kills
 Parts: `operations` (every verb that writes, killed at every operation on the disk), `races` (two processes, one folder)
 and `moments` (training and extraction, by one process and by two, at random moments); without the option, all of them.
 Each writes its section of experiments/results/kill.md, the others stay as they are. `--every 5` kills at every fifth
-operation only, and `--only` takes the verbs with a word in their names; what is incomplete is printed, not written.
+operation only, and `--only` takes the verbs with a word in their names; then the page is not written.
 """
 
 import argparse
@@ -61,17 +61,15 @@ def section(about: str | None, lines: list[str], words: list[str]) -> str:
 Work = Callable[[operations.World], tuple[tuple[object, ...], list[str]]]
 
 
-def each_verb(heads: tuple[str, ...], work: Work, verbs: list[Verb]) -> Iterator[str]:
+def each_verb(heads: tuple[str, ...], work: Work, worlds: list[operations.World]) -> Iterator[str]:
     """A line for each verb, worked at by as many processes as there are cores; then what was found."""
     yield "| " + " | ".join(heads) + " |"
     yield "|" + " --- |" * len(heads)
-    with tempfile.TemporaryDirectory() as place:
-        worlds = prepared(Path(place), verbs)
-        finds = []
-        with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
-            for cells, found in pool.imap(work, worlds, chunksize=1):
-                yield "| " + " | ".join(str(cell) for cell in cells) + " |"
-                finds += found
+    finds = []
+    with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
+        for cells, found in pool.imap(work, worlds, chunksize=1):
+            yield "| " + " | ".join(str(cell) for cell in cells) + " |"
+            finds += found
     yield from (f"- {find}" for find in finds)
 
 
@@ -102,19 +100,18 @@ def race_one(world: operations.World, stops: int, free: int, seed: int) -> tuple
     return (world.verb.name, *cells, f"{seconds:.0f}"), finds
 
 
-def lines_of(part: str, given: argparse.Namespace) -> Iterator[str]:
+def lines_of(part: str, given: argparse.Namespace, worlds: list[operations.World]) -> Iterator[str]:
     """The table of a part, as it is made."""
     if part == "moments":
         return moments.table(given.kills, given.seed, given.only)
-    verbs = [verb for verb in VERBS if given.only in verb.name and not (verb.shared and part == "races")]
     if part == "operations":
-        return each_verb(operations.HEADS, partial(kill_one, every=given.every), verbs)
+        return each_verb(operations.HEADS, partial(kill_one, every=given.every), worlds)
     work = partial(race_one, stops=given.stops, free=given.free, seed=given.seed)
-    return each_verb(races.HEADS, work, verbs)
+    return each_verb(races.HEADS, work, [world for world in worlds if not world.verb.shared])
 
 
 ABOUT = {"operations": operations.__doc__, "races": races.__doc__, "moments": moments.__doc__}
-SETTINGS = {"operations": (), "races": ("stops", "free", "seed"), "moments": ("kills", "seed")}
+SETTINGS = {"operations": ("every",), "races": ("stops", "free", "seed"), "moments": ("kills", "seed")}
 
 
 def main() -> None:
@@ -126,16 +123,19 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=number)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    made = sections()
-    for part in given.part or TITLES:
-        lines = []
-        for line in lines_of(part, given):
-            print(line, flush=True)
-            lines.append(line)
-        if not given.only and given.every == 1:
-            words = [f"--{name} {getattr(given, name)}" for name in SETTINGS[part]]
-            made[part] = section(ABOUT[part], lines, [f"--part {part}", *words])
-            write_atomically(RESULT, page(made))
+    made, parts = sections(), given.part or list(TITLES)
+    verbs = [verb for verb in VERBS if given.only in verb.name] if set(parts) - {"moments"} else []
+    with tempfile.TemporaryDirectory() as place:
+        worlds = prepared(Path(place), verbs) if verbs else []
+        for part in parts:
+            lines = []
+            for line in lines_of(part, given, worlds):
+                print(line, flush=True)
+                lines.append(line)
+            if not given.only:
+                words = [f"--{name} {getattr(given, name)}" for name in SETTINGS[part]]
+                made[part] = section(ABOUT[part], lines, [f"--part {part}", *words])
+                write_atomically(RESULT, page(made))
 
 
 if __name__ == "__main__":

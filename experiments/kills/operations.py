@@ -12,6 +12,7 @@ from kills.verbs import Verb
 
 HEADS = (
     "verb",
+    "operations",
     "kills",
     "old whole",
     "new whole",
@@ -31,12 +32,14 @@ class World(NamedTuple):
     kept: Path  # a copy of `work` before the command
     old: Tree
     new: Tree
+    operations: int
     checks: dict[str, str]  # what `poise check` says of the two, where nobody killed anything
 
 
 class Found(NamedTuple):
     """What the kills of a verb did; `finds` has a sentence for each loss."""
 
+    operations: int
     kills: int
     old: int
     new: int
@@ -68,12 +71,13 @@ def world_of(verb: Verb, folder: Path, told: Callable[[Tried], object] = lambda 
     checks = {"old": "" if verb.before is None else problem_of(verb, work)}
     for _ in range(2):
         copied(kept, work)
-        told(done(verb.command, work, verb.patch))
+        last = done(verb.command, work, verb.patch)
+        told(last)
         made.append(tree(work))
     if differ := unlike(*made):
         raise SystemExit(f"{verb.name}: {', '.join(differ)} differ in two runs that nobody killed")
     checks["new"] = problem_of(verb, work)
-    return World(verb, work, kept, old, made[0], checks)
+    return World(verb, work, kept, old, made[0], len(last.operations), checks)
 
 
 def done(words: list[str], work: Path, patch: Callable[[], object] | None = None) -> Tried:
@@ -107,7 +111,9 @@ def killed_everywhere(world: World, every: int = 1) -> Found:
             finds.setdefault(sentence, []).append(f"{at} ({tried.operations[0]})")
     if tried.code:
         raise SystemExit(f"{world.verb.name} ended with {tried.code}:\n{tried.said}")
-    return Found(kills, *counted.values(), wrong, strays, time.monotonic() - begun, _told(world.verb, finds))
+    return Found(
+        world.operations, kills, *counted.values(), wrong, strays, time.monotonic() - begun, _told(world.verb, finds)
+    )
 
 
 def _told(verb: Verb, finds: dict[str, list[str]]) -> list[str]:
@@ -141,11 +147,16 @@ def _some(names: list[str]) -> str:
 
 
 def problem_of(verb: Verb, work: Path) -> str:
-    """What `poise check` says against the result; it has nothing to say of tables."""
+    """What `poise check` says against the result; of tables it has nothing to say.
+
+    That a file of the user does not belong to a model is no damage.
+    """
     if verb.place.endswith(".csv") or not verb.checked:
         return ""
-    said = run(["check", verb.place], work)
-    return said.said.strip().splitlines()[-1] if said.code else ""
+    tried = run(["check", verb.place], work)
+    said = tried.said.strip().splitlines()[-1] if tried.code else ""
+    said = said.replace(f"{verb.place}/{NOTES} does not belong to the model; move it elsewhere", "")
+    return said.removeprefix("poise: ").strip("; ")
 
 
 def _once_more(world: World) -> tuple[str, str]:
