@@ -1,5 +1,6 @@
 """Verbs that write a folder: the old result or the new one, whole, and one run at a time."""
 
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -205,3 +206,40 @@ def test_the_current_folder_takes_a_first_result_and_a_report_but_no_second_resu
     assert code == 2
     assert "cannot be replaced as a whole: it is a mounted folder or the current one" in err
     assert content(Path()) == before
+
+
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_written(poise_: Run) -> None:
+    strange = os.fsdecode(b"a\xff")
+    Path("photos/ant").rename(f"photos/{strange}")
+    for words, said in (
+        (OTHERS["train"], r"the name of class 'a\udcff' is not UTF-8"),
+        (OTHERS["fit images"], r"the name of class 'a\udcff' is not UTF-8"),
+        (OTHERS["extract"], r"the name of class 'a\udcff' is not UTF-8"),
+        ((*RESULTS["fit"][:-1], strange), r"the name of a\udcff is not UTF-8"),
+        ((*OTHERS["predict"][:-1], f"{strange}.csv"), r"the name of a\udcff.csv is not UTF-8"),
+    ):
+        before = content(Path())
+        code, _, err = poise_(*words)
+        assert (code, said in err) == (2, True), err
+        assert err.count("\n") == 1
+        assert content(Path()) == before
+
+
+def test_files_of_the_user_with_any_name_are_carried(poise_: Run) -> None:
+    assert poise_(*RESULTS["fit"])[0] == 0
+    strange = Path("out") / os.fsdecode(b"x\xff") / os.fsdecode(b"\xfe.txt")
+    strange.parent.mkdir()
+    strange.write_text("mine")
+    assert poise_(*RESULTS["fit"])[0] == 0
+    assert strange.read_text() == "mine"
+
+
+def test_another_model_is_no_place_for_an_export(poise_: Run) -> None:
+    assert poise_("fit", "held.csv", "-m", "ncm", "--unseen", "--out", "out")[0] == 0
+    before = content(Path("out"))
+    code, _, err = poise_("export", "model", "--out", "out")
+    assert (code, err) == (
+        2,
+        "poise: out holds a model, which an export would mix with; choose another folder with --out\n",
+    )
+    assert content(Path("out")) == before

@@ -10,7 +10,7 @@ it was stopped.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +58,7 @@ def prepare(config: Config, *, strict: bool = False) -> Splits:
     named = open_samples(data.train, **asked)
     if "train" not in named:
         raise InputError(f"{data.train} has no training split; it has {', '.join(named)}")
+    _refuse_unwritable(named["train"].class_names)
     for part, path in (("held_out", data.held_out), ("test", data.test)):
         if path is not None:
             named[part] = _only(path, part, open_samples(path, **asked, class_names=named["train"].class_names))
@@ -75,6 +76,13 @@ def prepare(config: Config, *, strict: bool = False) -> Splits:
     )
     check_leakage(splits.parts, strict=strict)
     return splits
+
+
+def _refuse_unwritable(class_names: Sequence[str]) -> None:
+    """Raises: InputError for a class, such as a folder, whose name no file could hold, before anything is trained."""
+    for name in class_names:
+        if name != name.encode(errors="replace").decode():
+            raise InputError(f"the name of class {name!r} is not UTF-8, so that files cannot hold it; rename it")
 
 
 def reading(data: Data) -> dict[str, Any]:
@@ -357,6 +365,7 @@ def extract_splits(
         parts: Mapping[str, Samples] = source.parts
     else:
         parts = open_samples(source, **(asked or {}), class_names=representation.class_names)
+        _refuse_unwritable(next(iter(parts.values())).class_names or ())
     counts = representation.counts or parts.get("train", next(iter(parts.values()))).counts
     stores = {}
     for part, samples in parts.items():
