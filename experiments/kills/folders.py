@@ -1,13 +1,18 @@
 """What a folder holds, byte for byte, and which of it is a result."""
 
+import csv
 import os
 import shutil
 from pathlib import Path
 
 from poise.machine.atomic import sha256_of
+from poise.machine.folders import SEAL
+from poise.selection.shared_trials import JOURNAL
+from poise.selection.study import RESULTS
 
 NOTES, WRITTEN = "notes.txt", b"mine, and not to be touched\n"  # a file of the user in the folder of a result
 HELD = (".lock", ".lock.holder")  # ends of the names of files that name a process
+WHO_AND_WHEN = ("trial", "seconds", "worker")  # columns of the table of a study
 
 Tree = dict[str, str]
 
@@ -27,7 +32,17 @@ def _kind(path: Path) -> str:
         return f"link to {os.readlink(path)}"
     if path.is_dir():
         return "folder"
-    return "" if path.name.endswith(HELD) else sha256_of(path)
+    if path.name.endswith(HELD):
+        return ""
+    return _of_study(path) if (path.parent / JOURNAL).exists() else sha256_of(path)
+
+
+def _of_study(path: Path) -> str:
+    """The same for a file of a study, which says who tried a setting and when: of its table, what was found."""
+    if path.name == RESULTS:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        return repr(sorted([value for key, value in row.items() if key not in WHO_AND_WHEN] for row in rows))
+    return "of a study" if path.name in (JOURNAL, SEAL) else sha256_of(path)
 
 
 def visible(found: Tree) -> Tree:
