@@ -31,8 +31,8 @@ from poise.machine.progress import Phase, unseen
 from poise.metrics import evaluate
 from poise.representation import training_log
 from poise.representation.backbones import Backbone, build, build_text
-from poise.representation.checkpoints import load_checkpoint
 from poise.representation.extract import Views, extract, feed_of, is_small
+from poise.representation.run import begun
 from poise.representation.settings import Stage1, changes
 from poise.representation.trained_network import REPRESENTATION, Representation, digests, load_representation
 from poise.representation.training import train
@@ -226,7 +226,7 @@ def _trained(
 
 
 def _log(config: Config, folder: Path) -> training_log.Log:
-    saved = load_checkpoint(folder)
+    saved = begun(folder)
     trackers = [training_log.tracker(name, folder, config.model_dump(mode="json")) for name in config.trackers]
     return training_log.opened(folder, 0 if saved is None else saved["step"], trackers)
 
