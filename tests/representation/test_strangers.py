@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from poise.commands.config import load_config
+from poise.commands.stages import refuse_unsaid
 from poise.errors import InputError
 from poise.representation.backbones import build, build_saved, load_weights
 from poise.representation.backbones.from_file import check_options, needs_trust, source_digest
@@ -382,9 +384,21 @@ def test_object_arrays_are_never_unpickled(tmp_path: Path, canary: Path) -> None
         open_samples(str(tmp_path / "x.npz"))
 
 
-def test_yaml_makes_no_objects(tmp_path: Path, canary: Path) -> None:
-    from poise.commands.config import load_config
+def test_a_recipe_names_no_code_that_was_not_typed_too(
+    tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strangers_code.py").write_text(FACTORY.format(canary=str(canary)))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "r.yaml").write_text("backbone:\n  name: strangers_code:Evil\n")
+    asked = "backbone.name=strangers_code:Evil"
+    config = load_config(tmp_path / "r.yaml")
+    with pytest.raises(InputError, match=rf"r\.yaml names the network .* say so: -s {asked}$"):
+        refuse_unsaid(config, tmp_path / "r.yaml", ["stage1.epochs=1"])
+    refuse_unsaid(config, tmp_path / "r.yaml", [asked])
+    refuse_unsaid(load_config("photographs"), "photographs", [])
 
+
+def test_yaml_makes_no_objects(tmp_path: Path, canary: Path) -> None:
     (tmp_path / "r.yaml").write_text(f"title: !!python/object/apply:os.system ['touch {canary}']\n")
     with pytest.raises(InputError, match=r"r\.yaml"):
         load_config(tmp_path / "r.yaml")

@@ -114,6 +114,11 @@ def needs_trust(name: str) -> bool:
     return not PLAIN_NAME.fullmatch(rest if kind == "timm" else name)
 
 
+def danger(name: str) -> str:
+    """What a name that needs trust would lead to, in words."""
+    return "code would run" if kind_of(name) == "own" else "files would be read from another place"
+
+
 def check_options(where: str, name: str, options: Mapping[str, Any]) -> None:
     """Raises: InputError about the first option that a file may not state for this network."""
     kinds = {"timm": _TIMM, "": _TIMM, "hf": _HF}.get(kind_of(name), {})
@@ -136,8 +141,8 @@ def check_named(where: str, said: Mapping[str, Any], trusted: str | None) -> Non
     name, meant = said["name"], said.get("source")
     if needs_trust(name) and name != trusted:
         raise InputError(
-            f"{where} names the network {name!r}, whose code would run or whose files would be read; if you trust it, "
-            f"say so by that name: --backbone {name}"
+            f"{where} names the network {name!r}, whose {danger(name)}; if you trust it, say so by that name: "
+            f"--backbone {name}"
         )
     check_options(where, name, said["options"])
     if needs_trust(name) and meant is not None and source_digest(name) != meant:
