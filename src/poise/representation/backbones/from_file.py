@@ -142,8 +142,8 @@ def check_named(where: str, said: Mapping[str, Any], trusted: str | None) -> Non
     name, meant = said["name"], said.get("source")
     if needs_trust(name) and name != trusted:
         raise InputError(
-            f"{where} names the network {name!r:.{LONGEST}}, whose {danger(name)}; if you trust it, say so by that name: "
-            f"--backbone {name:.{LONGEST}}"
+            f"{where} names the network {name!r:.{LONGEST}}, whose {danger(name)}; if you trust it, say so "
+            f"by that name: --backbone {name:.{LONGEST}}"
         )
     check_options(where, name, said["options"])
     if needs_trust(name) and meant is not None and source_digest(name) != meant:
