@@ -261,15 +261,14 @@ def predict(
     """Predict rows, images or texts with a fitted model: class names, confidence and probabilities, one line each."""
     from poise.machine.locks import claimed
 
-    with claimed(out, "choose another place with --out"):
-        _predict(model, rows, out, top, ignore, columns, split, broken, network, voice)
+    with claimed(file.out, "choose another place with --out"):
+        _predict(model, rows, file, ignore, columns, split, broken, network, voice)
 
 
 def _predict(
     model: Path,
     rows: str,
-    out: Path,
-    top: int | None,
+    file: Predictions,
     ignore: str,
     columns: ItemColumns,
     split: str | None,
