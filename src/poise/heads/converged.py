@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from poise import losses
-from poise.errors import InputError, PoiseWarning
+from poise.errors import InputError, PoiseWarning, reason_of
 from poise.heads.lbfgs import Curvature, Minimum, lbfgs
 from poise.heads.objective import Rows
 from poise.heads.scaling import space_of
@@ -287,7 +287,7 @@ class _Guess(NamedTuple):
         sample = rows.sample(max(SAMPLED, 4 * rows.views.shape[2]))
         points, views = sample.points(), len(sample.views)
         x, share = points[:, :-1], sample.share.repeat(views).float().unsqueeze(-1)
-        variances, axes = torch.linalg.eigh((x.T @ (share * x)).double())
+        variances, axes = _principal((x.T @ (share * x)).double())
         squares = torch.cat([(x @ axes.float()).square_(), torch.ones_like(share)], dim=-1)
         spread = torch.cat([variances.clamp_min(0), torch.ones(1, dtype=torch.float64)])
         first = rows.class_curvature().clamp_min(1e-12).unsqueeze(-1) * spread
@@ -370,3 +370,15 @@ class _Search(NamedTuple):
                 stacklevel=4,
             )
         return found._replace(evaluations=evaluations)
+
+
+def _principal(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (D,) and eigenvectors (D, D). Raises: InputError for rows whose squares are no finite numbers."""
+    try:
+        values, vectors = torch.linalg.eigh(covariance)
+    except torch.linalg.LinAlgError as error:
+        raise InputError(
+            f"the features are too large or too small to be squared ({reason_of(error)}); scale them to a variance "
+            "near 1"
+        ) from None
+    return values, vectors
