@@ -331,8 +331,10 @@ def test_a_gala_loss_is_refused():
         fit_converged(train(), losses.gala(), weight_decay=1.0)
 
 
-def test_rows_whose_squares_are_no_finite_numbers_are_refused_in_one_sentence() -> None:
-    broken = torch.tensor([[torch.nan, 0.0], [0.0, 1.0]])
-    with pytest.raises(InputError, match="^the features are too large or too small to be squared "):
-        _principal(broken)
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_rows_whose_squares_are_no_finite_numbers_are_refused_in_one_sentence(broken: float) -> None:
+    with pytest.raises(
+        InputError, match=r"^the features are too large or too small to be squared; scale them to a var"
+    ):
+        _principal(torch.tensor([[broken, 0.0], [0.0, 1.0]]))
     assert _principal(torch.diag(torch.tensor([4.0, 9.0])))[0].tolist() == [4.0, 9.0]
