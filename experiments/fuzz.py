@@ -207,7 +207,7 @@ def page(found: Mapping[str, Found], command: str) -> str:
             "",
             (__doc__ or "").split("\n\n", 2)[2].strip(),
             "",
-            "Memory is the most that the worker had until then, libraries included; the speed includes making the seeds.",
+            "Memory is the most that the worker had, libraries included; the speed includes making right files first.",
             "",
             "| " + " | ".join(HEADS) + " |",
             "|" + " --- |" * len(HEADS),

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import report_samples
 import stage1_child
 from export_world import model, network
-from fuzzing.folders import CLASSES, DIM, NAMES, any_of, one_folder, some_rows
+from fuzzing.folders import CLASSES, DIM, NAMES, any_of, intact, one_folder, some_rows
 from fuzzing.verdict import Kind
 from poise import testing
 from poise.commands import run_folder
@@ -144,7 +144,7 @@ def _read_exports(folder: Path) -> None:
         class_names_of(found)
         find_layer(found, classes=CLASSES, dim=DIM)
 
-    any_of(lambda folder: check_path(folder / "tensors"), lambda folder: check_path(folder / "hub"), layer)(folder)
+    any_of(lambda folder: intact(check_path(folder / "tensors")[1]), layer)(folder)
 
 
 def _onnx(folder: Path) -> None:
@@ -215,7 +215,7 @@ ARTEFACTS: tuple[Kind, ...] = (
     Kind(
         "model",
         one_folder(_model),
-        any_of(lambda folder: models.load(folder / "model"), lambda folder: check_path(folder / "model")),
+        any_of(lambda folder: models.load(folder / "model"), lambda folder: intact(check_path(folder / "model")[1])),
         (("check", "{}/model"), ("predict", "{}/model", "{}/rows.npy"), ("export", "{}/model")),
         _mended_model,
         ("rows.npy",),
@@ -225,7 +225,7 @@ ARTEFACTS: tuple[Kind, ...] = (
         one_folder(_representation),
         any_of(
             lambda folder: load_representation(folder / "representation"),
-            lambda folder: check_representation(folder / "representation"),
+            lambda folder: intact(check_representation(folder / "representation")),
         ),
         (("check", "{}/representation"),),
         _mended_representation,
@@ -237,7 +237,7 @@ ARTEFACTS: tuple[Kind, ...] = (
         one_folder(_store),
         any_of(
             lambda folder: load_features(folder / "store"),
-            lambda folder: check_store(folder / "store"),
+            lambda folder: intact(check_store(folder / "store")),
             lambda folder: read_features(folder / "store"),
         ),
         (("check", "{}/store"), ("inspect", "{}/store")),
@@ -258,11 +258,11 @@ ARTEFACTS: tuple[Kind, ...] = (
     Kind(
         "rebalanced note",
         one_folder(_rebalanced),
-        lambda folder: check_path(folder / "copy.safetensors"),
+        lambda folder: intact(check_path(folder / "copy.safetensors")[1]),
         (("check", "{}/copy.safetensors"),),
     ),
     Kind("report", one_folder(_report), _written_report, (("report", "{}/report.json"),)),
-    Kind("records", one_folder(_records), check_path, (("check", "{}"),)),
-    Kind("seal", one_folder(_sealed), differences),
+    Kind("records", one_folder(_records), lambda folder: intact(check_path(folder)[1]), (("check", "{}"),)),
+    Kind("seal", one_folder(_sealed), lambda folder: intact(differences(folder))),
     Kind("study", one_folder(_study), _joined, needs=("optuna",)),
 )

@@ -1,11 +1,11 @@
 """How a kind is written down: right files made in folders, and readers of such a folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from poise.errors import InputError
+from poise.errors import InputError, PoiseError
 
 NAMES = ("ant", "bee", "cat tail", "d", "e")
 CLASSES, DIM, ROWS = 5, 8, 40
@@ -50,7 +50,7 @@ def any_of(*readers: Callable[[Path], object]) -> Callable[[Path], None]:
         for reader in readers:
             try:
                 reader(folder)
-            except InputError as error:
+            except PoiseError as error:
                 said.append(error)
         if len(said) == len(readers):
             raise said[-1]
@@ -61,3 +61,9 @@ def any_of(*readers: Callable[[Path], object]) -> Callable[[Path], None]:
 def some_rows(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     draws = np.random.default_rng(seed)
     return draws.normal(size=(ROWS, DIM)).astype(np.float32), np.arange(ROWS) % CLASSES
+
+
+def intact(problems: Iterable[str]) -> None:
+    """The first problem that a check reports, as the error that it would be, and nothing mended in its text."""
+    for problem in problems:
+        raise PoiseError(problem)

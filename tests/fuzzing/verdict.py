@@ -124,7 +124,7 @@ def judged(kind: Kind, case: Case, folder: Path) -> Verdict:
     """Read the case below `folder`, and judge what happens."""
     laid(case, folder)
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    with warnings.catch_warnings(record=True) as said, _quiet(), bounded():
+    with warnings.catch_warnings(record=True) as said, _quiet(), bounded(SLOW, MEMORY):
         warnings.simplefilter("always")
         try:
             verdict = _by_words(case, folder) if case.words else _by_library(kind, folder)
@@ -216,7 +216,7 @@ class HangError(BaseException):
 
 
 @contextlib.contextmanager
-def bounded(seconds: float = SLOW, memory: int = MEMORY) -> Iterator[None]:
+def bounded(seconds: float, memory: int) -> Iterator[None]:
     """Within, memory ends `memory` bytes above what the process has now, and HangError is raised after `seconds`.
 
     Only in the main thread, and not while a library does not come back to Python; for that there is the watchdog of
