@@ -135,9 +135,8 @@ def judged_inputs(names: Sequence[str], inputs: int, seed: int, root: Path) -> I
                 begun = None
                 yield heard
                 left, first = left[left.index(heard.kind) :], heard.number + 1
-        process.kill()
-        code = process.wait()
-        if begun is None and code not in (0, -9):
+        code = _ended(process)
+        if begun is None and code:
             raise SystemExit(f"the worker cannot start:\n{(root / 'stderr').read_text()[-3000:]}")
         if begun is None:
             return
@@ -145,6 +144,15 @@ def judged_inputs(names: Sequence[str], inputs: int, seed: int, root: Path) -> I
         left, first = left[left.index(begun.kind) :], begun.number + 1
         if first >= inputs:
             left, first = left[1:], 0
+
+
+def _ended(process: subprocess.Popen[str]) -> int:
+    """The exit code of a worker that has nothing more to say, or is killed."""
+    try:
+        return process.wait(1.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------

@@ -50,10 +50,10 @@ def _mended_model(files: dict[str, bytes]) -> None:
     about, head = json.loads(files["model/model.json"]), files["model/head.safetensors"]
     about["head"] |= {"bytes": len(head), "sha256": hashlib.sha256(head).hexdigest()}
     files["model/model.json"] = json.dumps(about).encode()
-    _mended_seal(files, "model/")
+    mended_seal(files, "model/")
 
 
-def _mended_seal(files: dict[str, bytes], root: str = "") -> None:
+def mended_seal(files: dict[str, bytes], root: str = "") -> None:
     """The digests of a seal as they are now."""
     if root + SEAL in files:
         lines = files[root + SEAL].decode().splitlines()
@@ -76,7 +76,7 @@ def _mended_representation(files: dict[str, bytes]) -> None:
     for name in about["sha256"]:
         about["sha256"][name] = hashlib.sha256(files[f"representation/{name}"]).hexdigest()
     files["representation/representation.json"] = json.dumps(about).encode()
-    _mended_seal(files, "representation/")
+    mended_seal(files, "representation/")
 
 
 SETTINGS = stage1_child.asked(epochs=1)
@@ -127,24 +127,24 @@ def _read_heads(folder: Path) -> None:
 
 
 def _exported(folder: Path) -> None:
-    made = model(names=NAMES, dtype=torch.float32)
-    export_safetensors(made, folder / "tensors")
-    export_hub(made, folder / "hub")
+    export_safetensors(model(names=NAMES, dtype=torch.float32), folder)
 
 
 def _mended_export(files: dict[str, bytes]) -> None:
-    about, head = json.loads(files["tensors/head.json"]), files["tensors/head.safetensors"]
+    about, head = json.loads(files["head.json"]), files["head.safetensors"]
     about["head"] |= {"bytes": len(head), "sha256": hashlib.sha256(head).hexdigest()}
-    files["tensors/head.json"] = json.dumps(about).encode()
+    files["head.json"] = json.dumps(about).encode()
+    mended_seal(files)
 
 
-def _read_exports(folder: Path) -> None:
-    def layer(folder: Path) -> None:
-        found = open_checkpoint(folder / "hub")
-        class_names_of(found)
-        find_layer(found, classes=CLASSES, dim=DIM)
+def _hub(folder: Path) -> None:
+    export_hub(model(names=NAMES, dtype=torch.float32), folder / "hub")
 
-    any_of(lambda folder: intact(check_path(folder / "tensors")[1]), layer)(folder)
+
+def _layer_of_hub(folder: Path) -> None:
+    found = open_checkpoint(folder / "hub")
+    class_names_of(found)
+    find_layer(found, classes=CLASSES, dim=DIM)
 
 
 def _onnx(folder: Path) -> None:
@@ -170,7 +170,7 @@ def _rebalanced(folder: Path) -> None:
 
 
 def _report(folder: Path) -> None:
-    (folder / "report.json").writetext_in(report_samples.everything().to_json(), encoding="utf-8")
+    (folder / "report.json").write_text(report_samples.everything().to_json(), encoding="utf-8")
 
 
 def _written_report(folder: Path) -> None:
@@ -191,7 +191,7 @@ def _records(folder: Path) -> None:
 def _sealed(folder: Path) -> None:
     for name in ("a.txt", "b\\c.txt", "d/e.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).writetext_in(name)
+        (folder / name).write_text(name)
     seal(folder, ("a.txt", "b\\c.txt", "d/e.txt"))
 
 
@@ -245,8 +245,13 @@ ARTEFACTS: tuple[Kind, ...] = (
     ),
     Kind("head file", _heads, _read_heads, (("check", "{}/head.safetensors"),)),
     Kind(
-        "export", one_folder(_exported), _read_exports, (("check", "{}/tensors"), ("check", "{}/hub")), _mended_export
+        "exported head",
+        one_folder(_exported),
+        lambda folder: intact(check_path(folder)[1]),
+        (("check", "{}"),),
+        _mended_export,
     ),
+    Kind("hub folder", one_folder(_hub), _layer_of_hub, (("check", "{}/hub"),), kept=("hub/README.md",)),
     Kind(
         "onnx",
         one_folder(_onnx),

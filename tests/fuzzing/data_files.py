@@ -32,7 +32,7 @@ def _table(folder: Path, gap: str, name: str) -> None:
     x, y = some_rows()
     head = [*(f"f{k}" for k in range(DIM)), "site", "label"]
     lines = [[*(f"{value:.4f}" for value in row), f"s{k % 3}", NAMES[y[k]]] for k, row in enumerate(x)]
-    (folder / name).writetext_in("\n".join(gap.join(line) for line in [head, *lines]) + "\n")
+    (folder / name).write_text("\n".join(gap.join(line) for line in [head, *lines]) + "\n")
 
 
 def _parquet(folder: Path) -> None:
@@ -94,7 +94,7 @@ def _pictures(folder: Path) -> None:
     image_world.table(folder / "table.csv", folder / "images")
     files = sorted((folder / "images").rglob("*.png"))
     lines = [f"{file.relative_to(folder)} {number % 3}\n" for number, file in enumerate(files)]
-    (folder / "list.txt").writetext_in("".join(lines))
+    (folder / "list.txt").write_text("".join(lines))
 
 
 def _samples(path: str, **more: str) -> Callable[[Path], None]:

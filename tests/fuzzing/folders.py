@@ -28,7 +28,7 @@ def texts_of(*texts: str, suffix: str = ".words") -> Callable[[Path], Sequence[P
     def seeds(root: Path) -> Sequence[Path]:
         for number, text in enumerate(texts):
             (root / str(number)).mkdir(parents=True)
-            (root / str(number) / f"text{suffix}").writetext_in(text)
+            (root / str(number) / f"text{suffix}").write_text(text)
         return [root / str(number) for number in range(len(texts))]
 
     return seeds

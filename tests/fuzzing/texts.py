@@ -36,7 +36,7 @@ def _spec_json(folder: Path) -> None:
 
 
 def _recipe(folder: Path) -> None:
-    (folder / "config.yaml").writetext_in(dump_config(load_config("glyphs")), encoding="utf-8")
+    (folder / "config.yaml").write_text(dump_config(load_config("glyphs")), encoding="utf-8")
 
 
 def _override(folder: Path) -> None:
