@@ -124,35 +124,29 @@ def judged_inputs(names: Sequence[str], inputs: int, seed: int, root: Path) -> I
     """The verdict on every input of every kind; what ends a worker, or keeps it, is a finding."""
     left, first = list(names), 0
     while left:
-        process, begun = started(left, first, inputs, seed, root), None
-        ended = "the process ended"
+        process, begun, why = started(left, first, inputs, seed, root), None, "the process ended"
         for heard in words_of(process):
             if heard is None:
-                ended = "no word for too long"
+                why = "no word for too long"
+                process.kill()
             elif heard.outcome == "begun":
                 begun = heard
             else:
                 begun = None
                 yield heard
-                left, first = left[left.index(heard.kind) :], heard.number + 1
-        code = _ended(process)
-        if begun is None and code:
-            raise SystemExit(f"the worker cannot start:\n{(root / 'stderr').read_text()[-3000:]}")
-        if begun is None:
-            return
-        yield begun._replace(outcome="finding", what=ended, where=begun.kind, detail=f"exit code {code}")
-        left, first = left[left.index(begun.kind) :], begun.number + 1
-        if first >= inputs:
-            left, first = left[1:], 0
+                left, first = _after(heard, left, inputs)
+        code = process.wait()
+        if begun is None and left:
+            raise SystemExit(f"the worker made no seeds ({why}):\n{(root / 'stderr').read_text()[-3000:]}")
+        if begun is not None:
+            yield begun._replace(outcome="finding", what=why, where=begun.kind, detail=f"exit code {code}")
+            left, first = _after(begun, left, inputs)
 
 
-def _ended(process: subprocess.Popen[str]) -> int:
-    """The exit code of a worker that has nothing more to say, or is killed."""
-    try:
-        return process.wait(1.0)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+def _after(heard: Heard, left: list[str], inputs: int) -> tuple[list[str], int]:
+    """The kinds that are left after an input, and the first input of the first of them."""
+    rest = left[left.index(heard.kind) :]
+    return (rest, heard.number + 1) if heard.number + 1 < inputs else (rest[1:], 0)
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
