@@ -223,3 +223,14 @@ with generation(Path({str(folder)!r})) as stage:
     assert sorted(os.listdir(tmp_path)) == [".model.tmp", "model"]
     assert held(written(folder, {"head": "3"})) == {"head": "3"}
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_is_no_file_in_the_place_of_a_sealed_one_is_said_and_not_read(tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", {"head": "1"})
+    (folder / "head").unlink()
+    (folder / "head").symlink_to("/dev/zero")
+    assert differences(folder) == [f"{folder / 'head'} is a device, not a file; restore it from a copy"]
+    (folder / "head").unlink()
+    assert differences(folder) == [
+        f"{folder / 'head'} cannot be read: No such file or directory; restore it from a copy"
+    ]

@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from poise.errors import InputError, reason_of
+from poise.errors import InputError
 from poise.machine.atomic import beside, sha256_of, write_atomically
 from poise.machine.locks import LOCK, owned
+from poise.machine.reading import content_of, decoded, regular
 
 SEAL = "SHA256SUMS"
+RESTORE = "restore the folder from a copy"
 _AT_CWD = -100  # of openat(2): paths are relative to the current folder
 _EXCHANGE = 2  # of renameat2(2), and of renamex_np of macOS
 
@@ -190,20 +192,16 @@ def seal(folder: Path, names: Iterable[str | Path], *, adds: bool = False) -> Pa
 
 def sealed(folder: Path) -> dict[str, str]:
     """SHA-256 by file name, as the seal of a folder says. Raises: InputError if it cannot be read."""
-    path = folder / SEAL
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {reason_of(error)}; restore the folder from a copy") from None
-    listed = {}
+    path, listed = folder / SEAL, {}
+    text = decoded(content_of(path, RESTORE), path, RESTORE)
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), start=1):
         digest, gap, name = _parts_of(line)
         leads_out = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
         if len(digest) != 64 or set(digest) - set("0123456789abcdef") or gap != "  " or not name or leads_out:
-            raise InputError(f"{path}, line {number} is no SHA-256 and file name; restore the folder from a copy")
+            raise InputError(f"{path}, line {number} is no SHA-256 and file name; {RESTORE}")
         listed[name] = digest
     if not text.endswith("\n") and text:
-        raise InputError(f"{path} is cut off; restore the folder from a copy")
+        raise InputError(f"{path} is cut off; {RESTORE}")
     return listed
 
 
@@ -217,9 +215,10 @@ def differences(folder: Path) -> list[str]:
     for name, digest in listed.items():
         path = folder / name
         try:
+            regular(path, "restore it from a copy")
             changed = sha256_of(path) != digest
-        except OSError as error:
-            found.append(f"{path} cannot be read: {reason_of(error)}; restore it from a copy")
+        except (InputError, OSError) as error:
+            found.append(str(error))
             continue
         if changed:
             found.append(f"{path} is not the file that was written (its SHA-256 is not that of {folder / SEAL})")
