@@ -317,7 +317,7 @@ def test_every_damaged_shard_is_reported(folder):
 
 def test_a_shard_with_a_damaged_header_is_named(folder):
     flip(folder / "00001.safetensors", at=0)
-    with pytest.raises(InputError, match=r"00001\.safetensors cannot be read \("):
+    with pytest.raises(InputError, match=r"00001\.safetensors cannot be read as a safetensors file: "):
         load_features(folder)
 
 
@@ -415,7 +415,9 @@ def test_values_that_no_writer_of_ours_stores_are_named_by_shard_and_row(tmp_pat
 
 
 def test_a_shard_without_labels_is_named(tmp_path):
-    refused(handmade(tmp_path / "s", x=torch.zeros(1, 2, 3)), r"00000\.safetensors cannot be read \(")
+    refused(
+        handmade(tmp_path / "s", x=torch.zeros(1, 2, 3)), r"00000\.safetensors cannot be read as a safetensors file: "
+    )
 
 
 # --- rows that stay on disk ------------------------------------------------------------------------------------------

@@ -499,8 +499,8 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path):
     for name, part in {"cut": content[:-5], "short": content[:4], "empty": b"", "other": b"hello world" * 9}.items():
         (tmp_path / f"{name}.safetensors").write_bytes(part)
         said = refusal(lambda name=name: open_checkpoint(tmp_path / f"{name}.safetensors"), tmp_path)
-        assert said.startswith(f"FOLDER/{name}.safetensors is damaged or no safetensors file (")
-        assert said.endswith("); copy it again")
+        assert said.startswith(f"FOLDER/{name}.safetensors cannot be read as a safetensors file: ")
+        assert said.endswith("; copy it again")
     (tmp_path / "m.txt").write_text("x")
     assert refusal(lambda: open_checkpoint(tmp_path / "m.txt"), tmp_path) == (
         "a checkpoint is a .safetensors file or a folder with model.safetensors, and FOLDER/m.txt is neither"

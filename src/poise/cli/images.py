@@ -52,6 +52,7 @@ def train(
     processes share the work when started by torchrun: `torchrun --nproc-per-node 2 -m poise train ...`.
     """
     from poise.commands.config import load_config, recipes
+    from poise.commands.stages import refuse_unsaid
     from poise.report.text import score_tables
 
     if recipe is None:
@@ -59,6 +60,7 @@ def train(
         answer(names, [score_tables.listing(names)], voice)
         return
     config = load_config(recipe, [*_changes({"data.train": data, "data.test": test}), *(changes or ())])
+    refuse_unsaid(config, recipe, changes or ())
     if dry_run:
         _resolve(config, strict, voice)
     else:
@@ -278,7 +280,7 @@ def fit_images(
     from poise.cli.inputs import class_prior
     from poise.commands.config import load_config
     from poise.commands.fit import fit_samples, recipe_for
-    from poise.commands.stages import prepare
+    from poise.commands.stages import prepare, refuse_unsaid
     from poise.machine.kept_memory import keep_freed_memory
     from poise.machine.locks import claimed
 
@@ -286,7 +288,9 @@ def fit_images(
     given = {"data.train": path, "backbone.name": training.backbone, "data.seed": seed or None}
     given |= {f"data.{key}": value for key, value in asked.items()}
     named = training.recipe or recipe_for(samples["train"].items, training.backbone)
-    config = load_config(named, [*_changes(given), *(training.changes or ())])
+    said = [*_changes(given), *(training.changes or ())]
+    config = load_config(named, said)
+    refuse_unsaid(config, named, said)
     keep_freed_memory()
     folder_for(out, "model.json", voice)  # a stopped run has none, and goes on
     with claimed(out):

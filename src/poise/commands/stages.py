@@ -10,7 +10,7 @@ it was stopped.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +31,9 @@ from poise.machine.progress import Phase, unseen
 from poise.metrics import evaluate
 from poise.representation import training_log
 from poise.representation.backbones import Backbone, build, build_text
-from poise.representation.checkpoints import load_checkpoint
+from poise.representation.backbones.from_file import check_options, danger, needs_trust
 from poise.representation.extract import Views, extract, feed_of, is_small
+from poise.representation.run import begun
 from poise.representation.settings import Stage1, changes
 from poise.representation.trained_network import REPRESENTATION, Representation, digests, load_representation
 from poise.representation.training import train
@@ -88,6 +89,15 @@ def _only(path: str, part: str, named: Mapping[str, Samples]) -> Samples:
         if name in named:
             return named[name]
     return next(iter(named.values()))
+
+
+def refuse_unsaid(config: Config, recipe: str | Path, changes: Sequence[str]) -> None:
+    """Raises: InputError for a recipe that names a network whose code would run, unless `changes` name it too."""
+    name = config.backbone.name
+    if needs_trust(name) and not any(change.startswith(("backbone.name=", "backbone=")) for change in changes):
+        raise InputError(
+            f"{recipe} names the network {name!r}, whose {danger(name)}; if you trust it, say so: -s backbone.name={name}"
+        )
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------------
@@ -168,6 +178,7 @@ def _untrained(config: Config) -> Representation:
 
 def _built(config: Config, seed: int) -> Backbone:
     asked = config.backbone
+    check_options("backbone.options", asked.name, asked.options)  # before the training, whose result will say them
     weights = None if asked.weights is None else Path(asked.weights)
     more = dict(asked.options)
     return build(
@@ -226,7 +237,7 @@ def _trained(
 
 
 def _log(config: Config, folder: Path) -> training_log.Log:
-    saved = load_checkpoint(folder)
+    saved = begun(folder)
     trackers = [training_log.tracker(name, folder, config.model_dump(mode="json")) for name in config.trackers]
     return training_log.opened(folder, 0 if saved is None else saved["step"], trackers)
 

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.promise import Promise
-from poise.errors import InputError, reason_of
+from poise.errors import InputError
 from poise.machine.documents import Document, to_json
+from poise.machine.reading import content_of
 from poise.priors import as_prior
 from poise.values.counts import ClassCounts, as_counts
-from poise.values.fields import TABLE, TEXT, WHOLE, Kind, list_of, optional, table_of, whole
+from poise.values.fields import TABLE, TEXT, WHOLE, Kind, at_least, check_fields, list_of, optional, table_of, whole
 from poise.values.head import Head
 from poise.values.spec import Spec
 from poise.values.wording import prior_in_words
@@ -126,7 +127,7 @@ def load(folder: str | Path) -> Model:
         return Model(
             head=head,
             class_names=tuple(data["class_names"]),
-            counts=ClassCounts(torch.tensor(data["counts"])),
+            counts=as_counts(data["counts"]),
             prior_applied=None
             if data["prior_applied"] is None
             else torch.tensor(data["prior_applied"], dtype=torch.float64),
@@ -156,34 +157,40 @@ def _description(folder: Path) -> dict[str, Any]:
     path = folder / MODEL_FILE
     data = DOCUMENT.read(path)
     if unknown := sorted(set(data) - {"format", "schema", *_KINDS}):
-        raise InputError(f"{path} has the unknown key {unknown[0]!r}; save the model again")
+        raise InputError(f"{path} has the unknown key {unknown[0]!r:.80}; save the model again")
+    known = {key: kind for key, kind in _KNOWN.items() if data["provenance"].get(key) is not None}
+    check_fields(f"{path}: provenance: ", data["provenance"], known, f"; {REMEDY}")
     return data
 
 
-_NUMBER = Kind("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+REMEDY = "save the model again"
+# What is read again of the account that a model gives of itself.
+_KNOWN = {
+    "columns": list_of("names", TEXT),
+    "read": Kind("a table of texts", lambda v: TABLE.fits(v) and all(optional(TEXT).fits(each) for each in v.values())),
+    "promise": TABLE,
+    "estimator": TABLE,
+}
 _KINDS = {
     "head": table_of(file=TEXT, bytes=whole(1), sha256=TEXT),
     "class_names": list_of("names", TEXT),
     "counts": list_of("whole numbers", WHOLE),
-    "prior_applied": optional(list_of("numbers", _NUMBER)),
+    "prior_applied": optional(list_of("numbers", at_least(0))),
     "method": TEXT,
     "operating": optional(TABLE),
     "provenance": TABLE,
 }
-DOCUMENT = Document("poise.model", "model", 1, "save the model again", _KINDS)
+DOCUMENT = Document("poise.model", "model", 1, REMEDY, _KINDS)
 
 
 def _head_path(folder: Path, head: Mapping[str, Any]) -> Path:
     """The head file, known to lie in the folder and to have the size and hash that model.json says."""
-    path = folder / str(head["file"])
-    if path.resolve().parent != folder.resolve():
-        raise InputError(f"{folder / MODEL_FILE} names the head file {head['file']!r}, which is not in the folder")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; save the model again") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason_of(error)}") from None
+    path = folder / HEAD_FILE
+    if head["file"] != HEAD_FILE or path.resolve().parent != folder.resolve():
+        raise InputError(f"{folder / MODEL_FILE} names the head file {head['file']!r:.80}, which is not in the folder")
+    if not path.exists():
+        raise InputError(f"{path} is missing; {REMEDY}")
+    content = content_of(path, REMEDY, None)
     if len(content) != head["bytes"]:
         raise InputError(f"{path} has {len(content)} bytes, {MODEL_FILE} says {head['bytes']}; save the model again")
     if hashlib.sha256(content).hexdigest() != head["sha256"]:

@@ -25,6 +25,7 @@ from poise.deployment.model import Model
 from poise.errors import InputError
 from poise.heads.memorised_rows import guessing
 from poise.machine.progress import Progress
+from poise.machine.reading import text_of
 from poise.metrics import evaluate_head
 from poise.results.scores import Scores
 from poise.values.counts import ClassCounts
@@ -178,10 +179,7 @@ def class_names_of(checkpoint: Checkpoint, given: str | Path | None = None) -> t
         path = folder / "config.json"
         return _names_in(_json(path)) if path.is_file() else None
     path = Path(given)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as class names: {error}") from None
+    text = text_of(path, "give one name per line, or a JSON list")
     if path.suffix.lower() != ".json":
         return tuple(line.strip() for line in text.splitlines() if line.strip())
     names = _names_in(_json(path))
@@ -192,8 +190,8 @@ def class_names_of(checkpoint: Checkpoint, given: str | Path | None = None) -> t
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        return json.loads(text_of(path, ""))
+    except (ValueError, RecursionError):
         return None  # that the names are not known is said where they are needed
 
 

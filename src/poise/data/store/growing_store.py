@@ -46,9 +46,11 @@ def begin(folder: Path, identity: Mapping[str, Any]) -> None:
     else:
         write_json(known, wanted, ESCAPED)
         return
+    if there is not None and not isinstance(there, dict):
+        raise InputError(f"{folder}: extraction must be a table, got {there!r:.80}; delete the folder")
     if there != wanted:
         changed = [
-            f"{key} is {(there or {}).get(key)!r} there and {wanted.get(key)!r} now"
+            f"{key} is {(there or {}).get(key)!r:.80} there and {wanted.get(key)!r:.80} now"
             for key in sorted({*(there or {}), *wanted})
             if (there or {}).get(key) != wanted.get(key)
         ]
