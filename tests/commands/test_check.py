@@ -132,7 +132,7 @@ def test_records_that_are_no_text_are_named(tmp_path):
     folder = recorded(tmp_path / "run")
     (folder / "records.jsonl").write_bytes(b"\xff\xfe{}")
     (problem,) = check_path(folder)[1]
-    assert problem.startswith(f"{folder / 'records.jsonl'} cannot be read: ")
+    assert problem.startswith(f"{folder / 'records.jsonl'} is not UTF-8 (byte 1); ")
 
 
 def test_a_damaged_head_file_is_one_problem(tmp_path):

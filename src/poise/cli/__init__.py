@@ -1,7 +1,7 @@
 """The command line: every verb loads, calls the library once, saves, and prints where.
 
 Heavy modules are imported inside the verbs, so that help and mistakes answer at once. Exit codes: 0 done, 2 the input
-cannot be used, 130 interrupted, 143 terminated.
+cannot be used, 70 a fault of Poise, 130 interrupted, 143 terminated.
 """
 
 import inspect
@@ -20,11 +20,14 @@ from poise.cli import compare, explore, export, fit_predict, images, rebalance, 
 from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.cli.stopping import heard
-from poise.errors import PoiseError
+from poise.errors import PoiseError, in_one_line, printed, reason_of
+from poise.machine.environment import speaks
 
 # What typer raises for words it does not know. It has no public name there, and the package it comes from has changed;
 # it is the base of this public one.
 USAGE_ERROR: Any = typer.BadParameter.__base__
+
+FAULT = 70  # the exit code of a fault of ours, as sysexits.h has it for programs; what a user can mend ends with 2
 
 # What a second or third file is meant to be.
 MORE_WORDS = {
@@ -39,7 +42,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 done, 2 the input cannot be used, 130 interrupted, 143 terminated. "
+    epilog="Exit codes: 0 done, 2 the input cannot be used, 70 a fault of Poise, 130 interrupted, 143 terminated. "
     "`poise --install-completion` makes your shell complete verbs, options and methods.",
 )
 
@@ -100,7 +103,9 @@ def _run(words: list[str], *, debug: bool) -> int:
         code = int(app(args=words, prog_name="poise", standalone_mode=False) or 0)
         return _interrupted() if code == 130 else code  # typer answers an interrupt with this code, silently
     except USAGE_ERROR as error:
-        said = error.format_message().rstrip(".")  # nothing where the help was shown because there was no word at all
+        said = " ".join(error.format_message().split()).rstrip(
+            "."
+        )  # nothing where the help was shown because there was no word at all
         verb = _verb(error)
         meant = MORE_WORDS.get(verb, "") if said.startswith("Got unexpected extra argument") else ""
         return _refuse(f"{said}; {meant}see `{verb} --help`", debug) if said else 2
@@ -108,13 +113,34 @@ def _run(words: list[str], *, debug: bool) -> int:
         return _refuse(in_options(error), debug, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except BrokenPipeError:
+    except SystemExit:
+        raise
+    except BaseException as error:  # libraries in Rust panic with errors that are no Exception
+        return _unforeseen(error, debug)
+
+
+def _unforeseen(error: BaseException, debug: bool) -> int:
+    """Say what no module foresaw: the disk or the memory, or else a fault of ours, which no refusal looks like."""
+    if isinstance(error, BrokenPipeError):
         # The reader has gone, as in `poise demo | head`; nothing more can be said on this stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # what no module foresaw, such as a full disk behind standard output
+    if isinstance(error, OSError):  # such as a full disk behind standard output
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}", debug)
+    if isinstance(error, MemoryError):
+        return _refuse(f"the memory of this machine does not do ({reason_of(error)}); give it fewer rows", debug)
+    return _refuse(_fault(error), debug, FAULT)
+
+
+def _fault(error: BaseException) -> str:
+    """What to say of an error that nobody foresaw: what it is, where it came up, and what helps."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}poise{os.sep}" in f.filename]
+    where = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
+    return (
+        f"this is a fault of Poise: {type(error).__name__}: {in_one_line(reason_of(error))}{where}; nothing of yours "
+        "need be wrong; --debug shows the traceback, please report it"
+    )
 
 
 def _interrupted() -> int:
@@ -128,7 +154,7 @@ def _verb(error: Any) -> str:
 
 def _refuse(sentence: str, debug: bool, code: int = 2) -> int:
     if debug:
-        traceback.print_exc()
+        typer.echo("\n".join(map(printed, traceback.format_exc().split("\n"))), err=True)
     say(f"poise: {sentence}")
     return code
 
@@ -136,6 +162,6 @@ def _refuse(sentence: str, debug: bool, code: int = 2) -> int:
 def _show_warning(said: set[str], message: Warning, *_: object) -> None:
     """Say a warning that was not `said` before."""
     text = in_options(message)
-    if text not in said and os.environ.get("RANK", "0") == "0":  # of several processes of torchrun, one speaks
+    if text not in said and speaks():  # of several processes of torchrun, one speaks
         said.add(text)
         say(f"warning: {text}")

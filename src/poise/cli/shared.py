@@ -1,7 +1,6 @@
 """What the verbs have in common: a progress bar, and how notes and a result are said."""
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from poise.errors import printed
+from poise.machine.environment import processes, speaks
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,7 +60,8 @@ def _option(words: str) -> str:
 
 
 def say(sentence: str) -> None:
-    """One line on standard error; on a terminal, several that end between words."""
+    """One line on standard error; on a terminal, several that end between words. Names in it are shown escaped."""
+    sentence = printed(sentence)
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
         sentence = textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
@@ -69,8 +72,8 @@ def refuse_several_processes(verb: str, instead: str) -> None:
     """Raises: InputError if torchrun started several processes for a verb that is one."""
     from poise.errors import InputError
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(f"{verb} runs in one process, torchrun started {os.environ['WORLD_SIZE']}; {instead}")
+    if processes() > 1:
+        raise InputError(f"{verb} runs in one process, torchrun started {processes()}; {instead}")
 
 
 _WORDS: ContextVar[tuple[str, ...]] = ContextVar("_WORDS", default=())
@@ -96,7 +99,7 @@ def fit_of(source: str, options: Mapping[str, Any]) -> str:
 def say_replaced(place: Path, *results: str, quiet: bool) -> None:
     """One line on standard error if the file, or the folder with any of these results, holds what is replaced now."""
     there = any((place / name).is_file() for name in results) if results else place.is_file()
-    if there and not quiet and os.environ.get("RANK", "0") == "0":
+    if there and not quiet and speaks():
         say(f"note: {place} holds an earlier result, which this one replaces (--out keeps both)")
 
 
@@ -119,7 +122,7 @@ def say_estimate(work: "Work", problem: "Problem", *more: "Features | None", qui
     """
     from poise.commands.workload import available_bytes, foreseen
 
-    if quiet or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if quiet or processes() > 1:
         return
     found = foreseen(work, problem, *more)
     if found.seconds > LONG:
@@ -219,12 +222,16 @@ def tell(said: "Sequence[RenderableType]", voice: "Voice") -> None:
 
     console = Console()
     for part in said if not voice.silent else ():
+        if not isinstance(part, str):  # a table, whose cells hold one line each
+            console.print(part, highlight=False, markup=False, emoji=False)
+            continue
         # A command is to be copied, so it is not broken into lines.
-        whole = isinstance(part, str) and part.startswith("next: ")
-        console.print(part, highlight=False, markup=False, emoji=False, soft_wrap=whole)
+        whole = part.startswith("next: ")
+        text = "\n".join(map(printed, part.split("\n")))
+        console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=whole)
 
 
 def say_written(paths: Sequence[Path], voice: "Voice") -> None:
     """The paths written, one a line."""
     for path in paths:
-        typer.echo(f"wrote {path}", err=voice.as_json)
+        typer.echo(printed(f"wrote {path}"), err=voice.as_json)

@@ -1,6 +1,5 @@
 """What an artefact on disk is, and what is wrong with it."""
 
-import json
 from pathlib import Path
 
 from poise.data.store import feature_store
@@ -9,9 +8,13 @@ from poise.deployment.checkpoint_copy import NOTE, REBALANCED, note_path
 from poise.errors import InputError, reason_of
 from poise.export.tensors import ABOUT_FILE, EXPORTED
 from poise.machine.atomic import sha256_of
+from poise.machine.documents import parsed
+from poise.machine.reading import text_of
 from poise.representation.trained_network import REPRESENTATION, check_representation
 from poise.values.checks import existing
 from poise.values.head import Head
+
+REMEDY = "run the command that wrote it again"
 
 
 def check_path(path: Path) -> tuple[str, list[str]]:
@@ -84,15 +87,19 @@ def _problem_of(path: Path) -> list[str]:
 
 def _bad_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return [f"{path} cannot be read: {error}"]
+        text = text_of(path, REMEDY)
+    except InputError as error:
+        return [str(error)]
+    lines = text.removesuffix("\n").split("\n") if text else []
     found = [] if lines else [f"{path} holds no record"]
     for number, line in enumerate(lines, start=1):
-        try:
-            whole = isinstance(json.loads(line), dict)
-        except ValueError:
-            whole = False
-        if not whole:
+        if not _is_record(line):
             found.append(f"{path}, line {number} is no record: it is cut off or was changed")
     return found
+
+
+def _is_record(line: str) -> bool:
+    try:
+        return bool(parsed(line, "the line", REMEDY))
+    except InputError:
+        return False
