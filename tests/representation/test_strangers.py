@@ -101,6 +101,7 @@ def edited(folder: Path, **backbone) -> Path:
         "resnet20\n",
         "hf:owner/name\n",
         "",
+        "x" * 5000,
     ],
 )
 def test_a_file_names_no_code_and_no_place(tmp_path: Path, name: str) -> None:

@@ -96,7 +96,8 @@ def refuse_unsaid(config: Config, recipe: str | Path, changes: Sequence[str]) ->
     name = config.backbone.name
     if needs_trust(name) and not any(change.startswith(("backbone.name=", "backbone=")) for change in changes):
         raise InputError(
-            f"{recipe} names the network {name!r}, whose {danger(name)}; if you trust it, say so: -s backbone.name={name}"
+            f"{recipe} names the network {name!r}, whose {danger(name)}; if you trust it, say so: "
+            f"-s backbone.name={name}"
         )
 
 

@@ -97,10 +97,11 @@ def load_representation(folder: str | Path, *, trusted: str | None = None) -> Re
     Raises: InputError naming the file that is missing, damaged or from a newer version, or the value that does not fit.
     """
     root = Path(folder)
-    body = _description(root)
+    body = DOCUMENT.read(root / REPRESENTATION)
+    check_named(str(root), body["backbone"], trusted)
+    _check_described(root, body)
     for fault in _faults(root, body["sha256"]):
         raise InputError(fault)
-    check_named(str(root), body["backbone"], trusted)
     seen = tensors_of(root / SEEN_FILE, REMEDY, ["digests"]).tensors["digests"] if SEEN_FILE in body["sha256"] else None
     if seen is not None and (seen.dtype != torch.int64 or seen.ndim != 1):
         raise InputError(f"{root / SEEN_FILE} holds no digests (n,) of int64; {REMEDY}")
@@ -135,15 +136,13 @@ def _refuse_other_sizes(root: Path, found: Representation) -> None:
         )
 
 
-def _description(root: Path) -> dict[str, Any]:
-    """What representation.json says, which names every file that is read."""
+def _check_described(root: Path, body: Mapping[str, Any]) -> None:
+    """Raises: InputError unless a network for images says how it is fed, and names the checksum of its weights."""
     path = root / REPRESENTATION
-    body = DOCUMENT.read(path)
     if not body["backbone"]["name"].startswith("sentence:"):
         check_fields(f"{path}: backbone: ", body["backbone"], FED, f"; {REMEDY}")
         if BACKBONE_FILE not in body["sha256"]:
             raise InputError(f"{path}: sha256 does not name {BACKBONE_FILE}; {REMEDY}")
-    return body
 
 
 def _faults(root: Path, digests: Mapping[str, str]) -> Iterator[str]:
@@ -181,7 +180,9 @@ def check_representation(folder: str | Path) -> list[str]:
     """What is wrong with the files of a representation, without building what it describes."""
     root = Path(folder)
     try:
-        return list(_faults(root, _description(root)["sha256"]))
+        body = DOCUMENT.read(root / REPRESENTATION)
+        _check_described(root, body)
+        return list(_faults(root, body["sha256"]))
     except (InputError, OSError) as error:
         return [str(error)]
 

@@ -23,6 +23,7 @@ from poise.values.wording import some
 PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)?", re.ASCII)  # of a network of this package or of timm
 HUB_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)  # OWNER/NAME, or NAME
 WORD = re.compile(r"[A-Za-z0-9_]{0,40}", re.ASCII)
+LONGEST = 200  # characters of a name; what is near a long one takes minutes to find
 PIECES = 1000  # of a list
 
 _SHARE, _COUNT = number("[0, 1]"), whole(0, LARGEST)
@@ -107,7 +108,7 @@ def kind_of(name: str) -> str:
 def needs_trust(name: str) -> bool:
     """Does a network's name lead to code, or to files, that no file may name alone?"""
     kind, rest = kind_of(name), name.partition(":")[2]
-    if kind == "own":
+    if kind == "own" or len(name) > LONGEST:
         return True
     if kind in ("hf", "sentence"):
         return not HUB_NAME.fullmatch(rest) or (rest != "minilm" and Path(rest).exists())
@@ -141,8 +142,8 @@ def check_named(where: str, said: Mapping[str, Any], trusted: str | None) -> Non
     name, meant = said["name"], said.get("source")
     if needs_trust(name) and name != trusted:
         raise InputError(
-            f"{where} names the network {name!r}, whose {danger(name)}; if you trust it, say so by that name: "
-            f"--backbone {name}"
+            f"{where} names the network {name!r:.{LONGEST}}, whose {danger(name)}; if you trust it, say so "
+            f"by that name: --backbone {name:.{LONGEST}}"
         )
     check_options(where, name, said["options"])
     if needs_trust(name) and meant is not None and source_digest(name) != meant:
