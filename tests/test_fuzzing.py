@@ -15,7 +15,7 @@ from fuzzing.mutations import VALUES
 from fuzzing.verdict import Case, Kind, judged, made, seeds_of
 from poise.errors import InputError, PoiseError, PoiseWarning
 
-INPUTS = 80  # of each kind
+INPUTS = 60  # of each kind
 
 
 @pytest.fixture(autouse=True)

@@ -33,8 +33,7 @@ from poise.representation.checkpoints import load_checkpoint
 from poise.representation.trained_network import Representation, check_representation, load_representation
 from poise.representation.training_log import opened
 from poise.results import contents
-from poise.selection import shared_trials
-from poise.selection.grids import Axis
+from poise.selection.study import study
 from poise.values.counts import ClassCounts
 from poise.values.head import Head, Prep
 
@@ -196,17 +195,10 @@ def _sealed(folder: Path) -> None:
 
 
 def _study(folder: Path) -> None:
-    with shared_trials.joined(folder, IDENTITY, RANGES, [{"a": 0.5}], 0) as worker:
-        worker.give({number: (1.0, {"x": 1}) for number in worker.take(3, 2)})
+    study("tau_norm", SMALL, folder / "study", trials=4, together=2)
 
 
-IDENTITY, RANGES = {"x": "1"}, {"a": Axis("a", 0.0, 1.0)}
-
-
-def _joined(folder: Path) -> None:
-    with shared_trials.joined(folder, IDENTITY, RANGES, [], 0) as worker:
-        worker.finished()
-        worker.take(4, 1)
+SMALL = testing.world(counts=(20, 10, 4), dim=4, held_out=4)
 
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
@@ -269,5 +261,5 @@ ARTEFACTS: tuple[Kind, ...] = (
     Kind("report", one_folder(_report), _written_report, (("report", "{}/report.json"),)),
     Kind("records", one_folder(_records), lambda folder: intact(check_path(folder)[1]), (("check", "{}"),)),
     Kind("seal", one_folder(_sealed), lambda folder: intact(differences(folder))),
-    Kind("study", one_folder(_study), _joined, needs=("optuna",)),
+    Kind("study", one_folder(_study), _study, kept=("study/trials.csv", "study/study.lock"), needs=("optuna",)),
 )

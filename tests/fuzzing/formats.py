@@ -6,6 +6,7 @@ A file that is wrapped (a zip, a gzip, a header with its length before it) is un
 of the time; else its bytes are damaged as those of any file.
 """
 
+import functools
 import gzip
 import io
 import json
@@ -147,13 +148,18 @@ def _words(content: bytes, draws: Draws) -> tuple[bytes, str]:
 
 # --- what is wrapped --------------------------------------------------------------------------------------------------
 
-BOMB = 2**29  # bytes that a small file claims to hold
+BOMB = 2**28 + 2**26  # bytes that a small file holds, more than `poise.machine.reading.INFLATED`
+
+
+@functools.cache
+def _gzip_bomb() -> bytes:
+    return gzip.compress(bytes(BOMB), 1)
 
 
 def _gzip(content: bytes, draws: Draws, name: str) -> tuple[bytes, str]:
     inside = gzip.decompress(content)
     if draws.random() < 0.01:
-        return gzip.compress(bytes(BOMB), 1), "gzip bomb"
+        return _gzip_bomb(), "gzip bomb"
     made, what = mutated(name.removesuffix(".gz"), inside, draws)
     return gzip.compress(made, 1), f"gzip of {what}"
 
@@ -186,7 +192,7 @@ def _zip(content: bytes, draws: Draws) -> tuple[bytes, str]:
         members[draws.choice(("../x", "/etc/passwd", "x" * 300, chosen + "\x00"))] = members.pop(chosen)
     bomb = draws.random() < 0.01
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED if bomb else zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED if bomb else zipfile.ZIP_STORED, compresslevel=1) as archive:
         for name, inside in members.items():
             archive.writestr(name, bytes(BOMB) if bomb and name == chosen else inside)
     return made.getvalue(), "zip bomb" if bomb else f"zip of {what}"
