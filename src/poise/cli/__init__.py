@@ -113,26 +113,29 @@ def _run(words: list[str], *, debug: bool) -> int:
         return _refuse(in_options(error), debug, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except BrokenPipeError:
-        return 0  # the reader has gone, as in `poise demo | head`; nothing more can be said
-    except SystemExit as stop:  # typer ends with one where it meets a broken pipe itself
-        if isinstance(stop.__context__, BrokenPipeError):
-            return 0
-        raise
-    except (ImportError, MemoryError, OSError) as error:
-        return _refuse(_unforeseen(error), debug)
     except BaseException as error:  # libraries in Rust panic with errors that are no Exception
-        return _refuse(_fault(error), debug, FAULT)
+        return _broke_off(error, debug)
 
 
-def _unforeseen(error: Exception) -> str:
-    """The sentence for what the machine refuses at a place where no module expects it."""
+def _broke_off(error: BaseException, debug: bool) -> int:
+    """The exit code for what no module raises on purpose, and the sentence for it."""
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        return 0  # the reader has gone, as in `poise demo | head`: typer may have met that itself
+    if isinstance(error, SystemExit):
+        raise error
+    sentence = _unforeseen(error)
+    return _refuse(_fault(error), debug, FAULT) if sentence is None else _refuse(sentence, debug)
+
+
+def _unforeseen(error: BaseException) -> str | None:
+    """The sentence for what the machine refuses at a place where no module expects it; None for all else."""
     if isinstance(error, MemoryError):
         return "there is too little memory; free some, or give fewer rows"
     if isinstance(error, ImportError):  # as of torch, whose libraries do not fit into little memory
         return f"a library cannot be loaded ({reason_of(error)}); free memory, or install it again"
-    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    return f"{where}{reason_of(error)}"
+    if not isinstance(error, OSError):
+        return None
+    return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
 
 
 def _fault(error: BaseException) -> str:

@@ -119,7 +119,7 @@ def writing(
     from poise.machine.folders import refuse_unreplaceable
     from poise.machine.locks import claimed
 
-    if os.environ.get("RANK", "0") != "0":
+    if not speaks():
         yield out
         return
     remedy = f"choose another folder{'' if together else ' with --out'}"

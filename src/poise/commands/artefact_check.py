@@ -9,12 +9,12 @@ from poise.data.store import feature_store
 from poise.data.store.manifest import MANIFEST
 from poise.deployment import model
 from poise.deployment.checkpoint_copy import NOTE, REBALANCED, is_as_written, note_path
-from poise.errors import InputError, reason_of
+from poise.errors import InputError
 from poise.export.tensors import ABOUT_FILE, EXPORTED
 from poise.machine.atomic import sha256_of
 from poise.machine.documents import parsed
 from poise.machine.folders import SEAL, differences, digest_of
-from poise.machine.reading import text_of
+from poise.machine.reading import regular, text_of
 from poise.representation.trained_network import REPRESENTATION, check_representation
 from poise.values.checks import existing
 from poise.values.head import Head
@@ -129,9 +129,10 @@ def _unlike(note: Path, name: str, sha256: str) -> list[str]:
     """What is wrong with a file beside a note."""
     path = note.with_name(name)
     try:
+        regular(path, "make it again")
         found = sha256_of(path)
-    except OSError as error:
-        return [f"{path} cannot be read: {reason_of(error)}"]
+    except (InputError, OSError) as error:
+        return [str(error)]
     if found != sha256:
         return [f"{path} is not the file that {note.name} describes (SHA-256 differs); make it again"]
     return []

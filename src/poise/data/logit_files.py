@@ -85,7 +85,7 @@ def _labels(arrays: Arrays, name: str, logits: Tensor, names: tuple[str, ...] | 
     if labels.dtype.kind in "USO" and names is None:
         raise InputError(f"{arrays.path}: {name!r} holds text; add class_names in the order of the columns of logits")
     if labels.shape[:1] != logits.shape[:1]:
-        raise InputError(f"{arrays.path}: {name!r} has {len(labels)} labels for {len(logits)} rows of logits")
+        raise InputError(f"{arrays.path}: {name!r} has {labels.size} labels for {len(logits)} rows of logits")
     coded = code(labels, lambda row: f"{arrays.path}, {name!r}, row {row}", names=names, classes=logits.shape[1])
     return torch.from_numpy(coded.y)
 

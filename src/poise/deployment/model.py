@@ -22,7 +22,7 @@ from poise.deployment.promise import Promise
 from poise.errors import InputError
 from poise.machine.documents import Document, to_json
 from poise.machine.folders import SEAL, generation, sealed
-from poise.machine.reading import content_of
+from poise.machine.reading import content_of, lies_in
 from poise.priors import as_prior
 from poise.values.counts import ClassCounts, as_counts
 from poise.values.fields import TABLE, TEXT, WHOLE, Kind, at_least, check_fields, list_of, optional, table_of, whole
@@ -204,7 +204,7 @@ DOCUMENT = Document("poise.model", "model", 1, REMEDY, _KINDS)
 def _head_path(folder: Path, head: Mapping[str, Any]) -> Path:
     """The head file, known to lie in the folder and to have the size and hash that model.json says."""
     path = folder / HEAD_FILE
-    if head["file"] != HEAD_FILE or path.resolve().parent != folder.resolve():
+    if head["file"] != HEAD_FILE or not lies_in(path, folder):
         raise InputError(f"{folder / MODEL_FILE} names the head file {head['file']!r:.80}, which is not in the folder")
     if not path.exists():
         raise InputError(f"{path} is missing; {REMEDY}")

@@ -48,6 +48,11 @@ def regular(path: Path, remedy: str, at_most: int | None = None) -> int:
     return found.st_size
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Is it a name directly in the folder, wherever links lead? A link in a circle is, and cannot be read."""
+    return os.path.dirname(os.path.realpath(path)) == os.path.realpath(folder)
+
+
 def _kind(mode: int) -> str:
     kinds = {"a folder": stat.S_ISDIR, "a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK}
     return next((name for name, fits in kinds.items() if fits(mode)), "a device")

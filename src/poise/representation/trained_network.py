@@ -24,7 +24,7 @@ from poise.errors import InputError
 from poise.machine.atomic import sha256_of, write_atomically
 from poise.machine.documents import ESCAPED, Document
 from poise.machine.folders import seal
-from poise.machine.reading import regular
+from poise.machine.reading import lies_in, regular
 from poise.machine.tensor_files import tensors_of
 from poise.representation.backbones import Backbone, TextBackbone, build_saved, build_text
 from poise.representation.backbones.from_file import FED, check_named, check_options, source_digest
@@ -154,7 +154,7 @@ def _faults(root: Path, digests: Mapping[str, str]) -> Iterator[str]:
         path = root / name
         if name not in FILES:
             yield f"{path} is no file of a representation, and {REPRESENTATION} names it; {REMEDY}"
-        elif path.resolve().parent != root.resolve() or not path.exists():
+        elif not lies_in(path, root) or not path.exists():
             yield f"{path} is missing; {REMEDY}"
         elif regular(path, REMEDY) >= 0 and sha256_of(path) != expected:
             yield f"{path} is damaged: its sha256 is not that of {REPRESENTATION}; restore it from a copy"

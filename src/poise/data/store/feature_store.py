@@ -36,6 +36,7 @@ from poise.data.store.manifest import (
 from poise.errors import InputError, PoiseWarning, reason_of
 from poise.machine.atomic import PATIENCE, sha256_of, write_atomically
 from poise.machine.folders import replacing_folder, seal
+from poise.machine.reading import lies_in
 from poise.values.arrays import row_slices
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
@@ -171,10 +172,9 @@ def _faults(folder: Path, manifest: Manifest) -> list[str]:
     named = {shard.file for shard in manifest.shards}
     extra = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in named)
     faults = [f"{name} is there but not in the manifest" for name in extra]
-    root = folder.resolve()
     for shard in manifest.shards:
         path = folder / shard.file
-        if path.resolve().parent != root:
+        if not lies_in(path, folder):
             faults.append(f"{shard.file} is a link that leads out of the folder")
         elif not path.is_file():
             faults.append(f"{shard.file} is missing")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from poise.errors import InputError
 from poise.machine.documents import ESCAPED, Document, as_read
+from poise.machine.reading import lies_in
 from poise.machine.tensor_files import tensors_of
 from poise.values.features import Features
 from poise.values.fields import FLAG, TABLE, TEXT, list_of, one_of, optional, table_of, whole
@@ -93,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    if path.resolve().parent != folder.resolve():
+    if not lies_in(path, folder):
         raise InputError(f"{path} is a link that leads out of the folder; put the file itself there")
     body = DOCUMENT.read(path)
     if body.pop("checksum", None) != _checksum(body):
