@@ -151,7 +151,7 @@ def test_a_mistake_is_one_sentence(
     assert code == 2
     assert said in err
     assert err.count("\n") == 1
-    assert not (folder / "runs").exists()
+    assert not (folder / "runs" / "evaluate").exists()
 
 
 def test_features_of_another_width_are_refused() -> None:
