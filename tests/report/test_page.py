@@ -420,7 +420,9 @@ def test_of_thousands_of_classes_some_are_drawn_with_both_ends() -> None:
 def test_changes_say_which_are_beyond_chance() -> None:
     sure, unsure = figure(charts(everything())["changes"])["traces"]
     assert sure["x"] == pytest.approx([-5.0, 30.0])
-    assert sure["error_x"]["array"] == pytest.approx([1.96, 19.6])
+    assert sure["error_x"]["array"] == pytest.approx([2.0, 20.0])
+    assert sure["error_x"]["arrayminus"] == pytest.approx([2.0, 25.0])
+    assert sure["customdata"][1] == "10.0 to 40.0 %<br>+5.0 to +50.0, 20 rows"
     assert unsure["x"] == pytest.approx([30.0])
     assert unsure["marker"]["pattern"]["shape"] == "/"
 

@@ -212,7 +212,7 @@ def _unjudged(made: Deployed, rows: Rows, prior: Any, *, title: str, command: st
 
 def _extremes(changes: Sequence[Change]) -> list[Change]:
     """The classes that lost most and those that gained most."""
-    ordered = sorted(changes, key=lambda change: change.after - change.before)
+    ordered = sorted(changes, key=lambda change: change.difference)
     return ordered if len(ordered) <= 2 * PICTURED else [*ordered[:PICTURED], *ordered[-PICTURED:]]
 
 
