@@ -221,10 +221,52 @@ def test_other_decisions_have_headlines_of_their_own(decision: str, words: str) 
     assert f'<p class="headline">{words}' in text
 
 
+def headed(**told: object) -> str:
+    """The headline of a report whose verdict says this, as text."""
+    verdict = Verdict.model_validate(everything().verdict.model_dump() | told)
+    shown = render(without(verdict=verdict)).split('class="headline">')[1].split("</p>")[0]
+    return re.sub(r"<[^>]*>", "", shown)
+
+
+@pytest.mark.parametrize(
+    ("decision", "held", "words"),
+    [
+        ("change", "logit_adjustment(tau=1.0)", "+10.0 points of balanced accuracy"),
+        ("keep", "logit_adjustment(tau=1.0)", "not better than stage1 beyond doubt on these rows"),
+        ("keep", "stage1", "nothing was better on the rows that settings were chosen on"),
+        ("change", "crt", "as asked; the comparison is about logit_adjustment(tau=1.0) and speaks for logit_ad"),
+        ("keep", "crt", "as asked; the comparison is about logit_adjustment(tau=1.0) and speaks for stage1"),
+        ("none", "crt", "no verdict"),
+    ],
+)
+def test_the_headline_names_the_model_in_the_folder_whatever_the_verdict(decision: str, held: str, words: str) -> None:
+    shown = headed(decision=decision, held=held)
+    assert shown.startswith(f"In this folder: {held}: {words}")
+    assert not {"Keep", "Change"} & set(shown.split())
+
+
+def test_a_fitted_model_that_may_be_no_better_has_its_interval_in_the_headline() -> None:
+    unsure = {"estimate": 0.1, "low": -0.02, "high": 0.22, "classes_low": -0.2, "classes_high": 0.4}
+    assert headed(decision="fitted", gain=unsure).endswith(
+        "+10.0 points of balanced accuracy (\N{MINUS SIGN}2.0 to +22.0)"
+    )
+
+
+def test_a_report_of_an_evaluation_is_headed_by_what_was_reached_on_the_labelled_rows() -> None:
+    contents = fitted()
+    told = contents.verdict.model_copy(update={"decision": "evaluated"})
+    text = render(contents.model_copy(update={"verdict": told}))
+    shown = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text.split("<main>")[1].split("</main>")[0]))
+    assert "Evaluated: logit_ adjustment( tau= 1.0)" in shown
+    assert "balanced accuracy 60.0 % (55.0 to 65.0) on 120 labelled rows" in shown
+    assert "fitted" not in shown.lower()
+    assert '<span class="mark recommended">evaluated</span>' in text
+
+
 def test_a_model_without_a_test_split_is_fitted_and_nothing_is_said_of_comparisons() -> None:
     text = render(fitted())
     shown = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text.split("<main>")[1].split("</main>")[0]))
-    assert "Fitted: logit_adjustment(tau=1.0)" in shown
+    assert "Fitted: logit_ adjustment( tau= 1.0)" in shown
     for word in ("No verdict", "recommended", "tied", "oracle", "gap", "baseline", "Pareto", "as stated"):
         assert word not in shown, word
     table = text.split('id="method-table"')[1].split("</table>")[0]

@@ -9,6 +9,7 @@ folder/config.yaml, split.json ...    how it came about; see `pipeline`
 import shutil
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,7 +158,9 @@ def _made(
             selected=chosen != method,
             progress=progress,
         )
-    if compared is not None and test is not None and problem.head is None:
+    if compared is not None and problem.head is not None:
+        compared = replace(compared, held=made.model.method)
+    elif compared is not None and test is not None:
         compared = with_fitted(compared, made.model, problem.train, test, seed)
     return compared, made
 

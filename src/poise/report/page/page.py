@@ -26,6 +26,7 @@ from poise.report.charts.plotly_charts import figure, literal
 from poise.report.charts.single_methods import charts
 from poise.report.charts.styles import best_word
 from poise.report.page import view
+from poise.report.page.headline import headline
 from poise.results.contents import Contents
 
 SCRIPTS = ("unpack.js", "figures.js", "methods.js", "main.js")  # one after another, as one module
@@ -46,6 +47,7 @@ def render(contents: Contents) -> str:
         library=base64.b64encode(packed_library()).decode(),
         data=pack(figure_data(contents, figures)),
         figures=figures,
+        headline=headline(contents),
         tiles=view.tiles(contents),
         methods=[contents.rows[i] for i in best_first(contents)],
         best_word=best_word(contents),

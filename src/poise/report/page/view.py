@@ -170,7 +170,7 @@ def inline(images: Sequence[str]) -> tuple[str, ...]:
 def sections(contents: Contents, figures: dict[str, Chart]) -> list[Section]:
     """The parts of the report in order, without those that have nothing to show."""
     every = (
-        (True, "verdict", "Result" if contents.verdict.decision == "fitted" else "Verdict"),
+        (True, "verdict", "Result" if contents.verdict.decision in ("fitted", "evaluated") else "Verdict"),
         (True, "classes", "Class sizes"),
         (True, "methods", "Methods"),
         ("recall" in figures, "recall", "Recall by class size"),
