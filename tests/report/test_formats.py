@@ -168,6 +168,9 @@ def test_the_latex_table_marks_the_tied_set_the_recommended_and_the_transductive
     assert r"    crt$^\dagger$ & 50.0 & 70.0 & 40.0 & 12.5 & 25.0 & $+0.0 \pm 4.0$ \\" in text
     assert r"    stage1 & 50.0 & 70.0 & 40.0 & 12.5 & 25.0 & -- \\" in text
     assert text.startswith("% Needs \\usepackage{booktabs}. Made by poise of: Birds, 2026\n\\begin{table}[tb]\n")
+    assert (
+        r"  Settings: los(delta=0.9, lr=0.1); stage1; crt(epochs=2, lr=9.0)." in text
+    )  # of every line, in their order
     assert r"\label{tab:birds-2026}" in text
     assert r"\label{tab:mine}" in to_latex(sample(PLAIN), label="tab:mine")
     (caption,) = re.findall(r"^  \\caption\{(.*)\}$", text, re.M)

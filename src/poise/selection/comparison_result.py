@@ -95,9 +95,9 @@ class Comparison:
     or fitted. With `fitted` the recommended head is one that was made beside the comparison, for somebody who has no
     other: there is nothing to keep or to change. `held` is the method of the model written beside the comparison of a
     network's own head, which the verdict then names first. `oracle` holds the balanced accuracy of a head fitted with
-    labelled rows of the same kind as the test split, if it was asked for. `tried` holds the
-    settings of every family that were fitted in full; none for cross_fit and paper, whose rows of choice are those of the test split. `classes` has their
-    names and rows, None if unknown.
+    labelled rows of the same kind as the test split, if it was asked for. `tried` holds the settings of every family
+    that were fitted in full; none for cross_fit and paper, whose rows of choice are those of the test split. `classes`
+    has their names and rows, None if unknown.
     """
 
     standings: tuple[Standing, ...]
