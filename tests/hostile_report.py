@@ -127,7 +127,10 @@ def sample(names: tuple[str, ...] = HOSTILE, title: str = "Birds, 2026", **chang
             ),
         ),
         closer=(looked(0), looked(2)),
-        changes=tuple(page.Change(label=k, before=0.5, after=0.5 + 0.02 * (k - 5.5), error=0.05) for k in range(12)),
+        changes=tuple(
+            page.Change(label=k, before=0.5, after=0.5 + d, low=d - 0.1, high=d + 0.1)
+            for k, d in enumerate(0.02 * (k - 5.5) for k in range(12))
+        ),
         advice=page.Advised(
             sentence="Label more.", rows=20, label=(9,), gain=(0.1,), error=(0.01,), head_gain=(0.0,), chosen=(9,)
         ),

@@ -182,9 +182,9 @@ def everything() -> Contents:
         ),
         closer=(closer(0, 0.0), closer(1, 0.1)),
         changes=(
-            Change(label=4, before=0.1, after=0.4, error=0.1),
-            Change(label=5, before=0.1, after=0.4, error=0.2),
-            Change(label=0, before=0.95, after=0.9, error=0.01),
+            Change(label=4, before=0.1, after=0.4, low=0.05, high=0.5),
+            Change(label=5, before=0.1, after=0.4, low=-0.1, high=0.6),
+            Change(label=0, before=0.95, after=0.9, low=-0.07, high=-0.03),
         ),
         thumbnails={"4": (PIXEL,), "0": ("https://example.org/spy.png", PIXEL)},
         advice=Advised(

@@ -2,8 +2,8 @@
 
 Two questions, two resamplings. `over="images"`: how would the number change with other images of the same classes? Rows
 are drawn again within their class. `over="classes"`: how would it change with other classes of the same kind? Classes
-are drawn again. The second is the wider one, because classes differ in difficulty. All methods are resampled together,
-so that what they share cancels in a difference.
+are drawn again. The second is mostly the wider one, because classes differ in difficulty, but need not be where
+every class has few rows. All methods are resampled together, so that what they share cancels in a difference.
 
 The measure is balanced accuracy, the mean of the recalls of the classes present. Intervals are bootstrap-t: the
 estimate plus and minus its standard error times a quantile of the resampled |difference| / standard error; for several

@@ -92,10 +92,11 @@ def test_one_call_leaves_a_model_and_how_it_came_about(model: tuple[Path, Fitted
 
 
 def test_auto_takes_what_the_comparison_recommends(model: tuple[Path, Fitted]) -> None:
-    found = model[1]
+    folder, found = model
     assert found.comparison is not None
     assert found.comparison.recommended is not None
-    assert found.model.method == found.comparison.recommended.method
+    assert found.model.method == found.comparison.recommended.method == found.comparison.held
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["verdict"]["held"] == found.model.method
 
 
 def test_predictions_are_those_of_backbone_and_head(model: tuple[Path, Fitted], tmp_path: Path) -> None:

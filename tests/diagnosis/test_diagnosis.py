@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from poise.data.samples.sample_set import Samples
 from poise.data.samples.thumbnails import thumbnails
 from poise.decisions.targets import coverage_accuracy
 from poise.deployment.deploy import deploy
-from poise.diagnosis.measure import SHIFTS, changes, group_means, look, pulls, scored
+from poise.diagnosis.measure import SHIFTS, change_interval, changes, group_means, look, pulls, scored
 from poise.diagnosis.report_contents import contents_of, contents_of_model
 from poise.errors import InputError
 from poise.methods import build
@@ -217,13 +218,53 @@ def test_contents_hold_paths_on_the_rows_that_chose_and_heads_looked_at(contents
     assert all(closer.pull and closer.norms and closer.tradeoff for closer in contents.closer)
 
 
-def test_the_error_of_a_change_is_that_of_a_mean_and_half_a_row_where_there_is_one_row() -> None:
+def test_changes_count_the_rows_of_a_class_that_are_gained_and_lost() -> None:
     before, after = torch.tensor([0.0, 1, 0, 0, 1, 0]), torch.tensor([1.0, 1, 0, 1, 0, 1])
     several, one = changes(after, before, torch.tensor([0, 0, 0, 0, 0, 2]))
     assert (several.label, several.before, several.after) == (0, pytest.approx(0.4), pytest.approx(0.6))
-    # Differences 1, 0, 0, 1 and -1 have the sum of squared deviations 2.8.
-    assert several.error == pytest.approx(math.sqrt(2.8 / 4 / 5))
-    assert (one.label, one.before, one.after, one.error) == (2, 0.0, 1.0, 0.5)
+    assert (several.low, several.high) == change_interval(2, 1, 5, at_once=2)
+    assert (one.label, one.before, one.after) == (2, 0.0, 1.0)
+    assert (one.low, one.high) == change_interval(1, 0, 1, at_once=2)
+
+
+def test_the_interval_of_a_change_is_that_of_bonett_and_price_where_many_rows_changed() -> None:
+    # 30 gained and 10 lost of 200: p = 31 / 202, q = 11 / 202.
+    p, q = 31 / 202, 11 / 202
+    half = 1.959964 * math.sqrt((p + q - (p - q) ** 2) / 202)
+    low, high = change_interval(30, 10, 200)
+    assert high == pytest.approx(p - q + half, abs=1e-6)
+    # Of 40 rows that changed, at least 0.5881 are gains (Clopper and Pearson): 40 / 200 (2 * 0.5881 - 1) = 0.035.
+    assert low == pytest.approx(min(p - q - half, 40 / 200 * (2 * 0.58805 - 1)), abs=1e-4)
+
+
+def test_the_interval_of_a_change_stays_within_one_and_has_a_width() -> None:
+    for rows in (1, 2, 3, 10, 400):
+        for gained in range(0, rows + 1, max(1, rows // 5)):
+            low, high = change_interval(gained, rows - gained, rows, at_once=100)
+            assert -1 <= low < (2 * gained - rows) / rows + 1e-12
+            assert (2 * gained - rows) / rows - 1e-12 < high <= 1
+        nothing = change_interval(0, 0, rows)
+        assert nothing[0] == -nothing[1] < 0
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 10, 1000])
+def test_a_change_is_beyond_chance_only_where_the_exact_test_says_so(at_once: int) -> None:
+    found = [
+        (change_interval(gained, lost, gained + lost + same, at_once=at_once), binomtest(gained, gained + lost).pvalue)
+        for gained in range(14)
+        for lost in range(14)
+        for same in (0, 5)
+        if gained + lost
+    ]
+    beyond = [p for (low, high), p in found if low > 0 or high < 0]
+    assert all(p <= 0.05 / at_once for p in beyond)
+    assert beyond if at_once < 1000 else not beyond
+
+
+def test_three_rows_that_all_gain_are_no_certainty() -> None:
+    low, high = change_interval(3, 0, 3)
+    assert low < -0.1
+    assert high == 1.0
 
 
 def test_changes_are_differences_of_recall_between_baseline_and_recommended(compared, contents) -> None:

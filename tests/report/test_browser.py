@@ -10,6 +10,7 @@ import pytest
 from playwright import sync_api as playwright
 
 from poise.report.page.page import render
+from poise.results.contents import Classes, Contents, Named, Protocol
 from report_samples import HOSTILE, almost_nothing, everything, fitted
 
 CHROMIUM = shutil.which("chromium")
@@ -301,3 +302,142 @@ def test_values_of_tiles_stay_on_one_line(browser: "playwright.Browser", tmp_pat
     )
     assert found == [[True, True]] * 5
     page.close()
+
+
+def phone(browser: "playwright.Browser", tmp_path: Path, contents: Contents) -> "playwright.Page":
+    """A report on a phone, with everything that can be unfolded unfolded."""
+    path = tmp_path / "report.html"
+    path.write_text(render(contents), encoding="utf-8")
+    page, _ = visit(browser, path, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page.eval_on_selector_all("details", "all => all.forEach((each) => { each.open = true; })")
+    return page
+
+
+def plainly_named(count: int) -> Contents:
+    """A report of so many classes with short names, the last without training rows."""
+    counts = (*(10 * (count - k) for k in range(count - 1)), 0)
+    classes = Classes(
+        names=tuple(f"class {k}" for k in range(count)),
+        counts=counts,
+        scored=(20,) * count,
+        groups=tuple("many" if n > 100 else "medium" if n >= 20 else "few" for n in counts),
+        edges=(100, 20),
+    )
+    head = everything().closer[0]
+    shares = tuple(0.9 - 0.05 * k for k in range(count))
+    rows = tuple(row.model_copy(update={"per_class": shares}) for row in everything().rows[:2])
+    rows = tuple(row.model_copy(update={"magnitude": {"unit": shares}, "spread": {}}) for row in rows)
+    closer = head.model_copy(update={"norms": shares, "pull": (), "push": (), "confusions": ()})
+    update = {"classes": classes, "rows": rows, "closer": (closer,), "changes": (), "advice": None, "thumbnails": {}}
+    return everything().model_copy(update=update)
+
+
+def test_on_a_phone_nothing_covers_a_legend(browser: "playwright.Browser", tmp_path: Path) -> None:
+    page = phone(browser, tmp_path, everything())
+    for name in ("frequency", "gains", "recall", "changes", "tradeoff", "reliability", "kept"):
+        figure = drawn(page, name)
+        assert figure.locator(".modebar-btn").count() == 0, name
+        over = figure.evaluate("""figure => {
+          const legend = figure.querySelector(".legend")?.getBoundingClientRect();
+          const area = figure.querySelector(".nsewdrag").getBoundingClientRect();
+          return legend ? legend.bottom - area.top : 0;
+        }""")
+        assert over <= 1, name
+    page.close()
+
+
+def test_every_table_that_is_too_wide_says_that_it_scrolls(browser: "playwright.Browser", tmp_path: Path) -> None:
+    page = phone(browser, tmp_path, everything())
+    page.wait_for_timeout(300)
+    found = page.eval_on_selector_all(
+        ".scroll",
+        """all => all.map((box) => {
+          const hint = box.previousElementSibling;
+          return [box.scrollWidth > box.clientWidth, hint.className.includes("sideways") && !hint.hidden];
+        })""",
+    )
+    assert len(found) > 10
+    assert any(wide for wide, _ in found)
+    assert all(wide == said for wide, said in found)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_timeout(300)
+    table = page.locator("#method-table").locator("xpath=..")
+    assert table.evaluate("box => box.scrollWidth <= box.clientWidth && box.previousElementSibling.hidden")
+    page.close()
+
+
+def test_no_name_of_a_method_breaks_inside_a_word(browser: "playwright.Browser", tmp_path: Path) -> None:
+    long = "label_aware_smoothing(lr_factor=0.2,weight_decay=0.0002,schedule='cosine_epoch_end')"
+    recommended = everything().rows[1].model_copy(update={"method": long, "own": long})
+    verdict = everything().verdict.model_copy(update={"recommended": long})
+    facts = Protocol(facts=(Named(name="average of", text=f"42 % {long}, 7 % {long}"),), remarks=(long,), command=None)
+    rows = (everything().rows[0], recommended, *everything().rows[2:])
+    page = phone(
+        browser, tmp_path, everything().model_copy(update={"verdict": verdict, "rows": rows, "protocol": facts})
+    )
+    torn = page.evaluate("""() => {
+      const torn = [];
+      for (const box of document.querySelectorAll(".headline code, #method-table th code, dd bdi, li bdi")) {
+        const walker = document.createTreeWalker(box, NodeFilter.SHOW_TEXT);
+        for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+          for (const word of node.data.matchAll(/[A-Za-z0-9]+/g)) {
+            const range = document.createRange();
+            range.setStart(node, word.index);
+            range.setEnd(node, word.index + word[0].length);
+            if (range.getClientRects().length > 1) torn.push(word[0]);
+          }
+        }
+      }
+      return torn;
+    }""")
+    assert torn == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_axes_of_classes_are_alike_at_ten_and_at_thirteen_and_an_empty_class_has_no_point(
+    browser: "playwright.Browser", tmp_path: Path
+) -> None:
+    for count in (10, 13):
+        path = tmp_path / f"{count}.html"
+        path.write_text(render(plainly_named(count)), encoding="utf-8")
+        page, log = visit(browser, path, viewport={"width": 1280, "height": 900})
+        for name in ("frequency", "magnitude", "norms"):
+            figure = drawn(page, name)
+            axis = figure.evaluate("box => [box.layout.xaxis.range, box.layout.xaxis.ticktext]")
+            assert axis[0] == [0.5, count + 0.5]
+            assert axis[1][0] == "class 0"
+            assert 6 <= len(axis[1]) <= 12
+        points = drawn(page, "frequency").evaluate("box => box.data.flatMap((trace) => [...trace.x])")
+        assert sorted(points) == [*range(1, count)]  # but not the last, which has no rows
+        dots = drawn(page, "recall").evaluate("box => [...box.data[0].x]")
+        assert dots[-1] is None
+        assert drawn(page, "recall").locator(".trace").first.locator(".point").count() == count - 1
+        assert log.errors == []
+        page.close()
+
+
+def test_every_card_of_a_class_says_of_how_many_rows(browser: "playwright.Browser", tmp_path: Path) -> None:
+    page = phone(browser, tmp_path, everything())
+    cards = page.locator(".pictures li").all_text_contents()
+    assert len(cards) == 2
+    assert all("of 20 rows" in card for card in cards)
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_headline_of_a_folder_and_of_an_evaluation_fit_a_phone(
+    browser: "playwright.Browser", tmp_path: Path, scheme: str
+) -> None:
+    kept = everything().verdict.model_copy(update={"decision": "keep", "held": "logit_adjustment(tau=1.0)"})
+    done = fitted().verdict.model_copy(update={"decision": "evaluated"})
+    for contents, words in (
+        (everything().model_copy(update={"verdict": kept}), "In this folder: logit_adjustment(tau=1.0)"),
+        (fitted().model_copy(update={"verdict": done}), "Evaluated: logit_adjustment(tau=1.0)"),
+    ):
+        page = phone(browser, tmp_path, contents)
+        page.emulate_media(color_scheme=scheme)
+        assert page.locator(".headline").count() == 1
+        assert page.locator(".headline").text_content().startswith(words)
+        assert page.locator(".headline").evaluate("line => line.scrollWidth <= line.clientWidth")
+        page.close()

@@ -110,7 +110,7 @@ def test_the_page_has_its_parts_in_order_and_numbers_in_per_cent() -> None:
     assert "| `los` | 50.0 | 40.0 | 30.0 | 70.0 | 40.0 | 12.5 | +15.0 ±4.0 | 30.0 | 6.0 | = ★ ^ |\n" in text
     assert "| `stage1` | 50.0 | 25.0 | - | 70.0 | 40.0 | 12.5 | - | 30.0 | 6.0 |  |\n" in text
     assert "| `crt` | 50.0 | 25.0 | - | 70.0 | 40.0 | 12.5 | +0.0 ±4.0 | 30.0 | 6.0 | T |\n" in text
-    assert "| `class 11` | few | 0 | 10 | 50.0 | 61.0 | +11.0 ±9.8 |\n" in text
+    assert "| `class 11` | few | 0 | 10 | 50.0 | 61.0 | +11.0 | +1.0 to +21.0 |\n" in text
     assert "| `class 0` | `class 4` | 7 | 35.0 |\n" in text
     assert "- settings: chosen by balanced\\_accuracy\n- a remark\n" in text
     assert text.endswith("```sh\npoise compare 'a b.npz' --seeds 2\n```\n")
@@ -168,6 +168,9 @@ def test_the_latex_table_marks_the_tied_set_the_recommended_and_the_transductive
     assert r"    crt$^\dagger$ & 50.0 & 70.0 & 40.0 & 12.5 & 25.0 & $+0.0 \pm 4.0$ \\" in text
     assert r"    stage1 & 50.0 & 70.0 & 40.0 & 12.5 & 25.0 & -- \\" in text
     assert text.startswith("% Needs \\usepackage{booktabs}. Made by poise of: Birds, 2026\n\\begin{table}[tb]\n")
+    assert (
+        r"  Settings: los(delta=0.9, lr=0.1); stage1; crt(epochs=2, lr=9.0)." in text
+    )  # of every line, in their order
     assert r"\label{tab:birds-2026}" in text
     assert r"\label{tab:mine}" in to_latex(sample(PLAIN), label="tab:mine")
     (caption,) = re.findall(r"^  \\caption\{(.*)\}$", text, re.M)

@@ -17,7 +17,7 @@ import pytest
 from poise.report.charts.chart import legible, signed
 from poise.report.charts.classes import DRAWN, binned, count_axis, drawn_classes, shared
 from poise.report.charts.default_rows import first_choices, pair
-from poise.report.charts.gains import around, at_equal_many, interpolated, pareto
+from poise.report.charts.gains import around, at_equal_many, interpolated, narrower, pareto
 from poise.report.charts.plotly_charts import figure, plotly_text
 from poise.report.charts.single_methods import charts
 from poise.report.charts.styles import styles
@@ -221,10 +221,52 @@ def test_other_decisions_have_headlines_of_their_own(decision: str, words: str) 
     assert f'<p class="headline">{words}' in text
 
 
+def headed(**told: object) -> str:
+    """The headline of a report whose verdict says this, as text."""
+    verdict = Verdict.model_validate(everything().verdict.model_dump() | told)
+    shown = render(without(verdict=verdict)).split('class="headline">')[1].split("</p>")[0]
+    return re.sub(r"<[^>]*>", "", shown)
+
+
+@pytest.mark.parametrize(
+    ("decision", "held", "words"),
+    [
+        ("change", "logit_adjustment(tau=1.0)", "+10.0 points of balanced accuracy"),
+        ("keep", "logit_adjustment(tau=1.0)", "not better than stage1 beyond doubt on these rows"),
+        ("keep", "stage1", "nothing was better on the rows that settings were chosen on"),
+        ("change", "crt", "as asked; the comparison is about logit_adjustment(tau=1.0) and speaks for logit_ad"),
+        ("keep", "crt", "as asked; the comparison is about logit_adjustment(tau=1.0) and speaks for stage1"),
+        ("none", "crt", "no verdict"),
+    ],
+)
+def test_the_headline_names_the_model_in_the_folder_whatever_the_verdict(decision: str, held: str, words: str) -> None:
+    shown = headed(decision=decision, held=held)
+    assert shown.startswith(f"In this folder: {held}: {words}")
+    assert not {"Keep", "Change"} & set(shown.split())
+
+
+def test_a_fitted_model_that_may_be_no_better_has_its_interval_in_the_headline() -> None:
+    unsure = {"estimate": 0.1, "low": -0.02, "high": 0.22, "classes_low": -0.2, "classes_high": 0.4}
+    assert headed(decision="fitted", gain=unsure).endswith(
+        "+10.0 points of balanced accuracy (\N{MINUS SIGN}2.0 to +22.0)"
+    )
+
+
+def test_a_report_of_an_evaluation_is_headed_by_what_was_reached_on_the_labelled_rows() -> None:
+    contents = fitted()
+    told = contents.verdict.model_copy(update={"decision": "evaluated"})
+    text = render(contents.model_copy(update={"verdict": told}))
+    shown = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text.split("<main>")[1].split("</main>")[0]))
+    assert "Evaluated: logit_ adjustment( tau= 1.0)" in shown
+    assert "balanced accuracy 60.0 % (55.0 to 65.0) on 120 labelled rows" in shown
+    assert "fitted" not in shown.lower()
+    assert '<span class="mark recommended">evaluated</span>' in text
+
+
 def test_a_model_without_a_test_split_is_fitted_and_nothing_is_said_of_comparisons() -> None:
     text = render(fitted())
     shown = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text.split("<main>")[1].split("</main>")[0]))
-    assert "Fitted: logit_adjustment(tau=1.0)" in shown
+    assert "Fitted: logit_ adjustment( tau= 1.0)" in shown
     for word in ("No verdict", "recommended", "tied", "oracle", "gap", "baseline", "Pareto", "as stated"):
         assert word not in shown, word
     table = text.split('id="method-table"')[1].split("</table>")[0]
@@ -339,11 +381,11 @@ def test_many_against_few_shows_whole_curves_and_no_impossible_recalls() -> None
     assert at_equal_many(fitted()) is None
 
 
-def test_a_few_classes_are_named_on_the_axis_and_many_are_not() -> None:
+def test_a_few_classes_are_named_on_the_axis_and_of_many_evenly_spaced_ones() -> None:
     names = figure(charts(everything())["frequency"])["layout"]["xaxis"]["ticktext"]
     assert names[0] == plotly_text(HOSTILE[0], 16) == "&lt;img src=x oner…"
     assert len(names) == 6
-    size = 13
+    size = 100
     classes = Classes(
         names=tuple(f"class {i}" for i in range(size)),
         counts=(5,) * size,
@@ -352,7 +394,10 @@ def test_a_few_classes_are_named_on_the_axis_and_many_are_not() -> None:
         edges=(100, 20),
     )
     contents = almost_nothing().model_copy(update={"classes": classes})
-    assert "ticktext" not in figure(charts(contents)["frequency"])["layout"]["xaxis"]
+    axis = figure(charts(contents)["frequency"])["layout"]["xaxis"]
+    assert axis["tickvals"] == [1, 10, 19, 28, 37, 46, 55, 64, 73, 82, 91, 100]
+    assert axis["ticktext"][-1] == "class 99"
+    assert axis["range"] == (0.5, 100.5)
 
 
 def test_the_front_holds_places_that_nothing_beats() -> None:
@@ -369,10 +414,23 @@ def test_few_recall_is_compared_at_equal_many_recall() -> None:
     assert at_equal_many(almost_nothing()) is None
 
 
+def test_the_page_says_for_how_many_methods_the_interval_over_classes_is_the_narrower_one() -> None:
+    contents = everything()
+    assert narrower(contents) == ""
+    assert "is the narrower one" not in render(contents)
+    gain = contents.rows[1].gain.model_copy(update={"classes_low": 0.095, "classes_high": 0.105})
+    rows = (contents.rows[0], contents.rows[1].model_copy(update={"gain": gain}), *contents.rows[2:])
+    assert narrower(contents.model_copy(update={"rows": rows})) == (
+        "For 1 of 3 methods the interval over classes is the narrower one."
+    )
+    assert "For 1 of 3 methods the interval over classes" in render(contents.model_copy(update={"rows": rows}))
+
+
 def test_means_are_over_classes_of_similar_size() -> None:
     sizes, means = binned(zip(COUNTS, (0.9, 0.8, 0.6, 0.5, 0.4, None), strict=True))
     assert sizes == pytest.approx([1000, 300, 80, 40, 9])
     assert means == pytest.approx([0.9, 0.8, 0.6, 0.5, 0.4])
+    assert binned([(30, 0.5), (0, 0.25), (None, 0.75)]) == ([pytest.approx(30)], [0.5])  # no place without rows
     # Sixteen classes: two in each part.
     sizes, means = binned((160 - 10 * i, i / 16) for i in range(16))
     assert len(sizes) == 8
@@ -380,17 +438,22 @@ def test_means_are_over_classes_of_similar_size() -> None:
     assert means[0] == pytest.approx(1 / 32)
 
 
-def test_classes_stand_by_falling_size_and_zero_rows_can_be_drawn() -> None:
+def test_classes_stand_by_falling_size_and_one_without_rows_has_no_point() -> None:
     classes = Classes(names=("a", "b", "c"), counts=(0, 7, 30), scored=(1,) * 3, groups=("few",) * 3, edges=(100, 50))
     lists = shared(almost_nothing().model_copy(update={"classes": classes}))
     assert lists["name"] == ["c", "b", "a"]
-    assert lists["shown_count"] == [30, 7, 0.5]
+    assert lists["shown_count"] == [30, 7, None]
     assert lists["rank"] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
     ("counts", "ticks"),
-    [((5, 120), [5, 10, 20, 50, 100]), ((0, 3), [1, 2]), ((2, 90_000), [10, 100, 1000, 10_000, 100_000])],
+    [
+        ((5, 120), [5, 10, 20, 50, 100]),
+        ((0, 1, 3), [1, 2]),
+        ((0, 3), [3]),
+        ((2, 90_000), [10, 100, 1000, 10_000, 100_000]),
+    ],
 )
 def test_axes_of_counts_have_round_ticks(counts: tuple[int, ...], ticks: list[int]) -> None:
     found = count_axis("rows", counts).ticks
@@ -420,7 +483,9 @@ def test_of_thousands_of_classes_some_are_drawn_with_both_ends() -> None:
 def test_changes_say_which_are_beyond_chance() -> None:
     sure, unsure = figure(charts(everything())["changes"])["traces"]
     assert sure["x"] == pytest.approx([-5.0, 30.0])
-    assert sure["error_x"]["array"] == pytest.approx([1.96, 19.6])
+    assert sure["error_x"]["array"] == pytest.approx([2.0, 20.0])
+    assert sure["error_x"]["arrayminus"] == pytest.approx([2.0, 25.0])
+    assert sure["customdata"][1] == "10.0 to 40.0 %<br>+5.0 to +50.0, 20 rows"
     assert unsure["x"] == pytest.approx([30.0])
     assert unsure["marker"]["pattern"]["shape"] == "/"
 

@@ -211,6 +211,22 @@ def test_the_verdict_keeps_what_may_be_nothing_and_what_was_never_beaten() -> No
     assert "The recommended head is not among them: tau_norm is better there" in three(recommended=0).verdict()
 
 
+def test_where_a_model_was_written_the_verdict_names_it_first_and_keeps_nothing_else() -> None:
+    lost = by_hand(standing("stage1", right(0.8), role="baseline"), standing("tau_norm", right(0.2, 1)))
+    unsure = by_hand(standing("stage1", right(0.4), role="baseline"), standing("tau_norm", right(0.44, 1)))
+    for found, held, start in (
+        (three(), "tau_norm", "This folder holds tau_norm: it gains +"),
+        (three(), "crt", "This folder holds crt, as asked; better than the baseline is tau_norm: it gains +"),
+        (lost, "tau_norm", "This folder holds tau_norm; stage1 is the better choice: the head chosen without"),
+        (unsure, "tau_norm", "This folder holds tau_norm; stage1 is as good a choice until more test rows decide:"),
+        (unsure, "crt", "This folder holds crt, as asked; stage1 is as good a choice until more test rows decide:"),
+        (three(recommended=0), "stage1", "This folder holds stage1: nothing was better than stage1 on the rows"),
+    ):
+        told = replace(found, held=held).verdict()
+        assert told.startswith(start)
+        assert not {"Keep", "Change", "Stay"} & set(told.split())
+
+
 def test_where_no_classifier_was_the_verdict_speaks_of_the_one_that_was_fitted() -> None:
     better = replace(three(), given=False, fitted=True)
     worse = replace(three(recommended=0), given=False, fitted=True)

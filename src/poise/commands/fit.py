@@ -9,6 +9,7 @@ folder/config.yaml, split.json ...    how it came about; see `pipeline`
 import shutil
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,7 +167,9 @@ def _made(
             selected=chosen != method,
             progress=progress,
         )
-    if compared is not None and test is not None and problem.head is None:
+    if compared is not None and problem.head is not None:
+        compared = replace(compared, held=made.model.method)
+    elif compared is not None and test is not None:
         compared = with_fitted(compared, made.model, problem.train, test, seed)
     return compared, made
 
@@ -221,7 +224,7 @@ def _unjudged(made: Deployed, rows: Rows, prior: Any, *, title: str, command: st
 
 def _extremes(changes: Sequence[Change]) -> list[Change]:
     """The classes that lost most and those that gained most."""
-    ordered = sorted(changes, key=lambda change: change.after - change.before)
+    ordered = sorted(changes, key=lambda change: change.difference)
     return ordered if len(ordered) <= 2 * PICTURED else [*ordered[:PICTURED], *ordered[-PICTURED:]]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -133,6 +133,7 @@ def _verdict(comparison: Comparison) -> page.Verdict:
         gap_closed=comparison.gap_closed,
         tied=None if chosen is None else len(comparison.tied()),
         contenders=len(comparison.contenders),
+        held=comparison.held,
     )
 
 
@@ -256,7 +257,7 @@ def contents_of_model(
     return Contents(
         title=title,
         scored_on=f"{len(y):,} {JUDGED[held_out]}",
-        verdict=_fitted(sentence, rows),
+        verdict=_fitted(sentence, rows, "evaluated" if held_out is None else "fitted"),
         classes=_classes(model.class_names, counts, y),
         rows=rows,
         closer=tuple(look(i, [(each, y)], counts, weights=weights[i], shifts=shifts) for i, each in enumerate(logits)),
@@ -265,10 +266,10 @@ def contents_of_model(
     )
 
 
-def _fitted(sentence: str, rows: Sequence[page.Row]) -> page.Verdict:
+def _fitted(sentence: str, rows: Sequence[page.Row], decision: Literal["fitted", "evaluated"]) -> page.Verdict:
     """What is said of a model, the first of the rows, which no test split has judged."""
     return page.Verdict(
-        decision="fitted",
+        decision=decision,
         sentence=sentence,
         level=0.95,
         baseline=rows[-1].method,

@@ -74,10 +74,12 @@ class Gain(Range):
 class Verdict(Value):
     """The result in words and numbers. `null` is the better of the two one-scalar methods.
 
-    `decision` "none" is that of the papers' protocol, "fitted" that of a model where no other was there before.
+    `decision` "none" is that of the papers' protocol, "fitted" that of a model where no other was there before, and
+    "evaluated" that of a model on labelled rows, where nothing is decided. `held` is the method of the model that lies
+    in the folder of the report, where a comparison with another head was made beside it.
     """
 
-    decision: Literal["change", "keep", "none", "fitted"]
+    decision: Literal["change", "keep", "none", "fitted", "evaluated"]
     sentence: str
     level: float
     baseline: str
@@ -88,6 +90,7 @@ class Verdict(Value):
     gap_closed: float | None
     tied: int | None
     contenders: int
+    held: str | None = None
 
 
 class Classes(Value):
@@ -240,12 +243,26 @@ class Closer(Value):
 
 
 class Change(Value):
-    """The recall of a class (an index), baseline and recommended head; `error` is that of the difference."""
+    """The recall of a class (an index), baseline and recommended head.
+
+    `low` and `high` bound the difference, in [-1, 1]; the intervals of all classes hold together at 95 %.
+    """
 
     label: int
     before: float
     after: float
-    error: float
+    low: float
+    high: float
+
+    @property
+    def difference(self) -> float:
+        """What the recommended head gains of the recall."""
+        return self.after - self.before
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Does the interval exclude that nothing changed?"""
+        return self.low > 0 or self.high < 0
 
 
 class Advised(Value):

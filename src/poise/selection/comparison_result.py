@@ -19,6 +19,7 @@ from poise.results.record import Record, Role, Selection
 from poise.results.scores import Interval, Scores
 from poise.selection.class_rows import FEW_ROWS, ClassRows, doubtful, gaining, rows_per_class, tiny, unjudged
 from poise.selection.fit_and_measure import Measured
+from poise.selection.held_model import change_to, held_beside
 from poise.selection.oracle import gap_closed
 from poise.statistics import recalls, simultaneous_intervals
 from poise.values.head import Head
@@ -92,10 +93,11 @@ class Comparison:
     `recommended` was chosen without it: the better null (tuned tau-norm or tuned logit adjustment), or the method that
     beat the null on the selection rows beyond doubt. `null` is that null. `given` tells whether the baseline was given
     or fitted. With `fitted` the recommended head is one that was made beside the comparison, for somebody who has no
-    other: there is nothing to keep or to change. `oracle` holds the balanced accuracy of a head fitted with labelled
-    rows of the same kind as the test split, if it was asked for. `tried` holds the settings of every family that were
-    fitted in full; none for cross_fit and paper, whose rows of choice are those of the test split. `classes` has their
-    names and rows, None if unknown.
+    other: there is nothing to keep or to change. `held` is the method of the model written beside the comparison of a
+    network's own head, which the verdict then names first. `oracle` holds the balanced accuracy of a head fitted with
+    labelled rows of the same kind as the test split, if it was asked for. `tried` holds the settings of every family
+    that were fitted in full; none for cross_fit and paper, whose rows of choice are those of the test split. `classes`
+    has their names and rows, None if unknown.
     """
 
     standings: tuple[Standing, ...]
@@ -108,6 +110,7 @@ class Comparison:
     tried: Mapping[Spec, tuple[Tried, ...]] = field(default_factory=dict)
     given: bool = True
     fitted: bool = False
+    held: str | None = None
     classes: ClassRows | None = None
     level: float = 0.95
     rounds: int = 2000
@@ -234,10 +237,13 @@ class Comparison:
         before = f"plain cross-entropy ({self.baseline.method})" if self.fitted else self.baseline.method
         gained = f"{gains} {gain} points of balanced accuracy {against} {before} {doubt}"
         if self.decision == "change":
-            return f"Change to {name}: it {gained}."
+            return f"{change_to(name, self.held)}: it {gained}."
         if self.fitted:
             return f"No classifier was there before; fitted: {name}. It {gained}."
-        keep = "Keep what you have" if self.given else f"Stay with plain cross-entropy ({self.baseline.method})"
+        if self.held is not None:
+            keep = held_beside(self.held, name, self.baseline.method, worse=images.high < 0)
+        else:
+            keep = "Keep what you have" if self.given else f"Stay with plain cross-entropy ({self.baseline.method})"
         if self.recommended is self.baseline:
             return f"{keep}: nothing was better than {name} on the rows that settings were chosen on."
         if self.rests_on:

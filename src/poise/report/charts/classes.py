@@ -76,7 +76,7 @@ def shared(contents: Contents) -> dict[str, list[Any]]:
     lists: dict[str, list[Any]] = {
         "name": [short(classes.names[k], 60) for k in drawn],
         "count": [classes.counts[k] for k in drawn],
-        "shown_count": [drawable(classes.counts[k]) for k in drawn],
+        "shown_count": [classes.counts[k] or None for k in drawn],
         "rank": [rank[k] for k in drawn],
     }
     for index, row in enumerate(contents.rows):
@@ -88,21 +88,23 @@ def shared(contents: Contents) -> dict[str, list[Any]]:
     return lists
 
 
-def drawable(count: int) -> float:
-    """A count on a logarithmic axis: classes without rows stand at one half."""
-    return max(count, 0.5)
-
-
 def count_axis(title: str, counts: Sequence[int]) -> Axis:
     """A logarithmic axis: 1, 2, 5, 10 ... around the counts; powers of ten alone where that would be many."""
-    low, high = 0.7 * drawable(min(counts)), 1.4 * drawable(max(counts))
+    least, most = sizes_there(counts)
+    low, high = 0.7 * least, 1.4 * most
     powers = [10**i for i in range(len(str(max(counts))) + 1)]
     every = [step * power for power in powers for step in (1, 2, 5) if low <= step * power <= high]
     few = [value for value in every if value in powers]
     shown: list[float] = list(few if len(every) > TICKS else every)
     if len(shown) < 2:
-        shown = sorted({drawable(min(counts)), drawable(max(counts))})
+        shown = sorted({least, most})
     return Axis(title, log=True, ticks=Ticks(shown, [f"{value:,g}" for value in shown]))
+
+
+def sizes_there(counts: Sequence[int]) -> tuple[int, int]:
+    """The least and the most rows of a class that has any: a logarithmic axis has no place for those without."""
+    there = [count for count in counts if count] or [1]
+    return min(there), max(there)
 
 
 def class_figures(contents: Contents) -> dict[str, Chart | None]:
@@ -121,7 +123,7 @@ def frequency(contents: Contents) -> Chart:
     drawn, classes, lists = drawn_classes(contents), contents.classes, shared(contents)
     series = []
     for group in GROUPS:
-        own = [i for i, k in enumerate(drawn) if classes.groups[k] == group]
+        own = [i for i, k in enumerate(drawn) if classes.groups[k] == group and classes.counts[k]]
         size = sum(each == group for each in classes.groups)
         x, y, text, detail = ([lists[name][i] for i in own] for name in ("rank", "shown_count", "name", "count"))
         found = Series(
@@ -182,8 +184,7 @@ def recalls(contents: Contents, index: int, look: Style) -> tuple[Series, Series
         group=str(index),
         show=show,
     )
-    sizes = map(drawable, contents.classes.counts)
-    x, y = binned(zip(sizes, row.per_class, strict=True))
+    x, y = binned(zip(contents.classes.counts, row.per_class, strict=True))
     hover = "mean of classes near %{x:.0f} rows<br>recall %{y:.1f} %"
     return dots, mean_line(dots, look.dash, rounded(x), points(y))._replace(hover=hover)
 
@@ -195,14 +196,14 @@ def mean_line(dots: Series, dash: str, x: Numbers, y: Numbers) -> Series:
 
 
 def binned(
-    pairs: Iterable[tuple[float, float | None]], mean: Callable[[Sequence[float]], float] = fmean
+    pairs: Iterable[tuple[float | None, float | None]], mean: Callable[[Sequence[float]], float] = fmean
 ) -> tuple[list[float], list[float]]:
     """Geometric mean size and mean value of up to eight parts of classes, about equally many in each, by falling size.
 
-    Pairs are the size of a class and its value; classes without a value are left out first. Those of one size stay
-    together.
+    Pairs are the size of a class and its value; classes without a value or without rows are left out first. Those of
+    one size stay together.
     """
-    known = sorted(((size, value) for size, value in pairs if value is not None), key=lambda pair: -pair[0])
+    known = sorted(((size, value) for size, value in pairs if value is not None and size), key=lambda pair: -pair[0])
     edges = [round(i * len(known) / BINS) for i in range(BINS + 1)]
     parts: list[list[tuple[float, float]]] = []
     done = edge = 0
@@ -324,18 +325,18 @@ def over_sizes(contents: Contents, chart: Chart) -> Chart:
 
 
 def rank_axis(contents: Contents) -> Axis:
-    """Ranks of the classes; a few classes are named."""
+    """Ranks of the classes, with their names; of more than twelve, evenly spaced ones are named."""
     order, title = class_order(contents), "class, most frequent first"
-    if len(order) > FEW:
-        return Axis(title)
-    names = [contents.classes.names[k] for k in order]
-    return Axis(title, range=(0.5, len(order) + 0.5), ticks=Ticks(range(1, len(order) + 1), names, (16, 10)))
+    named = range(0, len(order), -(-len(order) // FEW))
+    names = [contents.classes.names[order[i]] for i in named]
+    return Axis(title, range=(0.5, len(order) + 0.5), ticks=Ticks([i + 1 for i in named], names, (16, 10)))
 
 
 def count_bands(contents: Contents) -> tuple[Band, ...]:
     """The groups as bands over training counts; they meet between two whole numbers."""
     (many, few), counts = contents.classes.edges, contents.classes.counts
-    low, high = 0.7 * drawable(min(counts)), 1.4 * max(*counts, 1)
+    least, most = sizes_there(counts)
+    low, high = 0.7 * least, 1.4 * most
     edges = (low, max(low, few - 0.5), many + 0.5, max(high, many + 0.5))
     pairs = zip(reversed(GROUPS), pairwise(edges), strict=True)
     shown = [(group, start, end) for group, (start, end) in pairs if end > low and start < high]

@@ -54,6 +54,13 @@ def possible(gain: Gain) -> Gain:
     return gain.model_copy(update={name: min(max(bound, -1.0), 1.0) for name, bound in bounds.items()})
 
 
+def narrower(contents: Contents) -> str:
+    """Which of the two intervals is the wider one, where it is not the one over classes everywhere; else empty."""
+    gains = [gain for row in contents.rows if (gain := row.gain) is not None and gain.half_width is not None]
+    found = sum(gain.classes_high - gain.classes_low < gain.high - gain.low for gain in gains)  # type: ignore[operator]
+    return f"For {found} of {len(gains)} methods the interval over classes is the narrower one." if found else ""
+
+
 def wide_intervals(known: Sequence[Gain]) -> Series:
     """The intervals over classes, as thin lines behind."""
     above = points(max(gain.classes_high - gain.estimate, 0.0) for gain in known)

@@ -27,13 +27,13 @@ from poise.report.charts.classes import class_figures
 from poise.report.charts.default_rows import first_choices
 from poise.report.charts.gains import gains, tradeoff
 from poise.report.charts.styles import SYMBOLS, method_name
-from poise.results.contents import GROUPS, Bins, Closer, Contents, Coverage, Path, Point
+from poise.results.contents import GROUPS, Bins, Change, Closer, Contents, Coverage, Path, Point
+from poise.values.wording import counted
 
 CHANGED = 12  # classes at each end of the chart of changes
 LABELLED = 30
 POINTS = 200  # of a curve
 WIDE = 50  # values that spread over more than this factor are drawn on a logarithmic axis
-SURE = 1.96  # standard errors on each side of a difference
 DASHES = {"all": "solid", "balanced": "solid", "many": "dot", "medium": "dashdot", "few": "dash"}
 
 
@@ -128,45 +128,65 @@ def learning(contents: Contents) -> Chart | None:
 
 
 def changes(contents: Contents) -> Chart | None:
-    """Classes that gained or lost most, with 1.96 standard errors; filled where the change exceeds them."""
-    ordered = sorted(contents.changes, key=lambda change: change.after - change.before)
+    """Classes that gained or lost most, with their intervals; filled where these exclude that nothing changed."""
+    ordered = sorted(contents.changes, key=lambda change: change.difference)
     if not ordered:
         return None
     ends = ordered if len(ordered) <= 2 * CHANGED else ordered[:CHANGED] + ordered[-CHANGED:]
-    names, groups = contents.classes.names, contents.classes.groups
-    differences = [change.after - change.before for change in ends]
-    beyond = [abs(d) > SURE * change.error for d, change in zip(differences, ends, strict=True)]
+    names = contents.classes.names
     parts = ((True, "beyond what chance explains", ""), (False, "may be chance", "/"))
     series = []
     for sure, name, pattern in parts:
-        own = [i for i in range(len(ends)) if beyond[i] is sure]
+        own = [i for i, change in enumerate(ends) if change.beyond_chance is sure]
         bars = Series(
             "bars",
             name,
-            points(differences[i] for i in own),
+            points(ends[i].difference for i in own),
             own,
             "accent" if sure else "muted",
             pattern=pattern,
-            intervals=error_bars([SURE * ends[i].error for i in own]),
+            intervals=Intervals(
+                points(ends[i].high - ends[i].difference for i in own),
+                points(ends[i].difference - ends[i].low for i in own),
+                "ink",
+                1.5,
+                3,
+            ),
             text=[short(names[ends[i].label], 60) for i in own],
-            detail=[f"{percent(ends[i].before)} % before, {percent(ends[i].after)} % after" for i in own],
+            detail=[change_in_words(contents, ends[i]) for i in own],
             hover="%{text}<br>%{x:+.1f} points<br>%{customdata}<extra></extra>",
         )
         series += [bars] if own else []
+    x, y = Axis("change in recall, points", zero="line"), names_axis([names[change.label] for change in ends])
+    return Chart(tuple(series), x, y, change_table(contents, ends[::-1]), 130 + 22 * len(ends))
+
+
+def change_in_words(contents: Contents, change: Change) -> str:
+    """Recall before and after, the interval of the difference, and of how many rows they are."""
+    return (
+        f"{percent(change.before)} to {percent(change.after)} %<br>{signed(change.low)} to {signed(change.high)}, "
+        f"{counted(contents.classes.scored[change.label], 'row')}"
+    )
+
+
+def change_table(contents: Contents, listed: Sequence[Change]) -> Table:
+    """The same numbers as text."""
+    classes = contents.classes
     rows = tuple(
         (
-            legible(names[change.label]),
-            groups[change.label],
+            legible(classes.names[change.label]),
+            classes.groups[change.label],
+            f"{classes.scored[change.label]:,}",
             percent(change.before),
             percent(change.after),
-            f"{signed(change.after - change.before)} ± {percent(SURE * change.error)}",
-            "yes" if sure else "no",
+            signed(change.difference),
+            f"{signed(change.low)} to {signed(change.high)}",
+            "yes" if change.beyond_chance else "no",
         )
-        for change, sure in zip(ends[::-1], beyond[::-1], strict=True)
+        for change in listed
     )
-    head = ("class", "group", "recall before, %", "after, %", "change, points", "beyond chance")
-    x, y = Axis("change in recall, points", zero="line"), names_axis([names[change.label] for change in ends])
-    return Chart(tuple(series), x, y, Table(head, rows), 130 + 22 * len(ends))
+    head = ("class", "group", "rows", "recall before, %", "after, %", "change, points", "interval", "beyond chance")
+    return Table(head, rows)
 
 
 def error_bars(half_widths: Sequence[float]) -> Intervals:

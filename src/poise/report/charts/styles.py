@@ -40,13 +40,15 @@ def style(index: int, row: Row) -> Style:
 def best_word(contents: Contents) -> str:
     """What the row taken is called.
 
-    Nothing recommends a model that no test split has judged; and where the verdict is to keep the baseline, the other
-    head was only chosen, by rows that are not the test split.
+    Nothing recommends a model that no test split has judged, nor one that is evaluated; and where the verdict is to
+    keep the baseline, the other head was only chosen, by rows that are not the test split.
     """
-    row = recommended(contents)
-    if contents.verdict.decision == "keep" and row is not None and row.role != "baseline":
+    row, told = recommended(contents), contents.verdict
+    if told.held is not None and row is not None and told.held == row.method:
+        return "in this folder"
+    if told.decision == "keep" and row is not None and row.role != "baseline":
         return "chosen without the test split"
-    return "fitted" if contents.verdict.decision == "fitted" else "recommended"
+    return told.decision if told.decision in ("fitted", "evaluated") else "recommended"
 
 
 def method_name(row: Row) -> str:

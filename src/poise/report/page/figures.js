@@ -71,11 +71,15 @@ function styled(layout, height, narrow) {
 const CONFIG = {
   responsive: true,
   displaylogo: false,
-  displayModeBar: "hover",
   plotlyServerURL: "",
   // Named one by one: others would offer to send the data to a service.
   modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
 };
+
+/** Fingers zoom by themselves, and on a narrow chart the buttons would cover the legend. */
+function buttons(box) {
+  return box.clientWidth < 500 || matchMedia("(pointer: coarse)").matches ? false : "hover";
+}
 
 /** Draws a chart, or draws it again. */
 function draw(Plotly, box, { figures, shared }) {
@@ -85,7 +89,7 @@ function draw(Plotly, box, { figures, shared }) {
   for (const [control, layouts] of Object.entries(figure.variants)) Object.assign(layout, layouts[[...choice[control]][0]]);
   const traces = shown(figure.traces, choice);
   const full = styled(filledIn(layout, shared), figure.height, box.clientWidth < 500);
-  return Plotly.react(box, filledIn(traces, shared), full, CONFIG);
+  return Plotly.react(box, filledIn(traces, shared), full, { ...CONFIG, displayModeBar: buttons(box) });
 }
 
 /** Prints in light colours and with every chart drawn; afterwards the theme is as it was. */

@@ -52,8 +52,28 @@ function startContents() {
   for (const section of document.querySelectorAll("main > section")) reading.observe(section);
 }
 
+/** Says above every table that is wider than its place that it scrolls, for as long as it is. */
+function startTables() {
+  const said = new ResizeObserver((entries) => {
+    for (const { target } of entries) target.previousElementSibling.hidden = target.scrollWidth <= target.clientWidth;
+  });
+  for (const box of document.querySelectorAll(".scroll")) {
+    const hint = document.createElement("p");
+    hint.className = "note sideways";
+    hint.textContent = "This table is wider than the screen: scroll it sideways.";
+    hint.hidden = true;
+    box.before(hint);
+    said.observe(box);
+  }
+  document.getElementById("more").addEventListener("change", () => {
+    const box = document.getElementById("method-table").parentElement;
+    box.previousElementSibling.hidden = box.scrollWidth <= box.clientWidth;
+  });
+}
+
 startTheme();
 startTable();
+startTables();
 startCopy();
 startContents();
 startFigures().catch((error) => {

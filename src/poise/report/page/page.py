@@ -21,11 +21,12 @@ from markupsafe import Markup, escape
 from poise.report.charts.chart import MINUS, Chart, legible, percent, short, signed
 from poise.report.charts.classes import DRAWN, READINGS, shared
 from poise.report.charts.default_rows import best_first
-from poise.report.charts.gains import at_equal_many
+from poise.report.charts.gains import at_equal_many, narrower
 from poise.report.charts.plotly_charts import figure, literal
 from poise.report.charts.single_methods import charts
 from poise.report.charts.styles import best_word
 from poise.report.page import view
+from poise.report.page.headline import headline
 from poise.results.contents import Contents
 
 SCRIPTS = ("unpack.js", "figures.js", "methods.js", "main.js")  # one after another, as one module
@@ -46,6 +47,7 @@ def render(contents: Contents) -> str:
         library=base64.b64encode(packed_library()).decode(),
         data=pack(figure_data(contents, figures)),
         figures=figures,
+        headline=headline(contents),
         tiles=view.tiles(contents),
         methods=[contents.rows[i] for i in best_first(contents)],
         best_word=best_word(contents),
@@ -55,6 +57,7 @@ def render(contents: Contents) -> str:
         has_intervals=any(score and score.low is not None for row in contents.rows for score in row.scores.values()),
         choices=view.choices(contents),
         pair_remark=view.pair_remark(contents),
+        narrower=narrower(contents),
         equal_many=at_equal_many(contents),
         confusions=view.confusions(contents),
         pictures=view.pictures(contents),

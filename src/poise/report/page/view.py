@@ -44,6 +44,7 @@ class Pictures(NamedTuple):
 
     name: str
     change: Change
+    rows: int
     images: tuple[str, ...]
 
 
@@ -153,11 +154,12 @@ def confusions(contents: Contents) -> list[tuple[str, Table]]:
 
 def pictures(contents: Contents) -> list[Pictures]:
     """Images of the classes that changed most, largest gain first; anything but an inline image is left out."""
-    ordered = sorted(contents.changes, key=lambda change: change.before - change.after)
+    ordered = sorted(contents.changes, key=lambda change: -change.difference)
     images = {change.label: inline(contents.thumbnails.get(str(change.label), ())) for change in ordered}
     shown = [change for change in ordered if images[change.label]]
     ends = shown if len(shown) <= 2 * SHOWN_CHANGES else shown[:SHOWN_CHANGES] + shown[-SHOWN_CHANGES:]
-    return [Pictures(legible(contents.classes.names[c.label]), c, images[c.label]) for c in ends]
+    classes = contents.classes
+    return [Pictures(legible(classes.names[c.label]), c, classes.scored[c.label], images[c.label]) for c in ends]
 
 
 def inline(images: Sequence[str]) -> tuple[str, ...]:
@@ -168,7 +170,7 @@ def inline(images: Sequence[str]) -> tuple[str, ...]:
 def sections(contents: Contents, figures: dict[str, Chart]) -> list[Section]:
     """The parts of the report in order, without those that have nothing to show."""
     every = (
-        (True, "verdict", "Result" if contents.verdict.decision == "fitted" else "Verdict"),
+        (True, "verdict", "Result" if contents.verdict.decision in ("fitted", "evaluated") else "Verdict"),
         (True, "classes", "Class sizes"),
         (True, "methods", "Methods"),
         ("recall" in figures, "recall", "Recall by class size"),

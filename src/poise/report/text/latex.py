@@ -33,7 +33,7 @@ ESCAPED = str.maketrans(
 
 
 def to_latex(contents: Contents, *, label: str | None = None) -> str:
-    r"""A table environment with a caption and a label, a line per method with selected settings.
+    r"""A table environment with a caption and a label, a line per method; below, the settings of every one.
 
     Args:
         contents: the report.
@@ -55,6 +55,8 @@ def to_latex(contents: Contents, *, label: str | None = None) -> str:
             *(f"    {_line(row)} \\\\" for row in rows),
             r"    \bottomrule",
             r"  \end{tabular}",
+            r"  \par\smallskip\raggedright\footnotesize",
+            f"  Settings: {'; '.join(map(_settings, rows))}.",
             r"\end{table}",
             "",
         ]
@@ -82,6 +84,11 @@ def _line(row: Row) -> str:
     star = r"$^\star$" if row.recommended else ""
     dagger = r"$^\dagger$" if row.transductive else ""
     return " & ".join([_escaped(row.family) + star + dagger, *numbers, _gain(row.gain)])
+
+
+def _settings(row: Row) -> str:
+    """A method with every setting, broken between them where a line ends."""
+    return _escaped(row.method.replace(",", ", "))
 
 
 def _minus(number: str) -> str:

@@ -101,28 +101,28 @@ def _marks(row: Row) -> str:
 
 def _changes(contents: Contents) -> Iterator[str]:
     """The classes that gained and those that lost most, each the furthest first."""
-    ordered = sorted(contents.changes, key=lambda change: change.before - change.after)
+    ordered = sorted(contents.changes, key=lambda change: -change.difference)
     for word, found in (("gained", ordered), ("lost", ordered[::-1])):
         sign = 1 if word == "gained" else -1
-        shown = [change for change in found if sign * (change.after - change.before) > 0][:SHOWN]
+        shown = [change for change in found if sign * change.difference > 0][:SHOWN]
         if shown:
             yield f"## Classes that {word} most"
             yield _table(
-                ("class", "group", "training rows", "scored", "before", "after", "change (95 %)"),
-                "llrrrrr",
+                ("class", "group", "training rows", "scored", "before", "after", "change", "95 %, all at once"),
+                "llrrrrrr",
                 (_changed(contents, change) for change in shown),
             )
 
 
 def _changed(contents: Contents, change: Change) -> list[str]:
     classes, k = contents.classes, change.label
-    difference = f"{signed(change.after - change.before)} ±{196 * change.error:.1f}"
     numbers = (
         str(classes.counts[k]),
         str(classes.scored[k]),
         percent(change.before),
         percent(change.after),
-        difference,
+        signed(change.difference),
+        f"{signed(change.low)} to {signed(change.high)}",
     )
     return [cell(classes.names[k]), classes.groups[k], *numbers]
 
