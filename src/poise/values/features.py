@@ -79,7 +79,7 @@ class Features:
         trained = self.counts.n
         here = torch.bincount(self.y, minlength=len(trained))
         order = trained.argsort(descending=True, stable=True).tolist()
-        lines = [(self.names[k], int(trained[k]), int(here[k])) for k in order]
+        lines = [(self.names[k], str(int(trained[k])), str(int(here[k]))) for k in order]
         if len(lines) > 2 * SHOWN + 1:
             between = (f"{len(lines) - 2 * SHOWN} classes between", "", "")
             lines = [*lines[:SHOWN], between, *lines[-SHOWN:]]
