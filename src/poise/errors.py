@@ -21,6 +21,7 @@ __all__ = [
     "PoiseWarning",
     "StoppedError",
     "in_one_line",
+    "printed",
     "reason_of",
 ]
 
@@ -31,8 +32,15 @@ LONGEST = 2000  # characters of a message; what is longer holds the content of a
 
 def in_one_line(said: object) -> str:
     """Text for a terminal: one line, control characters (escape sequences too) escaped, cut if long."""
-    text = "".join(_printed(character) for character in str(said)[: 4 * LONGEST])
+    text = str(said)
+    # What is cut anyway is not escaped first: it may be a whole file.
+    text = printed(text if len(text) <= 4 * LONGEST else f"{text[: 2 * LONGEST]}{text[-2 * LONGEST :]}")
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
+
+def printed(text: str) -> str:
+    """Text of any length as a terminal may have it: control characters (escape sequences too) escaped."""
+    return text if text.isprintable() else "".join(map(_printed, text))
 
 
 def _printed(character: str) -> str:

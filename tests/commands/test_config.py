@@ -179,7 +179,7 @@ YAML_REFUSALS = [
     (f"a: {'9' * 5000}", "run.yaml, line 1: a number of 5000 characters is larger than any key takes; lower it"),
     ("- 1", "run.yaml holds no mapping of keys; write lines such as 'workers: 4'"),
     ("", "run.yaml holds no mapping of keys; write lines such as 'workers: 4'"),
-    ("#" * 1_000_001, "run.yaml has 1000001 characters, a configuration has at most 1000000; shorten it"),
+    ("#" * 262_145, "run.yaml has 262145 characters, a configuration has at most 262144; shorten it"),
 ]
 
 

@@ -113,7 +113,7 @@ def test_a_file_is_read_by_its_path_whatever_its_name(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^cannot read the image .*none\.jpg: No such file or directory$"):
+    with pytest.raises(InputError, match=r"none\.jpg cannot be read: No such file or directory; replace it, or "):
         decode(tmp_path / "none.jpg", str(tmp_path / "none.jpg"))
 
 

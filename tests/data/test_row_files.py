@@ -696,7 +696,7 @@ def test_a_file_that_is_no_parquet_is_one_sentence(tmp_path):
     pytest.importorskip("pyarrow")
     for content in (b"", b"PAR1", GOOD.encode()):
         path = written(tmp_path / "a.parquet", content)
-        assert refusal(read_features, path).startswith(f"{path} cannot be read, it is damaged or no Parquet file (")
+        assert refusal(read_features, path).startswith(f"{path} cannot be read as a Parquet file: ")
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):

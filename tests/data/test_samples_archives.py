@@ -77,7 +77,7 @@ def test_lists_of_a_folder_are_splits_by_their_names_compressed_or_not(tmp_path:
         (b"a.jpg 0\nb.jpg dog\n", ", line 2: 'b.jpg dog' does not end in a space and a class number"),
         (b"a.jpg 0\n\nb.jpg -1\n", ", line 3: the label is -1; class numbers are 0 or more"),
         (b"", " is empty; each line holds a path, a space and a class number"),
-        ("ü 0".encode("latin-1"), " is not UTF-8; save the file as UTF-8"),
+        ("ü 0".encode("latin-1"), " is not UTF-8 (byte 1); save the file as UTF-8"),
     ],
 )
 def test_what_is_wrong_in_a_list_is_named_with_its_line(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -89,7 +89,7 @@ def test_what_is_wrong_in_a_list_is_named_with_its_line(tmp_path: Path, content:
 def test_a_damaged_compressed_list_is_named(tmp_path: Path) -> None:
     path = tmp_path / "list.txt.gz"
     path.write_bytes(gzip.compress(b"a.jpg 0\n" * 99)[:-9])
-    assert message(path).startswith(f"cannot read {path}: ")
+    assert message(path).startswith(f"{path} cannot be read as a .gz file: ")
 
 
 @pytest.mark.parametrize("content", ["b c.png\na.png\n", "b c.png 0\na.png 1\n"])
@@ -207,7 +207,7 @@ def test_cifar_10_joins_its_batches_and_reads_from_the_packed_archive(tmp_path: 
     assert samples["test"].class_names == ("cat", "dog")
     assert samples["test"].y.tolist() == [1, 1, 0]
     path.write_bytes(path.read_bytes()[:100])
-    assert message(path).startswith(f"cannot read {path}, it is damaged or no archive (")
+    assert message(path).startswith(f"{path} cannot be read as a .gz file: ")
 
 
 class Canary:
@@ -234,13 +234,13 @@ def test_a_damaged_archive_and_a_missing_file_are_named(tmp_path: Path) -> None:
     folder = cifar100(tmp_path / "cifar")
     whole = (folder / "test").read_bytes()
     (folder / "test").write_bytes(whole[:50])
-    assert message(folder).startswith(f"{folder}, test is damaged (")
+    assert message(folder).startswith(f"{folder}, test cannot be read as a pickle of plain values: ")
     (folder / "test").write_bytes(pickle.dumps({b"data": np.zeros((2, 5)), b"fine_labels": [0, 1]}))
     assert message(folder) == f"{folder}, test: 'data' must be uint8 (N, 3072)"
     (folder / "test").write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), np.uint8)}))
     assert message(folder) == f"{folder}, test has no 'fine_labels'; it has 'data'"
     (folder / "test").write_bytes(pickle.dumps([1]))
-    assert message(folder).startswith(f"{folder}, test is damaged (")
+    assert message(folder).startswith(f"{folder}, test cannot be read as a pickle of plain values: ")
     (folder / "test").unlink()
     assert not is_cifar(folder)
     assert message(folder, format="cifar") == f"{folder} lacks 'test' of the CIFAR archive; get it anew"
@@ -283,7 +283,7 @@ def test_one_idx_file_is_read_alone_and_for_prediction_without_labels(tmp_path: 
     assert list(open_samples(images)) == ["test"]
     (folder / "t10k-labels-idx1-ubyte").unlink()
     assert len(open_items(images)) == 2
-    assert message(images).startswith(f"cannot read {folder / 't10k-labels-idx1-ubyte'}: ")
+    assert message(images).startswith(f"{folder / 't10k-labels-idx1-ubyte'} cannot be read: ")
 
 
 def test_a_damaged_idx_file_is_named(tmp_path: Path) -> None:

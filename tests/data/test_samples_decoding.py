@@ -138,7 +138,7 @@ def test_digests_tell_images_apart_and_equal_ones_not(tmp_path: Path) -> None:
         assert items.digest(0) == items.digest(2) != items.digest(1)
         some = items.take(torch.tensor([1, 1]))
         assert [some.digest(i) for i in range(len(some))] == [items.digest(1)] * 2
-    with pytest.raises(InputError, match=r"cannot read the image .*gone\.png: No such file"):
+    with pytest.raises(InputError, match=r"gone\.png cannot be read: No such file"):
         Files(("gone.png",), tmp_path).digest(0)
 
 

@@ -330,13 +330,13 @@ def test_text_in_a_parquet_table_that_is_not_utf8_is_one_sentence(tmp_path: Path
     path = tmp_path / "x.parquet"
     words = pyarrow.array([b"K\xe4se", b"Brot"]).view(pyarrow.string())
     parquet.write_table(pyarrow.table({"img": [b"x", b"y"], "label": words}), path)
-    assert message(path).startswith(f"{path} cannot be read, it is damaged or no Parquet file (")
+    assert message(path).startswith(f"{path} cannot be read as a Parquet file: ")
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     path = hub_table(tmp_path / "x.parquet", [1, 2], [0, 1], None)
     path.write_bytes(path.read_bytes()[:-9])
-    assert message(path).startswith(f"{path} cannot be read, it is damaged or no Parquet file (")
+    assert message(path).startswith(f"{path} cannot be read as a Parquet file: ")
 
 
 def test_a_broken_image_inside_a_table_is_named_by_its_row(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from poise.deployment.model import Model
 from poise.deployment.prediction_files import write_predictions
 from poise.errors import InputError, MissingExtraError, PoiseWarning
 from poise.export import onnx_prediction
-from poise.export.onnx_prediction import decided, open_onnx, predict_images, predict_rows
+from poise.export.onnx_prediction import OUTSIDE, decided, open_onnx, predict_images, predict_rows
 from poise.export.rows_for_onnx import Pixels, image_files, pixels_of, read_rows
 from poise.representation.augment.photographs import eval_transform
 from poise.values.counts import ClassCounts
@@ -302,8 +302,8 @@ def test_files_that_are_no_export_are_refused_in_one_sentence(tmp_path):
     (tmp_path / "text.onnx").write_text("hello")
     for name in ("cut", "text"):
         said = refusal(lambda name=name: open_onnx(tmp_path / f"{name}.onnx"), tmp_path)
-        assert said.startswith(f"FOLDER/{name}.onnx is damaged or no ONNX file (")
-        assert said.endswith("); export the model again")
+        assert said.startswith(f"FOLDER/{name}.onnx cannot be read as an ONNX file: ")
+        assert said.endswith("; export the model again")
     assert refusal(lambda: open_onnx(tmp_path / "no.onnx"), tmp_path) == "there is no file FOLDER/no.onnx"
     exported(path, model(), metadata={})
     assert refusal(lambda: open_onnx(path), tmp_path) == (
@@ -336,6 +336,14 @@ def test_files_that_are_no_export_are_refused_in_one_sentence(tmp_path):
                 {"operating": {**OperatingPoint().to_dict(), "top_k": 4}},
                 {"dim": None},
                 {"prior_applied": "x"},
+                {"class_names": ["a", "a", "b"]},
+                {"counts": [1, 2, 2**63]},
+                {"counts": [1, 2, -1]},
+                {"added": [1.0, "x", 2.0]},
+                {"columns": [1]},
+                {"dim": 2**0.5},
+                {"operating": {**OperatingPoint().to_dict(), "costs": [1.0, 0.0, 1.0]}},
+                {"operating": {**OperatingPoint().to_dict(), "thresholds": [0.5, "x", None]}},
             )
         ),
     ],
@@ -343,10 +351,20 @@ def test_files_that_are_no_export_are_refused_in_one_sentence(tmp_path):
 def test_damaged_metadata_are_refused_in_one_sentence(tmp_path, said):
     path = exported(tmp_path / "m.onnx", model(), metadata={"poise": said})
     sentence = refusal(lambda: open_onnx(path), tmp_path)
-    assert sentence.startswith(
-        ("FOLDER/m.onnx: the metadata 'poise' are damaged (", "the entry 'poise' of FOLDER/m.onnx")
-    )
+    assert sentence.startswith(("FOLDER/m.onnx: ", "the entry 'poise' of FOLDER/m.onnx"))
     assert sentence.endswith("; export the model again")
+
+
+@pytest.mark.parametrize("length", [b"\x0a\x08", b"\x8a\x00\x08", b"\x0a\x88\x80\x00"])
+def test_tensors_that_lie_outside_of_the_file_are_never_read(tmp_path, length):
+    path = exported(tmp_path / "m.onnx", model())
+    assert OUTSIDE.search(b"".join((length, b"location\x12\x0b../passwords")))  # however long its lengths are written
+    stored = onnx.load(path)
+    onnx.external_data_helper.convert_model_to_external_data(stored, size_threshold=0)
+    onnx.save(stored, tmp_path / "outside.onnx")
+    assert refusal(lambda: open_onnx(tmp_path / "outside.onnx"), tmp_path) == (
+        "FOLDER/outside.onnx keeps tensors in other files, which is no export of Poise; export the model again"
+    )
 
 
 def test_a_logit_that_is_not_finite_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from poise import losses
 from poise.errors import InputError, PoiseWarning
-from poise.heads.converged import converged, fit_converged, fit_path
+from poise.heads.converged import _principal, converged, fit_converged, fit_path
 from poise.heads.scaling import space_of
 from poise.machine.processes import World
 from poise.metrics import evaluate_head
@@ -329,3 +329,12 @@ def test_bad_limits_are_refused(name, value):
 def test_a_gala_loss_is_refused():
     with pytest.raises(InputError, match="one optimum"), warnings.catch_warnings():
         fit_converged(train(), losses.gala(), weight_decay=1.0)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_rows_whose_squares_are_no_finite_numbers_are_refused_in_one_sentence(broken: float) -> None:
+    with pytest.raises(
+        InputError, match=r"^the features are too large or too small to be squared; scale them to a var"
+    ):
+        _principal(torch.tensor([[broken, 0.0], [0.0, 1.0]]))
+    assert _principal(torch.diag(torch.tensor([4.0, 9.0])))[0].tolist() == [4.0, 9.0]

@@ -176,7 +176,7 @@ def test_a_document_that_is_missing_or_a_folder_is_refused(tmp_path: Path, kept:
     missing = f"{path} is missing: {tmp_path / 'x'} holds no finished {kept.document.what}; {kept.document.remedy}"
     assert str(caught.value) == missing
     path.mkdir()
-    with pytest.raises(InputError, match=r"cannot be read: Is a directory; "):
+    with pytest.raises(InputError, match=r" is a folder, not a file; "):
         kept.document.read(path)
 
 

@@ -463,7 +463,9 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path, name: str, kept: int) 
     path = tmp_path / name
     save_file(state, path) if name.endswith("safetensors") else torch.save(state, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match=f"{name} is damaged"):
+    with pytest.raises(
+        InputError, match=f"{name} (is damaged, or no torch file|is cut short|cannot be read as a safetensors file)"
+    ):
         build("convnet4", weights=path)
 
 

@@ -143,7 +143,9 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path, plain: bool) -> None:
         (run / NEWEST).write_bytes(pickle.dumps(Canary(canary)))
     else:
         torch.save({"format": "poise.checkpoint", "schema": 1, "step": Canary(canary)}, run / NEWEST)
-    with pytest.raises(InputError, match="it is no whole archive" if plain else "it was not opened"):
+    with pytest.raises(
+        InputError, match="it is no whole archive" if plain else "objects that are no tensors, .* nothing was read"
+    ):
         load_checkpoint(run)
     assert not canary.exists()
 

@@ -20,6 +20,7 @@ import torch
 from poise import testing
 from poise.cli import main
 from poise.errors import InputError, MemorisedRowsError, MissingExtraError, PoiseWarning
+from poise.machine.folders import differences, sealed
 from poise.selection import shared_trials
 from poise.selection import study as studies
 from poise.selection.grids import Axis, axes
@@ -233,7 +234,14 @@ def test_the_table_holds_every_finished_trial(tmp_path: Path) -> None:
     assert [float(row["value"]) for row in rows] == [tried.value for tried in found.trials]
     assert {row["many"] for row in rows} == {""}
     assert {row["worker"] for row in rows} == {found.trials[0].worker}
-    assert sorted(path.name for path in found.written.parent.iterdir()) == ["journal.log", "study.lock", "trials.csv"]
+    assert sorted(path.name for path in found.written.parent.iterdir()) == [
+        "SHA256SUMS",
+        "journal.log",
+        "study.lock",
+        "trials.csv",
+    ]
+    assert sorted(sealed(found.written.parent)) == ["journal.log", "trials.csv"]
+    assert differences(found.written.parent) == []
 
 
 def test_progress_counts_all_trials(tmp_path: Path) -> None:
@@ -453,7 +461,9 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal.log").write_text('{"a": 1}\n')
     with pytest.raises(InputError) as error:
         quietly("tau_norm", tmp_path)
-    assert str(error.value) == (f"{tmp_path}/journal.log is no journal of a study, or damaged; choose another folder")
+    said = str(error.value)
+    assert said.startswith(f"{tmp_path}/journal.log cannot be read as the journal of a study: ")
+    assert said.endswith("; choose another folder")
 
 
 def test_without_optuna_the_install_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,16 @@ import typer
 
 from poise.cli.inputs import labelled_rows
 from poise.cli.options import Ignore, ItemColumns, Label, Network, Voice, out_of
-from poise.cli.shared import answer, command_line, folder_for, progress_bar
+from poise.cli.shared import answer, command_line, progress_bar, writing
 from poise.values.checks import existing
 
 if TYPE_CHECKING:
     from poise.commands.evaluate import Evaluated
     from poise.data.samples.sample_set import Samples
     from poise.deployment.model import Model
+
+# What an evaluation replaces of an earlier one.
+RESULT = ("evaluation.json", "report.json", "report.html")
 
 
 def evaluate(
@@ -35,35 +38,48 @@ def evaluate(
     The scores are of the model as it stands: nothing is chosen. Rows that it was fitted on are refused, where its
     folder knows them. Every class of the rows has to be one of the model's.
     """
+    from poise.commands.fit import refuse_unfitted
+
+    refuse_unfitted(existing(model), labelled)
+    existing(Path(labelled.rpartition("#")[0] or labelled))
+    with writing(out or Path("runs/evaluate"), voice, RESULT) as folder:
+        done = _evaluated(model, labelled, label, ignore, columns, split, broken, network, voice)
+        _tell(done, folder, voice)
+
+
+def _evaluated(
+    model: Path,
+    labelled: str,
+    label: str | None,
+    ignore: str,
+    columns: ItemColumns,
+    split: str | None,
+    broken: str,
+    network: Network,
+    voice: Voice,
+) -> "Evaluated":
     from poise.commands.evaluate import evaluate_items, evaluate_rows, fitted_rows
-    from poise.commands.fit import reads_samples, refuse_unfitted
+    from poise.commands.fit import reads_samples
     from poise.data.store.manifest import MANIFEST
     from poise.deployment.model import load
     from poise.machine.processes import device_of
 
-    refuse_unfitted(existing(model), labelled)
     found, title = load(model), f"{model.resolve().name} on {Path(labelled).name}"
-    folder, result = out or Path("runs/evaluate"), "evaluation.json"
-    if reads_samples(model) and not (existing(Path(labelled)) / MANIFEST).exists():
-        samples = _samples(labelled, found, columns, label, split)
-        folder_for(folder, result, voice)
-        done = evaluate_items(
-            model,
-            found,
-            samples,
-            title=title,
-            broken=broken,
-            device=device_of(network.device),
-            workers=network.workers,
-            trusted=network.backbone,
-            command=command_line(),
-            phase=partial(progress_bar, quiet=voice.silent),
-        )
-    else:
+    if not reads_samples(model) or (Path(labelled) / MANIFEST).exists():
         rows = labelled_rows(labelled, found, label=label, ignore=ignore, quiet=voice.silent)
-        done = evaluate_rows(found, rows, title=title, fitted_on=fitted_rows(model), command=command_line())
-        folder_for(folder, result, voice)
-    _tell(done, folder, voice)
+        return evaluate_rows(found, rows, title=title, fitted_on=fitted_rows(model), command=command_line())
+    return evaluate_items(
+        model,
+        found,
+        _samples(labelled, found, columns, label, split),
+        title=title,
+        broken=broken,
+        device=device_of(network.device),
+        workers=network.workers,
+        trusted=network.backbone,
+        command=command_line(),
+        phase=partial(progress_bar, quiet=voice.silent),
+    )
 
 
 def _samples(path: str, model: "Model", columns: ItemColumns, label: str | None, split: str | None) -> "Samples":
@@ -86,14 +102,17 @@ def _samples(path: str, model: "Model", columns: ItemColumns, label: str | None,
 def _tell(found: "Evaluated", folder: Path, voice: Voice) -> None:
     """Write and say what was measured."""
     from poise.commands import run_folder
+    from poise.machine.folders import generation, moved
     from poise.report.files import write_report
     from poise.report.text import score_tables
 
     data = found.to_dict()
+    with generation(folder, replaces=RESULT) as stage:
+        made = [run_folder.write_json(stage / RESULT[0], data), *write_report(stage, found.contents)]
     answer(
         data,
         [score_tables.ranges(found.ranges, title=found.contents.title), "", *found.lines()],
         voice,
-        written=[run_folder.write_json(folder / "evaluation.json", data), *write_report(folder, found.contents)],
+        written=moved(made, stage, folder),
         remarks=found.contents.protocol.remarks,
     )

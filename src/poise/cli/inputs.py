@@ -1,6 +1,5 @@
 """Files of the command line as a problem: training rows, held-out rows, a head, a test split."""
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -188,15 +187,11 @@ def per_class(path: Path, names: Sequence[str], default: float | None = None) ->
 
 
 def _json_table(path: Path) -> dict[str, Any]:
-    from poise.errors import InputError
+    from poise.machine.documents import read_table
+    from poise.values.checks import is_number
 
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"), parse_int=float)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(given, dict):
-        raise InputError(f"{path} must hold one table {{class name: number}}")
-    return given
+    given = read_table(path, "write one table {class name: number}")
+    return {name: float(value) if is_number(value) else value for name, value in given.items()}
 
 
 def class_prior(given: str, names: Sequence[str]) -> str | list[float]:

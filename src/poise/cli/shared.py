@@ -1,7 +1,6 @@
 """What the verbs have in common: a progress bar, and how notes and a result are said."""
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -15,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from poise.cli import streams
+from poise.errors import printed
+from poise.machine.environment import processes, speaks
 from poise.machine.progress import Pace
 
 if TYPE_CHECKING:
@@ -60,19 +62,20 @@ def _option(words: str) -> str:
 
 
 def say(sentence: str) -> None:
-    """One line on standard error; on a terminal, several that end between words."""
+    """One line on standard error; on a terminal, several that end between words. Names in it are shown escaped."""
+    sentence = printed(sentence)
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
         sentence = textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
-    typer.echo(sentence, err=True)
+    streams.said(sentence)
 
 
 def refuse_several_processes(verb: str, instead: str) -> None:
     """Raises: InputError if torchrun started several processes for a verb that is one."""
     from poise.errors import InputError
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(f"{verb} runs in one process, torchrun started {os.environ['WORLD_SIZE']}; {instead}")
+    if processes() > 1:
+        raise InputError(f"{verb} runs in one process, torchrun started {processes()}; {instead}")
 
 
 _WORDS: ContextVar[tuple[str, ...]] = ContextVar("_WORDS", default=())
@@ -98,16 +101,39 @@ def fit_of(source: str, options: Mapping[str, Any]) -> str:
 def say_replaced(place: Path, *results: str, quiet: bool) -> None:
     """One line on standard error if the file, or the folder with any of these results, holds what is replaced now."""
     there = any((place / name).is_file() for name in results) if results else place.is_file()
-    if there and not quiet and os.environ.get("RANK", "0") == "0":
+    if there and not quiet and speaks():
         say(f"note: {place} holds an earlier result, which this one replaces (--out keeps both)")
 
 
-def folder_for(out: Path, result: str, voice: "Voice") -> Path:
-    """The folder `out`, made if there is none; that an earlier `result` in it is replaced is said."""
-    from poise.commands import run_folder
+@contextmanager
+def writing(
+    out: Path, voice: "Voice", replaces: Sequence[str] = (), *, mark: str = "", together: bool = False
+) -> Iterator[Path]:
+    """Within, the folder `out` is for this run alone, or for those that work `together`.
 
-    say_replaced(run_folder.prepare(out), result, quiet=voice.silent)
-    return out
+    It is made if there is none, and goes again if nothing is written. That it holds what a new result `replaces` (the
+    `mark` of it) is said. The first of several processes claims it for all.
+
+    Raises: InputError, before any work is done, if another run writes it, or it cannot be written.
+    """
+    from poise.machine.atomic import writable
+    from poise.machine.folders import refuse_unreplaceable
+    from poise.machine.locks import claimed
+
+    if not speaks():
+        yield out
+        return
+    remedy = f"choose another folder{'' if together else ' with --out'}"
+    with claimed(out, remedy, together=together):
+        made = not out.exists()
+        writable(out, remedy)
+        refuse_unreplaceable(out, replaces)
+        say_replaced(out, *([mark] if mark else replaces), quiet=voice.silent or not replaces)
+        try:
+            yield out
+        finally:
+            if made and out.is_dir() and not any(out.iterdir()):
+                out.rmdir()
 
 
 SEEN = 15.0  # seconds of work that tell how long the rest of it takes
@@ -122,7 +148,7 @@ def say_estimate(work: "Work", problem: "Problem", *more: "Features | None", qui
     """
     from poise.commands.workload import available_bytes, foreseen
 
-    if quiet or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if quiet or processes() > 1:
         return
     found = foreseen(work, problem, *more)
     if found.seconds > LONG:
@@ -258,12 +284,16 @@ def tell(said: "Sequence[RenderableType]", voice: "Voice") -> None:
 
     console = Console()
     for part in said if not voice.silent else ():
+        if not isinstance(part, str):  # a table, whose cells hold one line each
+            console.print(part, highlight=False, markup=False, emoji=False)
+            continue
         # A command is to be copied, so it is not broken into lines.
-        whole = isinstance(part, str) and part.startswith("next: ")
-        console.print(part, highlight=False, markup=False, emoji=False, soft_wrap=whole)
+        whole = part.startswith("next: ")
+        text = "\n".join(map(printed, part.split("\n")))
+        console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=whole)
 
 
 def say_written(paths: Sequence[Path], voice: "Voice") -> None:
     """The paths written, one a line."""
     for path in paths:
-        typer.echo(f"wrote {path}", err=voice.as_json)
+        (say if voice.as_json else typer.echo)(printed(f"wrote {path}"))

@@ -10,7 +10,7 @@ it was stopped.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +25,16 @@ from poise.data.splits import Splits, divide
 from poise.data.store.feature_store import load_features
 from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.machine.documents import as_read
+from poise.machine.folders import seal
 from poise.machine.locks import stoppable
 from poise.machine.processes import World, device_of
 from poise.machine.progress import Phase, note_of, unseen
 from poise.metrics import evaluate
 from poise.representation import training_log
 from poise.representation.backbones import Backbone, build, build_text
-from poise.representation.checkpoints import load_checkpoint
+from poise.representation.backbones.from_file import check_options, danger, needs_trust
 from poise.representation.extract import Views, extract, feed_of, is_small
+from poise.representation.run import begun
 from poise.representation.settings import Stage1, changes
 from poise.representation.trained_network import REPRESENTATION, Representation, digests, load_representation
 from poise.representation.training import train
@@ -57,6 +59,7 @@ def prepare(config: Config, *, strict: bool = False) -> Splits:
     named = open_samples(data.train, **asked)
     if "train" not in named:
         raise InputError(f"{data.train} has no training split; it has {', '.join(named)}")
+    _refuse_unwritable(named["train"].class_names)
     for part, path in (("held_out", data.held_out), ("test", data.test)):
         if path is not None:
             named[part] = _only(path, part, open_samples(path, **asked, class_names=named["train"].class_names))
@@ -76,6 +79,13 @@ def prepare(config: Config, *, strict: bool = False) -> Splits:
     return splits
 
 
+def _refuse_unwritable(class_names: Sequence[str]) -> None:
+    """Raises: InputError for a class, such as a folder, whose name no file could hold, before anything is trained."""
+    for name in class_names:
+        if name != name.encode(errors="replace").decode():
+            raise InputError(f"the name of class {name!r} is not UTF-8, so that files cannot hold it; rename it")
+
+
 def reading(data: Data) -> dict[str, Any]:
     """The options of `open_samples` that a configuration gives, None where it leaves them open."""
     asked = {key: getattr(data, key) for key in ("label", "image", "text", "group", "format")}
@@ -88,6 +98,16 @@ def _only(path: str, part: str, named: Mapping[str, Samples]) -> Samples:
         if name in named:
             return named[name]
     return next(iter(named.values()))
+
+
+def refuse_unsaid(config: Config, recipe: str | Path, changes: Sequence[str]) -> None:
+    """Raises: InputError for a recipe that names a network whose code would run, unless `changes` name it too."""
+    name = config.backbone.name
+    if needs_trust(name) and not any(change.startswith(("backbone.name=", "backbone=")) for change in changes):
+        raise InputError(
+            f"{recipe} names the network {name!r}, whose {danger(name)}; if you trust it, say so: "
+            f"-s backbone.name={name}"
+        )
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------------
@@ -168,6 +188,7 @@ def _untrained(config: Config) -> Representation:
 
 def _built(config: Config, seed: int) -> Backbone:
     asked = config.backbone
+    check_options("backbone.options", asked.name, asked.options)  # before the training, whose result will say them
     weights = None if asked.weights is None else Path(asked.weights)
     more = dict(asked.options)
     return build(
@@ -230,7 +251,7 @@ def _log(config: Config, folder: Path, note: Callable[[str], object]) -> trainin
         epochs = "?" if config.stage1 is None else config.stage1.epochs
         note(f"epoch {row['epoch']} of {epochs}, loss {row['loss']:.3g}, {100 * row['accuracy']:.1f} % right")
 
-    saved = load_checkpoint(folder)
+    saved = begun(folder)
     trackers = [training_log.tracker(name, folder, config.model_dump(mode="json")) for name in config.trackers]
     trackers.append(shown)
     return training_log.opened(folder, 0 if saved is None else saved["step"], trackers)
@@ -273,6 +294,12 @@ def store_features(
     if config.stage1 is None and (world or World()).first:
         representation.save(folder / "representation")
     return stores
+
+
+def seal_run(folder: Path) -> None:
+    """Write SHA256SUMS over what a run left in its folder, and over the seals of its features and backbone."""
+    names = (CONFIG, "environment.json", "split.json", "checkpoint.pt", "log.jsonl", "log.csv", "stage1.json")
+    seal(folder, [name for name in names if (folder / name).is_file()], adds=True)
 
 
 class Loaded(NamedTuple):
@@ -355,6 +382,7 @@ def extract_splits(
         parts: Mapping[str, Samples] = source.parts
     else:
         parts = open_samples(source, **(asked or {}), class_names=representation.class_names)
+        _refuse_unwritable(next(iter(parts.values())).class_names or ())
     counts = representation.counts or parts.get("train", next(iter(parts.values()))).counts
     stores = {}
     for part, samples in parts.items():

@@ -1,6 +1,5 @@
 """What the named arrays of a file mean: features, labels, counts, names of classes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch import Tensor
 from poise.data.tables.named_arrays import Arrays, features_in, opened
 from poise.data.tables.reader_contract import LABEL_NAMES, Ask, Source, listed
 from poise.errors import InputError
+from poise.machine.documents import parsed_value
+from poise.values.counts import ClassCounts, as_counts
 
 COUNTS = ("n", "counts", "train_counts", "class_counts")
 
@@ -36,7 +37,7 @@ def read_arrays(path: Path, ask: Ask) -> Source:
             to_tensor(path, x_name, arrays.get(x_name)),
             labels=labels,
             groups=None if ask.group_column is None else to_numbers(arrays.get(_named(arrays, ask.group_column))),
-            counts=None if counts is None else torch.as_tensor(to_numbers(arrays.get(counts))),
+            counts=None if counts is None else counts_in(arrays, counts).n,
             class_names=names_of_classes(arrays),
         )
 
@@ -70,13 +71,21 @@ def names_of_classes(arrays: Arrays) -> tuple[str, ...] | None:
         return tuple(str(name) for name in names.ravel().tolist())
     if "class_names" not in arrays.metadata:
         return None
-    try:
-        listing = json.loads(arrays.metadata["class_names"])
-    except (ValueError, RecursionError):
-        listing = None
-    if not isinstance(listing, list):
-        raise InputError(f"{arrays.path}: class_names in the metadata must be a JSON list of names")
+    remedy = "class_names in the metadata must be a JSON list of names"
+    listing = parsed_value(arrays.metadata["class_names"], f"{arrays.path}: class_names", remedy)
+    if not isinstance(listing, list) or any(isinstance(name, list | dict) for name in listing):
+        raise InputError(f"{arrays.path}: {remedy}")
     return tuple(str(name) for name in listing)
+
+
+def counts_in(arrays: Arrays, name: str) -> ClassCounts:
+    """Training rows per class (C,) in the array of that name. Raises: InputError if they are none."""
+    try:
+        numbers: Any = to_numbers(arrays.get(name))
+        return as_counts(numbers)
+    except InputError as error:
+        said = str(error)
+        raise InputError(said if said.startswith(str(arrays.path)) else f"{arrays.path}: {name!r}: {said}") from None
 
 
 def to_numbers(array: Array) -> npt.NDArray[Any]:

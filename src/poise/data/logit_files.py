@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poise.data.array_files import COUNTS, names_of_classes, to_numbers, to_tensor
+from poise.data.array_files import COUNTS, counts_in, names_of_classes, to_numbers, to_tensor
 from poise.data.tables.labels import code
 from poise.data.tables.named_arrays import Arrays, opened
 from poise.data.tables.reader_contract import LABEL_NAMES, listed
@@ -85,7 +85,7 @@ def _labels(arrays: Arrays, name: str, logits: Tensor, names: tuple[str, ...] | 
     if labels.dtype.kind in "USO" and names is None:
         raise InputError(f"{arrays.path}: {name!r} holds text; add class_names in the order of the columns of logits")
     if labels.shape[:1] != logits.shape[:1]:
-        raise InputError(f"{arrays.path}: {name!r} has {len(labels)} labels for {len(logits)} rows of logits")
+        raise InputError(f"{arrays.path}: {name!r} has {labels.size} labels for {len(logits)} rows of logits")
     coded = code(labels, lambda row: f"{arrays.path}, {name!r}, row {row}", names=names, classes=logits.shape[1])
     return torch.from_numpy(coded.y)
 
@@ -97,10 +97,7 @@ def _counts(arrays: Arrays, classes: int) -> ClassCounts:
             f"{arrays.path} lacks the training counts; add counts (C,), the number of training rows per class, such as "
             f"np.bincount(y_train, minlength={classes})"
         )
-    try:
-        counts = ClassCounts(torch.as_tensor(to_numbers(arrays.get(name))))
-    except InputError as error:
-        raise InputError(f"{arrays.path}: {name!r}: {error}") from None
+    counts = counts_in(arrays, name)
     if len(counts) != classes:
         raise InputError(f"{arrays.path}: {name!r} has {len(counts)} classes, logits {classes}")
     return counts

@@ -111,7 +111,7 @@ def read_rows(
     file = Path(path)
     wanted = None if columns is None else tuple(columns)
     source = _source(file, Ask(label_column, None, key, tuple(ignore), wanted, needs_label=False))
-    x = torch.as_tensor(source.x if source.x.ndim == 2 else source.x[0])
+    x = torch.as_tensor(source.x[0] if source.x.ndim == 3 and source.x.shape[0] else source.x)
     if x.ndim != 2 or 0 in x.shape:
         raise InputError(f"{file}: rows are (N, D) with at least one row and one feature, got {tuple(source.x.shape)}")
     bad = ~torch.isfinite(x).all(dim=-1)

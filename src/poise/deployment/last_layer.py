@@ -3,21 +3,24 @@
 Only the layer itself is ever held in memory, whatever the size of the checkpoint.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from poise.errors import InputError
+from poise.machine.documents import parsed, read_table
+from poise.machine.reading import sentence_for
+from poise.machine.tensor_files import header_length
 from poise.values.head import Head
 from poise.values.wording import near, some
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar"})
+COPY = "copy it again"
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -100,26 +103,23 @@ def _shards(folder: Path) -> tuple[Path, ...]:
         if pickles:
             _readable(pickles[0])
         raise InputError(f"{folder} holds no {WEIGHTS}; give the folder of a model, or its .safetensors file")
-    try:
-        names = sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))
-        files = tuple(folder / str(name) for name in names)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{folder / INDEX} cannot be read as a table of shards; copy the folder again") from None
+    table = read_table(folder / INDEX, COPY).get("weight_map")
+    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+        raise InputError(f"{folder / INDEX} cannot be read as a table of shards; {COPY}")
+    files = tuple(folder / name for name in sorted(set(table.values())))
     for file in files:
-        if file.parent != folder or not file.is_file():
+        if "\0" in file.name or file.parent != folder or not file.is_file():
             raise InputError(f"{file} is missing, which {INDEX} names; copy the folder again")
     return files
 
 
 def _places(file: Path) -> dict[str, Place]:
-    try:
+    length = header_length(file, COPY)
+    with sentence_for(file, "a safetensors file", COPY):
         with safe_open(str(file), framework="pt"):  # compares the whole header with the size of the file
             pass
         with file.open("rb") as content:
-            length = int.from_bytes(content.read(8), "little")
-            header: dict[str, Any] = json.loads(content.read(length))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{file} is damaged or no safetensors file ({error}); copy it again") from None
+            header: dict[str, Any] = parsed(content.read(8 + length)[8:], file, COPY)
     header.pop("__metadata__", None)
     start = 8 + length
     return {

@@ -25,6 +25,7 @@ from poise.machine.documents import write_json
 from poise.machine.folders import replacing_folder
 from poise.machine.libraries import needed
 from poise.representation.backbones import Backbone
+from poise.representation.backbones.from_file import source_digest
 from poise.representation.trained_network import Representation
 from poise.results.contents import Contents
 
@@ -187,9 +188,11 @@ def _write_own(
 
 
 def _built_by(representation: Representation, backbone: Backbone) -> dict[str, Any]:
-    """The arguments of `poise.representation.backbones.build`."""
+    """What `poise.representation.backbones.build_saved` reads."""
     fed = {key: getattr(backbone, key) for key in FED}
-    return {**representation.options, "name": backbone.name, **fed}
+    source = source_digest(backbone.name)
+    more = {} if source is None else {"source": source}
+    return {"name": backbone.name, "options": dict(representation.options), **fed, **more}
 
 
 def _own_lines(model: Model, backbone: Backbone | None) -> str:
@@ -214,12 +217,12 @@ import json
 from pathlib import Path
 
 import torch
-from poise.representation.backbones import build
+from poise.representation.backbones import build_saved
 from safetensors.torch import load_file
 
 folder = Path("path/to/this/folder")
 said = json.loads((folder / "{CONFIG}").read_text(encoding="utf-8"))["backbone"]
-backbone = build(**said, saved=True, weights=folder / "{WEIGHTS}")
+backbone = build_saved(said, folder / "{WEIGHTS}")
 tensors = load_file(folder / "{WEIGHTS}")
 
 

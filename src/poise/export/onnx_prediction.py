@@ -3,6 +3,7 @@
 The decisions and the file of answers are those of `poise predict` with the folder that was exported.
 """
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +14,21 @@ import numpy.typing as npt
 
 from poise.data.samples.decoding import SKIP
 from poise.decisions.answer_files import Answers, Tallied, write_answers
-from poise.errors import InputError, PoiseWarning, reason_of
-from poise.export.rows_for_onnx import Pixels, Rows, pixels_of
+from poise.errors import InputError, PoiseWarning
+from poise.export.rows_for_onnx import PIXELS, Pixels, Rows, pixels_of
 from poise.machine.documents import check_schema, parsed
 from poise.machine.libraries import needed
 from poise.machine.progress import Progress
-from poise.values.checks import check_one_of, is_number, is_whole
+from poise.machine.reading import content_of, sentence_for
+from poise.values.checks import check_one_of, is_number
+from poise.values.fields import TABLE, TEXT, Kind, at_least, check_fields, list_of, number, one_of, optional, whole
 from poise.values.wording import some
 
 SCHEMA = 1
 KEY = "poise"  # of the metadata
+REMEDY = "export the model again"
+# The key of a place outside of the file, as ONNX writes it, lengths of more bytes than needed included.
+OUTSIDE = re.compile(rb"(\x0a|\x8a\x80*\x00)(\x08|\x88\x80*\x00)location")
 IMAGES = 32  # that go through the network at once
 
 Floats = npt.NDArray[np.float64]
@@ -49,7 +55,10 @@ class Exported(NamedTuple):
 
     def logits(self, rows: npt.NDArray[np.float32]) -> Floats:
         """(N, C) float64 logits whose softmax is the posterior."""
-        (found,) = self.session.run(["logits"], {self.reads: rows})
+        with sentence_for(self.path, "a network of these rows", REMEDY):
+            (found,) = self.session.run(["logits"], {self.reads: rows})
+        if getattr(found, "shape", None) != (len(rows), len(self.class_names)):
+            raise InputError(f"{self.path} does not give a logit for each row and class; {REMEDY}")
         if not np.isfinite(found).all():
             raise InputError(f"{self.path} gives a logit that is not finite; export the model again")
         values: Floats = found.astype(np.float64)
@@ -65,72 +74,104 @@ def open_onnx(path: str | Path) -> Exported:
     Raises: InputError if it is missing, damaged, or written by something else; MissingExtraError without onnxruntime.
     """
     file = Path(path)
-    if not file.is_file():
+    if not file.exists():
         raise InputError(f"there is no file {file}")
-    session = _session(file)
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    content = content_of(file, REMEDY, None)
+    if OUTSIDE.search(content):
+        raise InputError(f"{file} keeps tensors in other files, which is no export of Poise; {REMEDY}")
+    session = _session(file, content)
+    with sentence_for(file, "an ONNX file", REMEDY):
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:
         raise InputError(
             f"{file} was not written by Poise: its metadata have no entry {KEY!r}; make one with "
             "`poise export MODEL --onnx`"
         )
-    about = parsed(text, f"the entry {KEY!r} of {file}", "export the model again")
-    check_schema(file, about.get("schema"), SCHEMA, "export the model again")
-    try:
-        return _checked(file, session, about)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: the metadata {KEY!r} are damaged ({error}); export the model again") from None
+    about = parsed(text, f"the entry {KEY!r} of {file}", REMEDY)
+    check_schema(file, about.get("schema"), SCHEMA, REMEDY)
+    check_fields(f"{file}: the metadata {KEY!r}: ", about, _KINDS, f"; {REMEDY}")
+    return _checked(file, session, about)
 
 
-def _session(file: Path) -> Any:
+def _session(file: Path, content: bytes) -> Any:
     onnxruntime = needed("onnxruntime", "export", f"predicting with {file} needs")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is raised, and said once
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has an exception for each of its states, with no common base
-        raise InputError(f"{file} is damaged or no ONNX file ({reason_of(error)}); export the model again") from None
+    with sentence_for(file, "an ONNX file", REMEDY):
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _checked(file: Path, session: Any, about: Mapping[str, Any]) -> Exported:
-    """Raises: KeyError, TypeError, ValueError for metadata that do not hang together."""
-    names = tuple(map(str, about["class_names"]))
-    reads = about["input"]
-    inputs = {one.name: one.shape for one in session.get_inputs()}
-    if reads not in ("features", "pixels") or reads not in inputs or len(names) < 2:
-        raise ValueError("input or class_names")
+    """Raises: InputError for metadata that do not fit the network, or each other."""
+    names, reads = tuple(about["class_names"]), about["input"]
+    with sentence_for(file, "an ONNX file", REMEDY):
+        known = {one.name for one in session.get_inputs()}, {one.name for one in session.get_outputs()}
+    if reads not in known[0] or "logits" not in known[1]:
+        raise InputError(f"{file}: the network has no input {reads!r}, or no output 'logits'; {REMEDY}")
+    for key, kind in (("dim", _DIM),) if reads == "features" else (("pixels", PIXELS),):
+        check_fields(f"{file}: the metadata {KEY!r}: ", about, {key: kind}, f"; {REMEDY}")
     added, columns = about.get("added"), about.get("columns")
-    point = about["operating"]
-    if point is not None:
-        _check_point(point, len(names))
     found = Exported(
         path=file,
         session=session,
         reads=reads,
-        dim=int(about["dim"]) if reads == "features" else None,
-        columns=None if columns is None else tuple(map(str, columns)),
+        dim=about["dim"] if reads == "features" else None,
+        columns=None if columns is None else tuple(columns),
         pixels=Pixels.read(about["pixels"]) if reads == "pixels" else None,
         class_names=names,
-        counts=tuple(map(int, about["counts"])),
+        counts=tuple(about["counts"]),
         prior_applied=None if about["prior_applied"] is None else tuple(map(float, about["prior_applied"])),
-        operating=point,
+        operating=about["operating"],
         added=None if added is None else np.array(added, dtype=np.float64),
     )
-    for key, values in (("counts", found.counts), ("prior_applied", found.prior_applied), ("added", found.added)):
+    point = {key: (about["operating"] or {}).get(key) for key in ("costs", "thresholds", "conformal")}
+    given = {"counts": found.counts, "prior_applied": found.prior_applied, "added": found.added, **point}
+    for key, values in given.items():
         if values is not None and len(values) != len(names):
-            raise ValueError(key)
+            raise InputError(f"{file}: {key} has {len(values)} entries for {len(names)} classes; {REMEDY}")
+    if ((about["operating"] or {}).get("top_k") or 0) > len(names):
+        raise InputError(f"{file}: top_k must be at most {len(names)}, the number of classes; {REMEDY}")
     return found
 
 
-def _check_point(point: Mapping[str, Any], classes: int) -> None:
-    """Raises: KeyError, TypeError, ValueError unless it is an operating point for so many classes."""
-    for key in ("costs", "thresholds", "conformal"):
-        if point[key] is not None and len(point[key]) != classes:
-            raise ValueError(key)
-    if point["abstain"] is not None and not is_number(point["abstain"]):
-        raise ValueError("abstain")
-    if point["top_k"] is not None and not (is_whole(point["top_k"]) and 1 <= point["top_k"] <= classes):
-        raise ValueError("top_k")
+_NUMBER = Kind("a number", is_number)
+_DIM = whole(1)
+_NUMBERS = list_of("numbers", _NUMBER)
+_COSTS = Kind(
+    "a number above 0 for each class, or a square of numbers of 0 or more",
+    lambda value: (
+        list_of("prices", Kind("a number above 0", lambda v: is_number(v) and v > 0), least=2).fits(value)
+        or (
+            list_of("rows", list_of("costs", at_least(0)), least=2).fits(value)
+            and {len(row) for row in value} == {len(value)}
+        )
+    ),
+)
+_LIMITS = optional(list_of("numbers of 0 or more, or null", optional(at_least(0))))
+_POINT = {
+    "costs": optional(_COSTS),
+    "abstain": optional(number("[0, 1]")),
+    "thresholds": _LIMITS,
+    "top_k": optional(whole(1)),
+    "conformal": _LIMITS,
+}
+_KINDS = {
+    "class_names": Kind(
+        "a list of two or more different names",
+        lambda value: list_of("names", TEXT, least=2).fits(value) and len(set(value)) == len(value),
+    ),
+    "input": one_of("features", "pixels"),
+    "counts": list_of("whole numbers", whole(0, 2**53)),
+    "prior_applied": optional(list_of("numbers of 0 or more", at_least(0))),
+    "columns": optional(list_of("names", TEXT)),
+    "added": optional(_NUMBERS),
+    "operating": Kind(
+        "an operating point, or null",
+        lambda value: (
+            value is None or (TABLE.fits(value) and all(k in value and _POINT[k].fits(value[k]) for k in _POINT))
+        ),
+    ),
+}
 
 
 # --- deciding ---------------------------------------------------------------------------------------------------------
@@ -190,6 +231,7 @@ def predict_rows(
     out: str | Path,
     *,
     top: int | None = None,
+    spreadsheet: bool = False,
     progress: Progress | None = None,
 ) -> Tallied:
     """Write one line per row of features to a .csv or .parquet file; columns as in `write_answers`.
@@ -205,7 +247,14 @@ def predict_rows(
         return decided(model.logits(rows.x[start:stop].astype(np.float32)), model.operating)
 
     return write_answers(
-        answers_of, len(rows.x), model.class_names, out, carried=rows.extra, top=top, progress=progress
+        answers_of,
+        len(rows.x),
+        model.class_names,
+        out,
+        carried=rows.extra,
+        top=top,
+        spreadsheet=spreadsheet,
+        progress=progress,
     )
 
 
@@ -215,6 +264,7 @@ def predict_images(
     out: str | Path,
     *,
     top: int | None = None,
+    spreadsheet: bool = False,
     broken: str = "error",
     progress: Progress | None = None,
 ) -> Tallied:
@@ -235,7 +285,15 @@ def predict_images(
 
     carried = {"sample": [str(file) for file in kept]}
     return write_answers(
-        answers_of, len(kept), model.class_names, out, carried=carried, top=top, chunk=IMAGES, progress=progress
+        answers_of,
+        len(kept),
+        model.class_names,
+        out,
+        carried=carried,
+        top=top,
+        spreadsheet=spreadsheet,
+        chunk=IMAGES,
+        progress=progress,
     )
 
 

@@ -14,6 +14,7 @@ from poise.data.tables.by_suffix import TABLES, read_table
 from poise.data.tables.named_arrays import features_in, opened
 from poise.data.tables.reader_contract import Ask
 from poise.errors import InputError
+from poise.values.fields import TABLE, Kind, one_of, whole
 
 MODES = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -86,13 +87,23 @@ class Pixels(NamedTuple):
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Pixels":
-        """What an export says. Raises: KeyError, TypeError, ValueError if it does not hang together."""
-        if data["height"] != data["width"] or data["resize"] not in ("middle_square", "shorter_side"):
-            raise ValueError("pixels")
-        shorter = int(data["shorter"]) if data["resize"] == "shorter_side" else None
-        if shorter is not None and shorter < int(data["height"]):
-            raise ValueError("pixels")
-        return cls(int(data["height"]), shorter, MODES[data["interpolation"]])
+        """What an export says, as `PIXELS` takes it."""
+        shorter = data["shorter"] if data["resize"] == "shorter_side" else None
+        return cls(data["height"], shorter, MODES[data["interpolation"]])
+
+
+_SIDE = whole(1, 4096)
+
+
+def _is_cut(data: Any) -> bool:
+    if not TABLE.fits(data) or not _SIDE.fits(data.get("height")) or data["height"] != data.get("width"):
+        return False
+    if data.get("resize") == "shorter_side" and not whole(data["height"], 2**16).fits(data.get("shorter")):
+        return False
+    return data.get("resize") in ("middle_square", "shorter_side") and one_of(*MODES).fits(data.get("interpolation"))
+
+
+PIXELS = Kind("how an image is cut: height, width, resize, shorter, interpolation", _is_cut)
 
 
 def pixels_of(file: Path, way: Pixels) -> npt.NDArray[np.float32]:

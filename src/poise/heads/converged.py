@@ -287,7 +287,7 @@ class _Guess(NamedTuple):
         sample = rows.sample(max(SAMPLED, 4 * rows.views.shape[2]))
         points, views = sample.points(), len(sample.views)
         x, share = points[:, :-1], sample.share.repeat(views).float().unsqueeze(-1)
-        variances, axes = torch.linalg.eigh((x.T @ (share * x)).double())
+        variances, axes = _principal((x.T @ (share * x)).double())
         squares = torch.cat([(x @ axes.float()).square_(), torch.ones_like(share)], dim=-1)
         spread = torch.cat([variances.clamp_min(0), torch.ones(1, dtype=torch.float64)])
         first = rows.class_curvature().clamp_min(1e-12).unsqueeze(-1) * spread
@@ -370,3 +370,11 @@ class _Search(NamedTuple):
                 stacklevel=4,
             )
         return found._replace(evaluations=evaluations)
+
+
+def _principal(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (D,) and eigenvectors (D, D). Raises: InputError for rows whose squares are no finite numbers."""
+    if not torch.isfinite(covariance).all():
+        raise InputError("the features are too large or too small to be squared; scale them to a variance near 1")
+    values, vectors = torch.linalg.eigh(covariance)
+    return values, vectors

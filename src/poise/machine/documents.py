@@ -9,6 +9,7 @@ in a file decides what code runs.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from json import JSONEncoder
 from pathlib import Path
@@ -16,13 +17,18 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from poise.errors import InputError, reason_of
 from poise.machine.atomic import write_atomically
+from poise.machine.reading import content_of, decoded
 
 # How a document is laid out. Bytes of files depend on it.
 READABLE = JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False)
 ESCAPED = JSONEncoder(indent=1, allow_nan=False)
 SORTED = JSONEncoder(indent=1, sort_keys=True)  # for reading by people and programs: a measured nan stays visible
 ONE_LINE = JSONEncoder(allow_nan=False)
+PLAIN = JSONEncoder(ensure_ascii=False)
 COMPACT = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+DEEPEST = 100  # levels; those of Poise have fewer than 10
+HALF = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")  # what may become half of a character
 
 
 class Kind(Protocol):
@@ -83,25 +89,42 @@ def check_schema(where: object, found: Any, newest: int, remedy: str, key: str =
 
 def read_table(path: Path, remedy: str) -> dict[str, Any]:
     """The JSON object of a file in UTF-8, with or without a byte-order mark. Raises: InputError with the remedy."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason_of(error)}; {remedy}") from None
-    return parsed(content, path, remedy)
+    return parsed(content_of(path, remedy), path, remedy)
 
 
 def parsed(content: bytes | str, where: object, remedy: str) -> dict[str, Any]:
     """The JSON object of a text. Raises: InputError that names `where` and the remedy for anything else."""
-    try:
-        text = content if isinstance(content, str) else content.decode("utf-8-sig")
-        table = json.loads(text, parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not UTF-8 (byte {error.start + 1}); {remedy}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is no JSON ({reason_of(error)}); {remedy}") from None
+    table = parsed_value(content, where, remedy)
     if not isinstance(table, dict):
         raise InputError(f"{where} holds no table of keys and values; {remedy}")
     return table
+
+
+def parsed_value(content: bytes | str, where: object, remedy: str) -> Any:
+    """The JSON value of a text in UTF-8: an object, a list, a text, a number.
+
+    Raises: InputError that names `where` and the remedy for what is no JSON, is nested more than `DEEPEST` levels, or
+    holds half of a character, which has no UTF-8.
+    """
+    text = content if isinstance(content, str) else decoded(content, where, remedy)
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is no JSON ({reason_of(error)}); {remedy}") from None
+    if _depth(value) > DEEPEST:
+        raise InputError(f"{where} is nested more than {DEEPEST} levels deep; {remedy}")
+    if HALF.search(text) and any("\ud800" <= c <= "\udfff" for c in PLAIN.encode(value)):
+        raise InputError(f"{where} holds half of a character (\\ud800 to \\udfff), which has no UTF-8; {remedy}")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """How deeply lists and tables are nested; one level after the other, for a deep one would end recursion."""
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 def _no_constant(word: str) -> NoReturn:

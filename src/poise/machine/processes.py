@@ -19,10 +19,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from poise.errors import InputError, PoiseError, reason_of
+from poise.machine.environment import processes, whole_number
+from poise.machine.reading import sentence_for
 
 TIMEOUT_SECONDS = 600.0  # a dead process is noticed at once by its closed connection; this is for one that hangs
 PATIENCE = timedelta(days=7)  # of those that have done their share of an extraction
 ROLL_CALL_SECONDS = 3.0
+REMEDY = "start the command by torchrun, or unset WORLD_SIZE"
 
 
 def share_of(rows: int, parts: int, part: int) -> slice:
@@ -136,18 +139,30 @@ def _roll_call() -> list[int]:
 
 @contextmanager
 def started(timeout: float = TIMEOUT_SECONDS) -> Iterator[World]:
-    """The world of this process, as `torchrun` describes it in the environment; a world of one without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """The world of this process, as `torchrun` describes it in the environment; a world of one without it.
+
+    Raises: InputError for an environment that describes none.
+    """
+    if processes() == 1:
         yield World()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    _refuse_outside_of_world()
+    with sentence_for("the environment that torchrun sets", None, REMEDY):
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
         yield World(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE))
     finally:
         if dist.is_initialized():  # no longer after a roll call
             dist.destroy_process_group()
+
+
+def _refuse_outside_of_world() -> None:
+    """Raises: InputError where the environment has no place for this process among the others."""
+    size, rank = processes(), whole_number("RANK", 0)
+    if rank >= size:
+        raise InputError(f"the environment says RANK={rank} of WORLD_SIZE={size}; ranks are 0 to {size - 1}; {REMEDY}")
+    whole_number("MASTER_PORT", 0)
 
 
 class _Sum(torch.autograd.Function):
@@ -211,7 +226,7 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        name = f"cuda:{whole_number('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -17,18 +17,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from poise.errors import InputError, PoiseError, reason_of
+from poise.machine.environment import whole_number
 
 DOCUMENT = 2**26  # bytes of a file that becomes Python objects, which take ten times the memory and more
 INFLATED = 2**28  # bytes that any compressed file may grow to
 GROWTH = 20  # how many times its size a large one may: real images and texts grow by 2 to 10
 
 
-def inflated_limit(stored: int) -> int:
+def inflated_limit(stored: int, least: int = INFLATED) -> int:
     """How many bytes a compressed file of `stored` bytes may take in memory. Raises: InputError for a wrong setting."""
-    said = os.environ.get("POISE_MEMORY_LIMIT", "")
-    if said and not (said.isascii() and said.isdigit() and len(said) < 20):
-        raise InputError(f"POISE_MEMORY_LIMIT must be a number of bytes, such as 4000000000; got {said!r:.80}")
-    return int(said) if said else max(INFLATED, GROWTH * stored)
+    return whole_number("POISE_MEMORY_LIMIT", 0) or max(least, GROWTH * stored)
+
+
+def affordable(where: object, needed: int, stored: int) -> None:
+    """Raises: InputError if what takes `stored` bytes in a file takes more in memory than `inflated_limit` allows."""
+    if needed > (most := inflated_limit(stored)):
+        raise InputError(f"{where} takes {needed} bytes in memory, more than {most}; raise POISE_MEMORY_LIMIT (bytes)")
 
 
 def regular(path: Path, remedy: str, at_most: int | None = None) -> int:
@@ -42,6 +46,11 @@ def regular(path: Path, remedy: str, at_most: int | None = None) -> int:
     if at_most is not None and found.st_size > at_most:
         raise InputError(f"{path} has {found.st_size} bytes, more than the {at_most} that such a file may; {remedy}")
     return found.st_size
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Is it a name directly in the folder, wherever links lead? A link in a circle is, and cannot be read."""
+    return os.path.dirname(os.path.realpath(path)) == os.path.realpath(folder)
 
 
 def _kind(mode: int) -> str:
@@ -69,15 +78,18 @@ def decoded(content: bytes, where: object, remedy: str) -> str:
         raise InputError(f"{where} is not UTF-8 (byte {error.start + 1}); {remedy}") from None
 
 
-def unzipped(path: Path, remedy: str) -> bytes:
-    """What a .gz file holds, or a plain file of another name. Raises: InputError, before it takes too much memory."""
-    if path.suffix.lower() != ".gz":
+def unzipped(path: Path, remedy: str, least: int = INFLATED) -> bytes:
+    """What a .gz or .tgz file holds, or a plain file of another name. Raises: InputError, before memory is taken.
+
+    `least`: bytes that a small file may grow to.
+    """
+    if path.suffix.lower() not in (".gz", ".tgz"):
         return content_of(path, remedy, None)
-    most = inflated_limit(regular(path, remedy))
+    most = inflated_limit(regular(path, remedy), least)
     with sentence_for(path, "a .gz file", remedy), gzip.open(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise InputError(f"{path} unpacks to more than {most} bytes; unpack it, or raise POISE_MEMORY_LIMIT")
+        raise InputError(f"{path} unpacks to more than {most} bytes; unpack it, or raise POISE_MEMORY_LIMIT (bytes)")
     return content
 
 

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ import torch
 from poise.errors import InputError, reason_of
 from poise.machine.atomic import replacing, writable
 from poise.machine.documents import check_schema
+from poise.representation.torch_files import torch_content
 
 NEWEST = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -69,14 +69,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     older = folder / PREVIOUS
     spare = path != older and older.exists()
     other = f"; the one before it is {older}: rename that to {NEWEST} to go on from there" if spare else ""
-    if not _is_whole(path):
-        raise InputError(f"{path} is cut short or damaged: it is no whole archive, as a checkpoint is{other}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:
-        raise InputError(f"{path} holds objects that are no tensors; it was not opened, and it is not ours") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({reason_of(error)}){other}") from None
+    content = torch_content(path, f"delete the folder to train again{other}", archive=True)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is no checkpoint of Poise")
     check_schema(path, content.get("schema"), SCHEMA, f"it was changed{other}")
@@ -91,15 +84,6 @@ def sweep(folder: Path) -> None:
     writable(folder)
     for stray in folder.glob(f".{NEWEST}.*.tmp"):
         stray.unlink(missing_ok=True)
-
-
-def _is_whole(path: Path) -> bool:
-    """Is it an archive whose parts have their checksums? Torch looks at none of these."""
-    try:
-        with ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
 
 
 def _plain(value: Any) -> Any:

@@ -11,12 +11,39 @@ from torch import Tensor
 
 from poise.errors import InputError, PoiseWarning
 from poise.machine.processes import World
+from poise.machine.reading import sentence_for
 from poise.representation.backbones import Backbone
+from poise.representation.checkpoints import load_checkpoint
 from poise.representation.feeds import Feed
 from poise.representation.network import Network
 from poise.representation.settings import Stage1, changes
+from poise.values.checks import is_number
 from poise.values.counts import ClassCounts
+from poise.values.fields import FLAG, TABLE, Kind, check_fields, list_of, whole
 from poise.values.loss import Loss, with_terms
+
+REMEDY = "the checkpoint was changed; delete it to train again"
+_TENSOR = Kind("a tensor", lambda value: isinstance(value, Tensor))
+_MAYBE = Kind("a tensor or nothing", lambda value: value is None or isinstance(value, Tensor))
+_TENSORS = Kind("a table of tensors", lambda value: TABLE.fits(value) and all(map(_TENSOR.fits, value.values())))
+_KINDS = {
+    "step": whole(0, 2**53),
+    "network": _TENSORS,
+    "momentum": list_of("tensors", _MAYBE),
+    "average": _TENSORS,
+    "loss_state": list_of("tensors", _MAYBE),
+    "meter": Kind("a table of numbers", lambda value: TABLE.fits(value) and all(map(is_number, value.values()))),
+    "known": Kind(
+        "what settings, and what data",
+        lambda value: (
+            TABLE.fits(value)
+            and TABLE.fits(value.get("settings"))
+            and TABLE.fits(value.get("data"))
+            and {"loss", "trained"} <= set(value["settings"])
+            and FLAG.fits(value["data"].get("bf16", False))
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +72,9 @@ class Job:
         return len(self.rates) * self.steps
 
 
+METER = ("loss", "right", "images", "seconds")
+
+
 @dataclass
 class Run:
     """What changes while training: all of it is in a checkpoint. `meter` sums over the images of this epoch."""
@@ -54,7 +84,7 @@ class Run:
     average: dict[str, Tensor]
     loss_state: Any
     step: int = 0
-    meter: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("loss", "right", "images", "seconds"), 0.0))
+    meter: dict[str, float] = field(default_factory=lambda: dict.fromkeys(METER, 0.0))
 
     def content(self) -> dict[str, Any]:
         """The run as tensors and plain numbers."""
@@ -105,6 +135,17 @@ def begin(job: Job) -> Run:
     return Run(network, optimiser, average, with_terms(state, terms))
 
 
+def begun(folder: Path) -> dict[str, Any] | None:
+    """The checkpoint of the run that was begun in a folder; None without one.
+
+    Raises: InputError as `load_checkpoint`, and for a value of another kind than `Run.content` has.
+    """
+    saved = load_checkpoint(folder)
+    if saved is not None:
+        check_fields(f"the checkpoint of {folder}: ", saved, _KINDS, f"; {REMEDY}")
+    return saved
+
+
 def _refuse_changes(folder: Path, known: dict[str, Any], saved: dict[str, Any]) -> None:
     """Raises: InputError listing what differs between this run and the one that wrote the checkpoint."""
     one, other = saved["data"], known["data"]
@@ -146,11 +187,14 @@ def _restore(job: Job, run: Run, folder: Path, saved: Mapping[str, Any]) -> None
             stacklevel=4,
         )
     before, now = saved["known"]["settings"], job.settings.to_dict()
-    run.restore(
-        saved,
-        same_loss=before["loss"] == now["loss"] and len(saved["loss_state"]) == len(run.loss_state),
-        same_parts=before["trained"] == now["trained"],
-    )
+    with sentence_for(f"the checkpoint of {folder}", "this run", REMEDY):
+        run.restore(
+            saved,
+            same_loss=before["loss"] == now["loss"] and len(saved["loss_state"]) == len(run.loss_state),
+            same_parts=before["trained"] == now["trained"],
+        )
+    if set(run.meter) != set(METER):
+        raise InputError(f"the checkpoint of {folder}: meter must have {', '.join(METER)}; {REMEDY}")
 
 
 def refuse_infinite(run: Run) -> None:

@@ -5,33 +5,35 @@
     folder/seen.safetensors       the digests of the samples that trained it
     folder/representation.json    how to build and feed it, classes, provenance, sha256 of the other files; written last
 
-Opening runs no code of the folder: a network of the user's own, named `package.module:factory`, is only built when the
-caller allows that name.
+Opening runs no code of the folder: a network of the user's own, named `package.module:factory`, or one whose files lie
+elsewhere is only built when the caller allows that name, and what it leads to is as it was.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from poise.data.samples.sample_set import Items
 from poise.errors import InputError
 from poise.machine.atomic import sha256_of, write_atomically
 from poise.machine.documents import ESCAPED, Document
-from poise.representation.backbones import Backbone, TextBackbone, build, build_text
+from poise.machine.folders import seal
+from poise.machine.reading import lies_in, regular
+from poise.machine.tensor_files import tensors_of
+from poise.representation.backbones import Backbone, TextBackbone, build_saved, build_text
+from poise.representation.backbones.from_file import FED, check_named, check_options, source_digest
 from poise.values.counts import ClassCounts
-from poise.values.fields import TABLE, TEXT, WHOLE, Kind, list_of, optional
+from poise.values.fields import TABLE, TEXT, Kind, check_fields, list_of, optional, whole
 from poise.values.head import Head
 
 REPRESENTATION = "representation.json"
-FED = ("size", "mean", "std", "crop", "interpolation")  # how a backbone is fed
-BACKBONE_FILE, HEAD_FILE, SEEN_FILE = "backbone.safetensors", "head.safetensors", "seen.safetensors"
+FILES = BACKBONE_FILE, HEAD_FILE, SEEN_FILE = "backbone.safetensors", "head.safetensors", "seen.safetensors"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,8 +57,10 @@ class Representation:
         return None if self.seen is None else int(torch.isin(digests(items), self.seen).sum())
 
     def save(self, folder: str | Path) -> Path:
-        """Write the folder. Raises: InputError where the disk refuses."""
+        """Write the folder. Raises: InputError for options that no file may state, or where the disk refuses."""
         root = Path(folder)
+        check_options(str(root / REPRESENTATION), self.backbone.name, self.options)
+        source = source_digest(self.backbone.name)
         files = {}
         if isinstance(self.backbone, Backbone):
             state = self.backbone.module.state_dict()
@@ -75,74 +79,99 @@ class Representation:
                 "name": self.backbone.name,
                 "options": dict(self.options),
                 **{key: getattr(self.backbone, key) for key in FED if hasattr(self.backbone, key)},
+                **({} if source is None else {"source": source}),
             },
             "class_names": self.class_names,
             "counts": None if self.counts is None else self.counts.n.tolist(),
             "provenance": dict(self.provenance),
             "sha256": {name: sha256(content).hexdigest() for name, content in sorted(files.items())},
         }
-        return DOCUMENT.write(root / REPRESENTATION, body).parent
+        DOCUMENT.write(root / REPRESENTATION, body)
+        seal(root, [*files, REPRESENTATION])
+        return root
 
 
 def load_representation(folder: str | Path, *, trusted: str | None = None) -> Representation:
     """What `Representation.save` wrote.
 
-    A folder may name a network of its author's, `package.module:factory`, whose code would run; it has to be `trusted`
-    by the same name.
+    A folder may name a network of its author's, `package.module:factory`, whose code would run, or a folder with one;
+    it has to be `trusted` by the same name, and what the name leads to must be as it was.
 
-    Raises: InputError naming the file that is missing, damaged or from a newer version.
+    Raises: InputError naming the file that is missing, damaged or from a newer version, or the value that does not fit.
     """
     root = Path(folder)
     body = DOCUMENT.read(root / REPRESENTATION)
+    check_named(str(root), body["backbone"], trusted)
+    _check_described(root, body)
     for fault in _faults(root, body["sha256"]):
         raise InputError(fault)
+    seen = tensors_of(root / SEEN_FILE, REMEDY, ["digests"]).tensors["digests"] if SEEN_FILE in body["sha256"] else None
+    if seen is not None and (seen.dtype != torch.int64 or seen.ndim != 1):
+        raise InputError(f"{root / SEEN_FILE} holds no digests (n,) of int64; {REMEDY}")
     said = body["backbone"]
-    kind, colon, _ = said["name"].partition(":")
-    if colon and kind not in ("hf", "sentence", "timm") and said["name"] != trusted:
-        raise InputError(
-            f"{root} names the network {said['name']!r}, whose code would run; if you trust it, say so by that name: "
-            f"--backbone {said['name']}"
-        )
-    try:
-        seen = load_file(root / SEEN_FILE)["digests"] if SEEN_FILE in body["sha256"] else None
-    except (SafetensorError, KeyError) as error:
-        raise InputError(f"{root / SEEN_FILE} cannot be read: {error}") from None
-    return Representation(
-        backbone=_built(root, said),
-        options=said["options"],
+    is_text = said["name"].startswith("sentence:")
+    backbone = build_text(said["name"]) if is_text else build_saved(said, root / BACKBONE_FILE, trusted=trusted)
+    found = Representation(
+        backbone=backbone,
+        options=body["backbone"]["options"],
         head=Head.load(root / HEAD_FILE) if HEAD_FILE in body["sha256"] else None,
         class_names=None if body["class_names"] is None else tuple(body["class_names"]),
         counts=None if body["counts"] is None else ClassCounts(torch.tensor(body["counts"])),
         seen=seen,
         provenance=body["provenance"],
     )
+    _refuse_other_sizes(root, found)
+    return found
 
 
-def _built(root: Path, said: dict[str, Any]) -> Backbone | TextBackbone:
-    if said["name"].startswith("sentence:"):
-        return build_text(said["name"])
-    backbone = build(said["name"], weights=root / BACKBONE_FILE, size=said["size"], saved=True, **said["options"])
-    fed: dict[str, Any] = {key: tuple(said[key]) if key in ("mean", "std") else said[key] for key in FED}
-    return replace(backbone, **fed)
+def _refuse_other_sizes(root: Path, found: Representation) -> None:
+    """Raises: InputError if the parts differ in their number of classes or features."""
+    sizes = {"counts": found.counts, "class names": found.class_names}
+    classes = {what: len(value) for what, value in sizes.items() if value is not None}
+    if found.head is not None:
+        classes["classifier"] = found.head.classes
+    if len(set(classes.values())) > 1:
+        told = ", ".join(f"{what} {size}" for what, size in classes.items())
+        raise InputError(f"{root}: its parts differ in their number of classes: {told}; {REMEDY}")
+    if found.head is not None and found.head.dim != found.backbone.dim:
+        raise InputError(
+            f"{root}: its classifier reads {found.head.dim} features, its backbone gives {found.backbone.dim}; {REMEDY}"
+        )
+
+
+def _check_described(root: Path, body: Mapping[str, Any]) -> None:
+    """Raises: InputError unless a network for images says how it is fed, and names the checksum of its weights."""
+    path = root / REPRESENTATION
+    if not body["backbone"]["name"].startswith("sentence:"):
+        check_fields(f"{path}: backbone: ", body["backbone"], FED, f"; {REMEDY}")
+        if BACKBONE_FILE not in body["sha256"]:
+            raise InputError(f"{path}: sha256 does not name {BACKBONE_FILE}; {REMEDY}")
 
 
 def _faults(root: Path, digests: Mapping[str, str]) -> Iterator[str]:
     """A sentence for every file that is not as it was written."""
     for name, expected in digests.items():
         path = root / name
-        if path.resolve().parent != root.resolve() or not path.is_file():
+        if name not in FILES:
+            yield f"{path} is no file of a representation, and {REPRESENTATION} names it; {REMEDY}"
+        elif not lies_in(path, root) or not path.exists():
             yield f"{path} is missing; {REMEDY}"
-        elif sha256_of(path) != expected:
+        elif regular(path, REMEDY) >= 0 and sha256_of(path) != expected:
             yield f"{path} is damaged: its sha256 is not that of {REPRESENTATION}; restore it from a copy"
 
 
 _KINDS = {
     "backbone": Kind(
         "a table with name and options",
-        lambda value: TABLE.fits(value) and TEXT.fits(value.get("name")) and TABLE.fits(value.get("options")),
+        lambda value: (
+            TABLE.fits(value)
+            and TEXT.fits(value.get("name"))
+            and TABLE.fits(value.get("options"))
+            and TEXT.fits(value.get("source", ""))
+        ),
     ),
-    "class_names": optional(list_of("names", TEXT)),
-    "counts": optional(list_of("whole numbers", WHOLE)),
+    "class_names": optional(list_of("names", TEXT, least=2)),
+    "counts": optional(list_of("whole numbers", whole(0, 2**53), least=2)),
     "provenance": TABLE,
     "sha256": Kind("a table of texts", lambda value: TABLE.fits(value) and all(map(TEXT.fits, value.values()))),
 }
@@ -154,7 +183,9 @@ def check_representation(folder: str | Path) -> list[str]:
     """What is wrong with the files of a representation, without building what it describes."""
     root = Path(folder)
     try:
-        return list(_faults(root, DOCUMENT.read(root / REPRESENTATION)["sha256"]))
+        body = DOCUMENT.read(root / REPRESENTATION)
+        _check_described(root, body)
+        return list(_faults(root, body["sha256"]))
     except (InputError, OSError) as error:
         return [str(error)]
 

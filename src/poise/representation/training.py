@@ -22,11 +22,11 @@ from poise.machine.processes import World, synchronised
 from poise.machine.progress import Progress
 from poise.representation.augment import beta_share
 from poise.representation.backbones import Backbone
-from poise.representation.checkpoints import load_checkpoint, save_checkpoint, sweep
+from poise.representation.checkpoints import save_checkpoint, sweep
 from poise.representation.feeds import Feed, Step, explained
 from poise.representation.gradients import Part, gradients
 from poise.representation.network import Network
-from poise.representation.run import Job, Run, begin, refuse_infinite, resume
+from poise.representation.run import Job, Run, begin, begun, refuse_infinite, resume
 from poise.representation.settings import Stage1
 from poise.values.counts import ClassCounts
 from poise.values.head import Head
@@ -79,7 +79,7 @@ def train(
     rates = settings.learning_rates(len(y))
     if (world or World()).first:
         sweep(folder)
-    saved = load_checkpoint(folder)
+    saved = begun(folder)
     bf16 = _precision(settings, place, saved)
     job = Job(backbone, feed, y, counts, settings, settings.built_loss(), rates, world or World(), place, bf16)
     known = {"settings": settings.to_dict(), "data": {**(identity or {}), "bf16": bf16}}

@@ -13,7 +13,10 @@ from typing import Any
 
 from poise.errors import InputError, MissingExtraError, reason_of
 from poise.machine.atomic import write_atomically
-from poise.values.checks import check_one_of
+from poise.machine.documents import parsed
+from poise.machine.reading import text_of
+from poise.values.checks import check_one_of, is_number
+from poise.values.fields import Kind, whole
 
 Log = Callable[[Mapping[str, Any]], None]
 
@@ -44,15 +47,24 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     path = folder / "log.jsonl"
     if not path.exists():
         return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True)):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if not line.endswith("\n"):
-                break
-            raise InputError(f"{path}, line {number + 1} is no JSON; delete that line") from None
+    rows: list[dict[str, Any]] = []
+    lines = text_of(path, "delete it, or restore it from a copy", None).splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines) and not line.endswith("\n"):
+            break
+        row = parsed(line, f"{path}, line {number}", REMEDY)
+        _ROW.check(f"{path}, line {number}", row, f"; {REMEDY}")
+        if rows and set(row) != set(rows[0]):
+            raise InputError(f"{path}, line {number} has other keys than the first line; {REMEDY}")
+        rows.append(row)
     return rows
+
+
+REMEDY = "delete that line"
+_ROW = Kind(
+    "a table of numbers with a step",
+    lambda row: whole(0).fits(row.get("step")) and all(map(is_number, row.values())),
+)
 
 
 def _append(path: Path, text: str) -> None:

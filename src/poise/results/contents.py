@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poise.errors import InputError
 from poise.machine.documents import COMPACT, Document, to_json
+from poise.results.consistency import contradictions
 
 if TYPE_CHECKING:
     from poise.results.scores import Scores
@@ -321,8 +322,11 @@ def read(path: File) -> Contents:
     """The report of a report.json. Raises: InputError if it is something else, or was written by a newer version."""
     data = DOCUMENT.read(path)
     try:
-        return Contents.model_validate(data)
+        found = Contents.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{path}: {place}: {first['msg']}; run the command that wrote it again") from None
+    if (amiss := next(contradictions(found), None)) is not None:
+        raise InputError(f"{path}: {amiss}; run the command that wrote it again")
+    return found

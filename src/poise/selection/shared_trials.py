@@ -14,12 +14,17 @@ import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from poise.errors import InputError, reason_of
 from poise.machine.libraries import held_at, needed
+from poise.machine.reading import regular, sentence_for
+from poise.results.scores import Scores
 from poise.selection.grids import Axis
+from poise.values.fields import TABLE, TEXT, Kind, at_least, check_fields, optional, whole
 from poise.values.randomness import seed_for
 
 if TYPE_CHECKING:
@@ -29,6 +34,21 @@ if TYPE_CHECKING:
 JOURNAL, GUARD, STUDY = "journal.log", "study.lock", "poise"
 PATIENCE = 600  # seconds to wait for a lock that is held for less than a second at a time
 FIRST = 16  # finished trials before the sampler follows what was found
+REMEDY = "choose another folder"
+FINISHED = MappingProxyType(
+    {"details": TABLE, "worker": TEXT, "value": Kind("a number", lambda value: type(value) is float)}
+)
+GROUPS = ("many", "medium", "few")  # scores that may have no value
+SCORED = frozenset(field.name for field in fields(Scores)) - {"per_class"}
+
+
+def _are_scores(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != SCORED:
+        return False
+    return all(type(score) in (int, float) or (score is None and name in GROUPS) for name, score in value.items())
+
+
+DETAILS = MappingProxyType({"method": TEXT, "scores": Kind("a table of scores", _are_scores), "seconds": at_least(0)})
 
 
 class Finished(NamedTuple):
@@ -189,15 +209,28 @@ def _opened(journal: Path, guard: "BaseFileLock") -> "optuna.Study":
     library = _optuna()
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-    try:
+    if journal.exists():
+        regular(journal, REMEDY)
+    with sentence_for(journal, "the journal of a study", REMEDY):
         # Every access happens under `guard`, which a thread can take again; unlike Optuna's own lock, it dies with us.
         storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=cast(Any, guard)))
         study: optuna.Study = library.create_study(
             storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True
         )
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
-        raise InputError(f"{journal} is no journal of a study, or damaged; choose another folder") from None
+        said = study.user_attrs
+    kinds = {"identity": optional(TABLE), "workers": optional(whole(0))}
+    check_fields(f"{journal}: ", {name: said.get(name) for name in kinds}, kinds, f"; {REMEDY}")
+    for trial in study.get_trials(deepcopy=False):
+        _check_trial(journal, trial)
     return study
+
+
+def _check_trial(journal: Path, trial: "optuna.trial.FrozenTrial") -> None:
+    """Raises: InputError for a finished trial that does not say what was measured."""
+    if trial.state.name == "COMPLETE":
+        where = f"{journal}: trial {trial.number}: "
+        check_fields(where, {**trial.user_attrs, "value": trial.value}, FINISHED, f"; {REMEDY}")
+        check_fields(f"{where}details: ", trial.user_attrs["details"], DETAILS, f"; {REMEDY}")
 
 
 def _difference(there: Mapping[str, str], here: Mapping[str, str]) -> str:

@@ -13,7 +13,10 @@ from poise.values.wording import near
 
 def is_number(value: Any) -> bool:
     """Is it a finite real number (numpy's too), and no boolean?"""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floating-point numbers
+        return False
 
 
 def is_whole(value: Any) -> bool:
@@ -43,6 +46,13 @@ def check_one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Raises: InputError unless value is one of `allowed`."""
     if value not in (names := list(allowed)):
         raise InputError(f"{name} must be one of {', '.join(names)}; got {value!r}")
+
+
+def check_names(names: Iterable[Any]) -> None:
+    """Raises: InputError for a class name with half of a character, which no file of text can hold."""
+    for name in names:
+        if any("\ud800" <= character <= "\udfff" for character in str(name)):
+            raise InputError(f"the class name {name!r:.80} holds half of a character, which has no UTF-8; rename it")
 
 
 def existing(path: Path) -> Path:

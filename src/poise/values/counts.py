@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
+
+LARGEST = 2**53  # rows in all, so that a count is exact in floating point too
 
 
 def as_labels(labels: Any, num_classes: int | None) -> Tensor:
@@ -45,7 +47,7 @@ class ClassCounts:
     mass: Tensor | None = None
 
     def __post_init__(self) -> None:
-        given = torch.as_tensor(self.n)
+        given = _numbers(self.n)
         n = given.to(torch.int64)
         if n.ndim != 1 or len(n) < 2:
             raise InputError(
@@ -56,6 +58,8 @@ class ClassCounts:
         if (n < 0).any():
             k = int((n < 0).nonzero()[0])
             raise InputError(f"class {k} has the count {int(n[k])}; counts are 0 or more")
+        if float(n.double().sum()) > LARGEST:
+            raise InputError(f"class counts add up to {float(n.double().sum()):.3g}; they are at most 2^53 together")
         if int(n.sum()) == 0:
             raise InputError("all class counts are 0; give the counts of the training split")
         object.__setattr__(self, "n", n)
@@ -110,4 +114,16 @@ class ClassCounts:
 
 def as_counts(counts: ClassCounts | Tensor | Sequence[int]) -> ClassCounts:
     """`counts` itself, or the ClassCounts of a (C,) integer array."""
-    return counts if isinstance(counts, ClassCounts) else ClassCounts(torch.as_tensor(counts))
+    return counts if isinstance(counts, ClassCounts) else ClassCounts(_numbers(counts))
+
+
+def _numbers(counts: Any) -> Tensor:
+    """Raises: InputError for what is no array of real numbers, or holds one that has no int64."""
+    try:
+        numbers = torch.as_tensor(counts)
+        numbers = numbers.double() if numbers.dtype == torch.uint64 else numbers
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"class counts must be whole numbers, at most 2^53 together: {reason_of(error)}") from None
+    if numbers.is_complex() or (numbers.is_floating_point() and bool((numbers.abs() > LARGEST).any())):
+        raise InputError("class counts must be whole numbers, at most 2^53 together")
+    return numbers

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from poise.errors import InputError
 from poise.values.arrays import as_values, as_weights, row_blocks
+from poise.values.checks import check_names
 from poise.values.counts import ClassCounts, as_counts, as_labels
 from poise.values.notebook import html_table
 from poise.values.wording import counted
@@ -58,6 +59,7 @@ class Features:
         names = None if self.class_names is None else tuple(self.class_names)
         if names is not None and len(names) != len(counts):
             raise InputError(f"{len(names)} class names for {len(counts)} classes")
+        check_names(names or ())
         weight = None if self.weight is None else as_weights(self.weight, len(y)).to(x.device)
         for field, value in (("x", x), ("y", y), ("counts", counts), ("class_names", names), ("weight", weight)):
             object.__setattr__(self, field, value)

@@ -43,9 +43,10 @@ WHOLE = Kind("a whole number", is_whole)
 TABLE = Kind("a table", lambda value: isinstance(value, dict))
 
 
-def whole(low: int) -> Kind:
-    """A whole number, `low` or more."""
-    return Kind(f"a whole number, {low} or more", lambda value: is_whole(value) and value >= low)
+def whole(low: int, most: int | None = None) -> Kind:
+    """A whole number, `low` or more, and `most` at most."""
+    wanted = f"a whole number, {low} or more" if most is None else f"a whole number from {low} to {most}"
+    return Kind(wanted, lambda value: is_whole(value) and value >= low and (most is None or value <= most))
 
 
 def at_least(low: float) -> Kind:

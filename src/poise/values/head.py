@@ -1,22 +1,26 @@
 """`Head`: a linear classifier as a value, and what happens to features before it."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from poise.errors import InputError
 from poise.machine.atomic import write_atomically
 from poise.machine.documents import check_schema
+from poise.machine.tensor_files import tensors_of
 from poise.values.arrays import as_values
+from poise.values.fields import one_of
 from poise.values.notebook import html_table
 
 HEAD_SCHEMA = 1
+DIGITS = re.compile("[0-9]{1,9}")
+REMEDY = "save the head again"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,19 +169,23 @@ class Head:
     @classmethod
     def load(cls, path: str | Path) -> "Head":
         """Read what `save` wrote. Raises: InputError naming the file when it is missing, damaged or something else."""
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} cannot be read as a head: {error}") from None
+        tensors, header = tensors_of(Path(path), REMEDY, what="a head")
         if header.get("format") != "poise.head":
             raise InputError(f"{path} is a safetensors file but no head saved by Poise")
-        if not {"weight", "bias"} <= set(tensors) or not header.get("schema", "").isdigit():
-            raise InputError(f"{path} is not a whole head: weight, bias or schema is missing")
-        check_schema(path, int(header["schema"]), HEAD_SCHEMA, "save the head again")
-        prep = Prep(tensors.get("centre"), json.loads(header["unit"]))
-        return cls(tensors["weight"], tensors["bias"], prep if prep.unit or prep.centre is not None else None)
+        if not {"weight", "bias"} <= set(tensors) or not {"schema", "unit"} <= set(header):
+            raise InputError(f"{path} is not a whole head: weight, bias, schema or unit is missing; {REMEDY}")
+        schema = header["schema"]
+        check_schema(path, int(schema) if DIGITS.fullmatch(schema) else schema, HEAD_SCHEMA, REMEDY)
+        one_of("true", "false").check(f"{path}: unit", header["unit"], f"; {REMEDY}")
+        prep = Prep(tensors.get("centre"), header["unit"] == "true")
+        try:
+            found = cls(tensors["weight"], tensors["bias"], prep if prep.unit or prep.centre is not None else None)
+            centre = found.bias if prep.centre is None else as_values("a head's centre", prep.centre)
+        except InputError as error:
+            raise InputError(f"{path}: {error}; {REMEDY}") from None
+        if prep.centre is not None and centre.shape != (found.dim,):
+            raise InputError(f"{path}: its centre is {tuple(centre.shape)}, its features are {found.dim}; {REMEDY}")
+        return found
 
 
 def _in_order(content: bytes) -> bytes:

@@ -1,13 +1,19 @@
 """`Spec`: a method, its parameters and what follows it, as a value with one text form."""
 
 import ast
-import json
 import keyword
 import numbers
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from poise.errors import InputError
+from poise.machine.documents import parsed_value
+from poise.values.fields import TABLE, TEXT, check_fields
+
+REMEDY = 'write [{"name": "los", "params": {"delta": 0.98}}]'
+STEP = MappingProxyType({"name": TEXT, "params": TABLE})
+LONGEST, MOST = 3000, 50  # characters, and steps, of a method
 
 
 class Spec:
@@ -80,8 +86,14 @@ class Spec:
 
     @classmethod
     def from_json(cls, data: list[dict[str, Any]] | str) -> "Spec":
-        """The spec that `to_json` wrote, as objects or as their JSON text."""
-        steps = json.loads(data) if isinstance(data, str) else data
+        """The spec that `to_json` wrote, as objects or as their JSON text. Raises: InputError for anything else."""
+        steps = parsed_value(data, "a method", REMEDY) if isinstance(data, str) else data
+        if not isinstance(steps, list | tuple):
+            raise InputError(f"a method must be a list of steps, got {steps!r:.80}; {REMEDY}")
+        for number, step in enumerate(steps, start=1):
+            if not isinstance(step, dict):
+                raise InputError(f"step {number} of a method must be a table, got {step!r:.80}; {REMEDY}")
+            check_fields(f"step {number} of a method: ", step, STEP, f"; {REMEDY}")
         return _chain([cls(step["name"], step["params"]) for step in steps])
 
     @classmethod
@@ -90,11 +102,13 @@ class Spec:
 
         Raises: InputError naming the text that is not of this form.
         """
+        if len(text) > LONGEST:
+            raise _unreadable(text)
         try:
-            tree = ast.parse(text.strip(), mode="eval").body
-        except SyntaxError:
+            summands = _summands(ast.parse(text.strip(), mode="eval").body)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # what Python says of texts that are no Python
             raise _unreadable(text) from None
-        return _chain([_step(node, text) for node in _summands(tree)])
+        return _chain([_step(node, text) for node in summands])
 
 
 def _literal(key: str, value: Any) -> Any:
@@ -122,6 +136,8 @@ def _written(value: Any) -> str:
 def _chain(steps: list[Spec]) -> Spec:
     if not steps:
         raise InputError("a Spec has at least one method, got none")
+    if len(steps) > MOST:
+        raise InputError(f"a Spec has at most {MOST} methods, got {len(steps)}")
     chained = steps[-1]
     for step in reversed(steps[:-1]):
         chained = step + chained
@@ -141,7 +157,7 @@ def _step(node: ast.expr, text: str) -> Spec:
         raise _unreadable(text)
     try:
         params = {str(given.arg): ast.literal_eval(given.value) for given in node.keywords if given.arg}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError, MemoryError):
         raise _unreadable(text) from None
     if len(params) != len(node.keywords):
         raise _unreadable(text)
@@ -149,7 +165,7 @@ def _step(node: ast.expr, text: str) -> Spec:
 
 
 def _unreadable(text: str) -> InputError:
-    return InputError(f"cannot read the method {text!r}; write it as name(key=value,...), joined by '+' to chain")
+    return InputError(f"cannot read the method {text!r:.200}; write it as name(key=value,...), joined by '+' to chain")
 
 
 def as_specs(given: Iterable[Spec | str]) -> tuple[Spec, ...]:

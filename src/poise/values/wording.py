@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
 
 # What other libraries call the same.
@@ -23,6 +24,9 @@ SYNONYMS: Mapping[str, str] = MappingProxyType(
 )
 
 
+LONGEST, MOST = 200, 10_000  # characters of a name, and names, among which one is looked for in an instant
+
+
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun.
 
@@ -38,7 +42,9 @@ def near(name: str, names: Iterable[str]) -> str:
     >>> near("stage1.learning_rate", ["stage1.epochs", "stage1.lr"])
     ", did you mean 'stage1.lr'?"
     """
-    known = list(names)
+    if len(name) > LONGEST:
+        return ""
+    known = [known for known in islice(names, MOST) if len(known) <= LONGEST]
     section, dot, last = name.rpartition(".")
     same = SYNONYMS.get(last.replace("-", "_").lower())
     meant = [k for k in known if same is not None and k in (section + dot + same, same)]

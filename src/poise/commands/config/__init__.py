@@ -20,9 +20,10 @@ from typing import Any
 
 from poise.commands.config.models import SCHEMA, Backbone, Config, Data, Extract, Heads, Source, keys
 from poise.commands.config.refusals import checked
-from poise.commands.config.text import parsed, written
-from poise.errors import InputError, reason_of
+from poise.commands.config.text import BYTES, parsed, written
+from poise.errors import InputError
 from poise.machine.documents import check_schema
+from poise.machine.reading import text_of
 from poise.values.wording import near
 
 __all__ = [
@@ -133,22 +134,15 @@ def _source(given: str | Path) -> tuple[str, str, Path]:
         shipped = files("poise") / "recipes" / f"{given}.yaml"
         return f"recipe {given}", shipped.read_text(encoding="utf-8"), Path.cwd()
     path = Path(given)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         meant = near(str(given), names) or f"; the recipes are {', '.join(names)}"
-        raise InputError(f"{given} is neither a file nor a recipe{meant}") from None
-    except IsADirectoryError:
+        raise InputError(f"{given} is neither a file nor a recipe{meant}")
+    if path.is_dir():
         raise InputError(
             f"{given} is a folder, where a recipe is expected: a YAML file, or a name such as photographs; the folder "
             "of the samples is data.train"
-        ) from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}") from None
-    try:
-        return str(path), data.decode("utf-8-sig"), path.absolute().parent
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
+        )
+    return str(path), text_of(path, "save it as UTF-8", BYTES), path.absolute().parent
 
 
 def _short(value: Any) -> str:

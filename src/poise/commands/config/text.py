@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from poise.errors import InputError
+from poise.errors import InputError, reason_of
 
-LARGEST = 1_000_000  # characters of a text
+LARGEST = 2**18  # characters of a text
+BYTES = 4 * LARGEST  # of a file with such a text
 MOST = 20_000  # values in it, each counted as often as an alias repeats it
 DEEPEST = 20
 LONGEST = 18  # characters of a whole number, so that it is below 2^63
@@ -40,10 +41,25 @@ READ: dict[str, Callable[[str], Any]] = {
 }
 
 
+class TooLargeError(yaml.YAMLError):
+    """More nodes than a configuration has."""
+
+    def __str__(self) -> str:
+        return f"it holds more than {MOST} values; shorten it"
+
+
 class _Reader(yaml.SafeLoader):
     """Used up to the tree of nodes only; its constructors are never called."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML replaces it, it is never changed)
+    count = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node; PyYAML builds all before it returns any. Raises: TooLargeError for more than `MOST` values."""
+        self.count += 1
+        if self.count > 2 * MOST:  # keys and values
+            raise TooLargeError
+        return super().compose_node(parent, index)
 
 
 class _Writer(yaml.SafeDumper):
@@ -75,7 +91,9 @@ def parsed(text: str, where: str) -> Any:
         return None if node is None else _Builder(where).value(node, 0)
     except RecursionError:
         raise InputError(f"{where} is nested too deeply; a configuration has a few levels") from None
-    except yaml.YAMLError as error:
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML makes characters of numbers that have none
         raise InputError(f"{where} is not YAML: {_reason(error)}") from None
 
 
@@ -84,10 +102,10 @@ def written(value: Any) -> str:
     return yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _reason(error: yaml.YAMLError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
-    return str(error).splitlines()[0]
+    return reason_of(error)
 
 
 class _Builder:

@@ -1,11 +1,9 @@
 """CIFAR-10 and CIFAR-100 as their authors publish them for Python: a folder of pickles, or the .tar.gz of it.
 
-A pickle may call any function when it is read. Here only arrays of numpy and plain values are built, and any other
-name in it is refused.
+A pickle may call any function when it is run. These are not run: see `poise.data.samples.plain_pickle`.
 """
 
 import io
-import pickle
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from poise.data.samples.items import Pixels
+from poise.data.samples.plain_pickle import plain_value
 from poise.data.samples.split_parts import Part, Request
 from poise.data.tables.reader_contract import listed
 from poise.errors import InputError
+from poise.machine.reading import content_of, sentence_for, unzipped
+
+REMEDY = "get it anew"
+MEMBERS = 1000  # files in an archive; the published ones have fewer than 10
 
 
 class Layout(NamedTuple):
@@ -65,16 +68,35 @@ def read_cifar(path: Path, request: Request) -> dict[str, Part]:
     label = request.label or next(iter(layout.labels))
     if label not in layout.labels:
         raise InputError(f"{path} has no labels {label!r}; it has {listed(layout.labels)}")
-    names = tuple(
-        _text(name) for name in _field(path, layout.meta, _unpickled(path, layout.meta, stored), layout.labels[label])
-    )
+    names = _names(path, layout.meta, _unpickled(path, layout.meta, stored), layout.labels[label])
     return {split: _part(path, files, stored, label, names) for split, files in layout.splits.items()}
+
+
+def _names(path: Path, file: str, batch: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    found = _field(path, file, batch, name)
+    if not isinstance(found, list) or not all(isinstance(each, str | bytes) for each in found):
+        raise InputError(f"{path}, {file}: {name!r} must be a list of texts; {REMEDY}")
+    with sentence_for(f"{path}, {file}: {name!r}", None, REMEDY):  # bytes of no text
+        return tuple(map(_text, found))
+
+
+def _labels(path: Path, file: str, batch: Mapping[str, Any], name: str, images: int) -> npt.NDArray[np.int64]:
+    """One class number for each of so many images."""
+    found = _field(path, file, batch, name)
+    if not isinstance(found, list) or not all(type(each) is int and abs(each) < 2**31 for each in found):
+        raise InputError(f"{path}, {file}: {name!r} must be a list of class numbers; {REMEDY}")
+    if len(found) != images:
+        raise InputError(f"{path}, {file} has {images} images and {len(found)} labels; {REMEDY}")
+    return np.array(found, dtype=np.int64)
 
 
 def _part(path: Path, files: tuple[str, ...], stored: Mapping[str, bytes], label: str, names: tuple[str, ...]) -> Part:
     batches = [(file, _unpickled(path, file, stored)) for file in files]
-    images = np.concatenate([_images(path, file, batch) for file, batch in batches])
-    labels = np.concatenate([np.asarray(_field(path, file, batch, label)) for file, batch in batches])
+    pictures = [_images(path, file, batch) for file, batch in batches]
+    sizes = [len(images) for images in pictures]
+    images = np.concatenate(pictures)
+    numbers = (_labels(path, *each, label, size) for each, size in zip(batches, sizes, strict=True))
+    labels = np.concatenate(list(numbers))
     where = f"{path}, {files[0]}" if len(files) == 1 else str(path)
     return Part(Pixels(images, where), labels, lambda row: f"{where}, row {row}", names)
 
@@ -95,63 +117,35 @@ def _field(path: Path, file: str, batch: Mapping[str, Any], name: str) -> Any:
 
 def _folder(path: Path) -> dict[str, bytes]:
     wanted = {*CIFAR10.files, *CIFAR100.files}
-    try:
-        return {file.name: file.read_bytes() for file in path.iterdir() if file.name in wanted and file.is_file()}
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error}") from None
+    with sentence_for(path, None, REMEDY):
+        files = sorted(file for file in path.iterdir() if file.name in wanted)
+    return {file.name: content_of(file, REMEDY, None) for file in files}
 
 
 def _archive(path: Path) -> dict[str, bytes]:
     """The files of an archive, read in memory: nothing is written to the disk."""
-    wanted, found = {*CIFAR10.files, *CIFAR100.files}, {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = member.name.rsplit("/", 1)[-1]
-                if name in wanted and (file := archive.extractfile(member)) is not None:
-                    found[name] = file.read()
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise InputError(f"cannot read {path}, it is damaged or no archive ({error})") from None
+    wanted, found, content = {*CIFAR10.files, *CIFAR100.files}, {}, unzipped(path, REMEDY)
+    with sentence_for(path, "an archive", REMEDY), tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        for number, member in enumerate(archive):
+            name = member.name.rsplit("/", 1)[-1]
+            if number == MEMBERS or (name in wanted and member.size > len(content)):
+                raise InputError(f"{path} holds more than an archive of CIFAR does; {REMEDY}")
+            if name in wanted and (file := archive.extractfile(member)) is not None:
+                found[name] = file.read()
     return found
 
 
 def _unpickled(path: Path, file: str, stored: Mapping[str, bytes]) -> dict[str, Any]:
     try:
-        content = _PlainUnpickler(io.BytesIO(stored[file]), encoding="bytes").load()
-        return {_text(key): value for key, value in content.items()}
+        with sentence_for(f"{path}, {file}", "a pickle of plain values", REMEDY):
+            content = plain_value(stored[file])
+            return {_text(key): value for key, value in content.items()}
     except InputError as error:
-        raise InputError(f"{path}, {file}: {error}") from None
-    except Exception as error:  # damaged bytes make the machine of pickle raise whatever comes up
-        raise InputError(f"{path}, {file} is damaged ({error!r}); get it anew") from None
-
-
-def _latin(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise InputError(f"it asks for the encoding {encoding!r}, which no archive of CIFAR does; it is refused")
-    return text.encode("latin1")
-
-
-# What a pickled array calls, under the names of old and new numpy, and how Python 3 writes bytes in old pickles.
-KNOWN = MappingProxyType(
-    {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        **{(f"numpy.{c}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0] for c in ("core", "_core")},
-        **{(f"numpy.{c}.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0] for c in ("core", "_core")},
-        ("_codecs", "encode"): _latin,
-    }
-)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds arrays of numpy and plain values only."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a pickled array calls. Raises: InputError for every other name."""
-        if (module, name) not in KNOWN:
-            raise InputError(f"it asks for {module}.{name}, which no archive of CIFAR does; it is refused")
-        return KNOWN[module, name]
+        where = f"{path}, {file}"
+        raise InputError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    if not isinstance(value, str | bytes):
+        raise InputError("a key is no text")
+    return value if isinstance(value, str) else value.decode()

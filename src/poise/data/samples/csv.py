@@ -1,5 +1,6 @@
 """Tables that people write, .csv and .tsv, with paths of images or with texts."""
 
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,15 @@ def read_delimited(path: Path, request: Request) -> dict[str, Part]:
 
 def _table(path: Path) -> Table:
     names, rows = delimited_rows(path)
-    lines, cells = zip(*rows, strict=True)
-    columns = dict(zip(names, zip(*cells, strict=True), strict=True))
+    lines, columns = array("q"), {name: [] for name in names}  # type: tuple[array[int], dict[str, list[str]]]
+    for line, cells in rows:
+        lines.append(line)
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.append(cell.strip())
     return Table(
         path,
         len(lines),
         tuple(names),
-        lambda name: np.array([cell.strip() for cell in columns[name]], dtype=object),
+        lambda name: np.array(columns[name], dtype=object),
         lambda row: f"{path}, line {lines[row]}",
     )

@@ -5,12 +5,14 @@ Libraries disagree in all of these; a picture that is clipped or lies on its sid
 
 import contextlib
 import io
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from poise.errors import InputError, reason_of
+from poise.machine.reading import content_of
 
 Stored = bytes | memoryview
 
@@ -20,6 +22,9 @@ MAX_PIXELS = 89_478_485
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", ".jfif", ".jpe"}
 )
+
+# What images are stored as; by their bytes, whatever their names.
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
 
 SKIP = '(broken="skip")'
 REMEDY = f"replace it, leave it out, or skip broken ones {SKIP}"
@@ -38,7 +43,7 @@ def decode(source: Stored | Path, where: str, limit: int = MAX_PIXELS) -> Image.
     """
     file = io.BytesIO(read_stored(source, where))
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=_formats()) as image:
             _refuse_large(image.size, where, limit)
             return _rgb(_upright(image), image.format, where)
     except InputError:
@@ -48,17 +53,21 @@ def decode(source: Stored | Path, where: str, limit: int = MAX_PIXELS) -> Image.
     except UnidentifiedImageError:
         raise InputError(f"{where} is no image: {_seems(file.getvalue())}; {REMEDY}", SKIP) from None
     except Exception as error:  # a damaged file makes the library raise whatever comes up
-        raise InputError(f"{where} is truncated or damaged ({error}); {REMEDY}", SKIP) from None
+        raise InputError(f"{where} is truncated or damaged ({reason_of(error)}); {REMEDY}", SKIP) from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow knows. Others stay closed: one of them starts a program (EPS)."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def read_stored(source: Stored | Path, where: str) -> Stored:
     """The bytes of an image. Raises: InputError naming it if its file cannot be read."""
     if not isinstance(source, Path):
         return source
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the image {where}: {reason_of(error)}") from None
+    return content_of(source, "replace it, or leave it out", None)
 
 
 def _refuse_large(size: tuple[int, int], where: str, limit: int) -> None:

@@ -22,6 +22,7 @@ from poise.data.samples.sample_set import Items, Samples
 from poise.data.samples.split_parts import SPLITS, Part, Request, assembled
 from poise.data.tables.reader_contract import listed
 from poise.errors import InputError
+from poise.machine.reading import regular
 from poise.values.checks import check_one_of, existing
 
 
@@ -128,8 +129,8 @@ def open_items(
 def _format(path: Path, name: str | None) -> Format:
     if name is not None:
         check_one_of("format", name, [known.name for known in FORMATS])
-    if not str(path).startswith((PREFIX, DEMO)):
-        existing(path)
+    if not str(path).startswith((PREFIX, DEMO)) and not existing(path).is_dir():
+        regular(path, "name a file or a folder")
     for known in FORMATS:
         if known.name == name or (name is None and known.fits(path)):
             return known

@@ -22,6 +22,7 @@ from poise.data.samples.split_parts import Part, Request, split_in
 from poise.data.tables.reader_contract import listed
 from poise.errors import InputError, reason_of
 from poise.machine.libraries import needed, without_bars
+from poise.machine.reading import sentence_for
 
 PREFIX = "hf:"
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk writes for several splits, and for one
@@ -58,7 +59,8 @@ class HubImages:
         return replace(self, rows=self.rows[rows])
 
     def _stored(self, index: int) -> bytes | Path:
-        cell = self.data[int(self.rows[index])][self.column]
+        with sentence_for(self.describe(index), None, "save the data set anew"):
+            cell = self.data[int(self.rows[index])][self.column]
         if cell is None or (cell["bytes"] is None and cell["path"] is None):
             raise InputError(f"{self.describe(index)}, column {self.column!r}: there is no image; leave the row out")
         return Path(cell["path"]) if cell["bytes"] is None else bytes(cell["bytes"])
@@ -117,7 +119,8 @@ def _table(path: Path, split: str, data: Any, limit: int) -> Table:
 
 
 def _cells(data: Any, where: str, name: str) -> npt.NDArray[Any]:
-    values = list(data[name])
+    with sentence_for(f"{where}, column {name!r}", None, "save the data set anew"):
+        values = list(data[name])
     if None in values:
         raise InputError(f"{where}, row {values.index(None)}, column {name!r}: the cell is empty; leave the row out")
     whole = all(isinstance(value, int) for value in values)

@@ -3,9 +3,8 @@
 Files may be compressed (.gz). Files that begin with t10k are the test split.
 """
 
-import gzip
+import math
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,10 @@ import numpy.typing as npt
 from poise.data.samples.items import Pixels
 from poise.data.samples.split_parts import Part, Request, split_in
 from poise.errors import InputError
+from poise.machine.reading import affordable, unzipped
+
+REMEDY = "get it anew"
+IMAGE_AXES = 3
 
 IMAGES = re.compile(r"(.*)images[-.]idx3-ubyte(\.gz)?")
 FASHION = (
@@ -55,7 +58,7 @@ def _archives(path: Path) -> list[Path]:
 
 
 def _part(file: Path, request: Request) -> Part:
-    images = Pixels.of(_array(file, axes=3), str(file))
+    images = Pixels.of(_array(file, axes=IMAGE_AXES), str(file))
     if not request.labelled:
         return Part(images, np.array([]), images.describe)
     source = file.with_name(file.name.replace("images-idx3", "labels-idx1").replace("images.idx3", "labels.idx1"))
@@ -68,19 +71,13 @@ def _part(file: Path, request: Request) -> Part:
 
 def _array(path: Path, axes: int) -> npt.NDArray[np.uint8]:
     """The bytes of an archive: a magic number, the sizes of its axes as big-endian integers, and the values."""
-    stored = _bytes(path)
+    stored = unzipped(path, REMEDY)
     if stored[:4] != bytes((0, 0, 8, axes)) or len(stored) < 4 + 4 * axes:
         raise InputError(f"{path} is no IDX archive of bytes with {axes} axes; it begins with {stored[:4].hex()}")
     shape = tuple(np.frombuffer(stored, dtype=">u4", count=axes, offset=4).tolist())
     values = np.frombuffer(stored, dtype=np.uint8, offset=4 + 4 * axes)
-    if len(values) != np.prod(shape, dtype=np.int64):
+    if len(values) != math.prod(shape):
         raise InputError(f"{path} is truncated: its header says {shape}, and {len(values)} values follow")
+    if axes == IMAGE_AXES:
+        affordable(path, 3 * len(values), path.stat().st_size)  # gray becomes RGB
     return values.reshape(shape)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        stored = path.read_bytes()
-        return gzip.decompress(stored) if path.suffix == ".gz" else stored
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read {path}: {error}") from None

@@ -10,6 +10,7 @@ from PIL import Image
 from poise.data.samples.decoding import SUFFIXES
 from poise.errors import InputError, reason_of
 
+DEEPEST = 100  # folders within folders
 JUNK = frozenset({"desktop.ini", "thumbs.db"})  # hidden files aside
 
 
@@ -32,6 +33,8 @@ def walk(root: Path, folder: str, others: list[str], above: tuple[tuple[int, int
     here = (known.st_dev, known.st_ino)
     if here in above:
         raise InputError(f"{root / folder} is a link to a folder that holds it; remove the link")
+    if len(above) > DEEPEST:
+        raise InputError(f"{root / folder} lies more than {DEEPEST} folders deep; name a folder further in")
     inside = level(root, folder)
     yield from (os.path.join(folder, name) for name in inside.images)
     others.extend(os.path.join(folder, name) for name in inside.others)
@@ -46,6 +49,9 @@ def level(root: Path, folder: str) -> Level:
             seen = sorted((e.name, e.is_dir()) for e in entries if e.name[0] != "." and e.name.lower() not in JUNK)
     except OSError as error:
         raise InputError(f"cannot read the folder {root / folder}: {reason_of(error)}") from None
+    for name, _ in seen:
+        if any("\ud800" <= character <= "\udfff" for character in name):  # how Python shows bytes that are no UTF-8
+            raise InputError(f"the name of {root / folder / name} is not UTF-8; rename it")
     files = [name for name, holds_more in seen if not holds_more]
     return Level(
         tuple(name for name, holds_more in seen if holds_more),

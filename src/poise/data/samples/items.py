@@ -110,6 +110,8 @@ class Pixels:
         shape = self.values.shape
         if self.values.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
             raise InputError(f"{self.where}: pixels are uint8 (N, H, W, 3), got {self.values.dtype} {shape}")
+        if 0 in shape[1:]:
+            raise InputError(f"{self.where}: its images have {shape[2]} x {shape[1]} pixels; they need at least one")
 
     @classmethod
     def of(cls, values: npt.NDArray[Any], where: str = "pixels") -> "Pixels":

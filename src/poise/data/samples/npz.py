@@ -78,4 +78,4 @@ def _part(arrays: Arrays, name: str, label: str | None, request: Request) -> Par
 
 def _class_names(arrays: Arrays) -> tuple[str, ...] | None:
     name = next((name for name in NAMES if name in arrays.names), None)
-    return None if name is None else tuple(str(word) for word in np.asarray(arrays.get(name)).tolist())
+    return None if name is None else tuple(str(word) for word in np.asarray(arrays.get(name)).ravel().tolist())

@@ -4,7 +4,6 @@ The hub's layout: a column of {bytes, path}, a column of class numbers, and the 
 the schema; several files per split. The encoded images stay in the buffers of Arrow.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from poise.data.samples.column_roles import Table, parts_of
 from poise.data.samples.items import Encoded
 from poise.data.samples.split_parts import Part, Request, by_split
 from poise.data.tables.parquet import Parquet, holds_bytes, opened, refuse_nulls
+from poise.errors import InputError
+from poise.machine.documents import parsed
 
 DEPTHS = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 NO_IMAGE = "there are no bytes of an image; fill it in, or delete the row"
@@ -64,7 +65,11 @@ def _encoded(file: Parquet, name: str, limit: int) -> Encoded:
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Names of the classes by column, from the description of the columns that the hub stores with them."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return {name: tuple(f["names"]) for name, f in features.items() if f.get("_type") == "ClassLabel"}
-    except (KeyError, TypeError, ValueError, AttributeError):
+        features = parsed(metadata[b"huggingface"], "huggingface", "")["info"]["features"]
+        found = {name: f["names"] for name, f in features.items() if f.get("_type") == "ClassLabel"}
+    except (InputError, KeyError, TypeError, AttributeError):
         return {}  # written by another program
+    texts = (
+        name for name, names in found.items() if isinstance(names, list) and all(isinstance(n, str) for n in names)
+    )
+    return {name: tuple(found[name]) for name in texts}

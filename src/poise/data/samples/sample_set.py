@@ -16,6 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from poise.errors import InputError
+from poise.values.checks import check_names
 from poise.values.counts import ClassCounts, as_labels
 
 Kind = Literal["image", "text"]
@@ -93,6 +94,7 @@ class Samples:
             raise InputError(f"{len(self.items)} samples and {len(self.y)} labels; both need the same number")
         if self.groups is not None and len(self.groups) != len(self.y):
             raise InputError(f"{len(self.groups)} groups for {len(self.y)} samples; give one per sample")
+        check_names(self.class_names)
         if len(self.class_names) < 2:
             raise InputError(f"a classifier needs at least two classes, these samples have {len(self.class_names)}")
 

@@ -10,13 +10,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from poise.errors import InputError
 from poise.machine.documents import ESCAPED, Document, as_read
+from poise.machine.reading import lies_in
+from poise.machine.tensor_files import tensors_of
 from poise.values.features import Features
-from poise.values.fields import FLAG, TABLE, TEXT, WHOLE, list_of, one_of, optional, table_of, whole
+from poise.values.fields import FLAG, TABLE, TEXT, list_of, one_of, optional, table_of, whole
 
 MANIFEST = "manifest.json"
 SHARD_NAME = "{:05d}.safetensors"
@@ -93,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    if path.resolve().parent != folder.resolve():
+    if not lies_in(path, folder):
         raise InputError(f"{path} is a link that leads out of the folder; put the file itself there")
     body = DOCUMENT.read(path)
     if body.pop("checksum", None) != _checksum(body):
@@ -115,7 +116,9 @@ def _parsed(path: Path, body: dict[str, Any]) -> Manifest:
                 f"{path} names the shard {shard.file!r}; shards lie in the folder itself and are called such as "
                 f"{SHARD_NAME.format(0)}"
             )
-    if sum(shard.rows for shard in shards) != body["rows"] or len(body["counts"]) != body["classes"]:
+    named = body["classes"] if body["class_names"] is None else len(body["class_names"])
+    sizes = {len(body["counts"]), body["classes"], named}
+    if sum(shard.rows for shard in shards) != body["rows"] or len(sizes) > 1:
         raise InputError(f"{path}: the rows of the shards or the number of counts do not add up; restore the file")
     names = None if body["class_names"] is None else tuple(body["class_names"])
     known = {field.name: body[field.name] for field in fields(Manifest)}
@@ -124,11 +127,7 @@ def _parsed(path: Path, body: dict[str, Any]) -> Manifest:
 
 def mapped(path: Path, names: Iterable[str], remedy: str) -> dict[str, Tensor]:
     """Tensors of a shard, memory-mapped. Raises: InputError with the remedy if it cannot be read."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
+    return tensors_of(path, remedy, names).tensors
 
 
 _KINDS = {
@@ -136,9 +135,9 @@ _KINDS = {
     "views": whole(1),
     "dim": whole(1),
     "dtype": one_of(*DTYPES),
-    "classes": whole(1),
+    "classes": whole(2),
     "class_names": optional(list_of("names", TEXT, least=1)),
-    "counts": list_of("whole numbers", WHOLE, least=1),
+    "counts": list_of("whole numbers", whole(0, 2**53), least=2),
     "seen_by_backbone": optional(FLAG),
     "weighted": FLAG,
     "key": TEXT,

@@ -8,6 +8,7 @@ from poise.data.tables.delimited import read_delimited
 from poise.data.tables.parquet import read_parquet
 from poise.data.tables.reader_contract import Ask, Source
 from poise.errors import InputError
+from poise.machine.reading import regular
 from poise.values.checks import existing
 
 TABLES: Mapping[str, Callable[[Path, Ask], Source]] = MappingProxyType(
@@ -23,7 +24,8 @@ def read_table(path: Path, ask: Ask, wanted: str) -> Source | None:
     columns of arrays; and as the readers do.
     """
     kind = existing(path).suffix.lower()
-    if kind not in (*TABLES, *ARRAYS) or not path.is_file():
+    regular(path, f"{wanted} a file")
+    if kind not in (*TABLES, *ARRAYS):
         raise InputError(f"cannot read {path}: {wanted} {', '.join((*TABLES, *ARRAYS))}")
     if kind in TABLES and ask.key is not None:
         said = f"key= chooses among arrays, and {path} is a table; name its label_column= instead"

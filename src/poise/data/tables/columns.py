@@ -18,6 +18,7 @@ from poise.values.wording import near
 
 # Compared in lower case; the last two are what pandas calls an index that was saved.
 ROW_NUMBER_NAMES = frozenset({"id", "idx", "index", "row", "rowid", "row_id", "row_number", "sample_id", "image_id"})
+MOST = 2**17  # columns of a table
 ROW_NUMBER_STARTS = ("unnamed:", "__index_level_")
 
 
@@ -33,10 +34,13 @@ class Roles(NamedTuple):
 
 def check_header(path: Path, names: Sequence[str]) -> None:
     """Raises: InputError for a column without name (the first one may have none) or a name that occurs twice."""
+    if len(names) > MOST:
+        raise InputError(f"{path} has {len(names)} columns, more than the {MOST} that a table may; save a .npz instead")
+    seen: dict[str, int] = {}
     for i, name in enumerate(names):
         if not name and i > 0:
             raise InputError(f"{path}: column {i + 1} has no name in line 1; name it, or delete the column")
-        if (first := names.index(name)) < i:
+        if (first := seen.setdefault(name, i)) < i:
             raise InputError(f"{path}: columns {first + 1} and {i + 1} are both called {name!r} in line 1; rename one")
 
 
@@ -79,7 +83,8 @@ def roles(path: Path, numeric: Mapping[str, bool], ask: Ask) -> Roles:
     features = ask.columns or tuple(n for n in rest if left[n] and not _numbers_rows(n))
     if not features:
         raise InputError(f"{path} has no numeric column for features; its columns are {listed(numeric)}")
-    extra = [name for name in rest if name not in features]
+    chosen = set(features)
+    extra = [name for name in rest if name not in chosen]
     if label is not None and not ask.needs_label:
         extra.append(label)  # rows to be predicted may come with labels; they travel with the rows
     return Roles(
@@ -118,7 +123,8 @@ def _remarks(
         warnings.warn(notes[0], PoiseWarning, stacklevel=6)
     if label in extra:
         notes.append(f"{path}: {label!r} is taken for the label and is no feature")
-    if others := [name for name in extra if name not in (*counting, label)]:
+    told = {*counting, label}
+    if others := [name for name in extra if name not in told]:
         notes.append(f"{path}: carried along, not features: {listed(others)}")
     return tuple(notes)
 

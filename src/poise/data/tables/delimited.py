@@ -13,6 +13,7 @@ import numpy as np
 from poise.data.tables.columns import Roles, check_header, roles, single_precision
 from poise.data.tables.reader_contract import Ask, Source
 from poise.errors import InputError, reason_of
+from poise.machine.reading import regular
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(nan|inf)\s*", re.IGNORECASE)
 SAMPLE = 100  # rows that decide which columns hold numbers
@@ -57,6 +58,7 @@ def delimited_rows(path: Path) -> tuple[list[str], Iterator[Record]]:
 def _records(path: Path, separator: str) -> Iterator[Record]:
     """(line number, cells) of every line that is not blank."""
     end = 0
+    regular(path, "name a file of rows")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=separator == ",")
@@ -118,8 +120,9 @@ def _is_numeric(cells: Sequence[str]) -> bool:
 
 def _collected(path: Path, records: Iterator[Record], names: Sequence[str], use: Roles) -> Source:
     texts: dict[str, list[str]] = {name: [] for name in (use.label, use.group, *use.extra) if name is not None}
-    places = [(texts[name], names.index(name)) for name in texts]
-    features = [names.index(name) for name in use.features]
+    column = {name: i for i, name in enumerate(names)}
+    places = [(texts[name], column[name]) for name in texts]
+    features = [column[name] for name in use.features]
     pick: Callable[[list[str]], Sequence[str]] = itemgetter(*features)
     if len(features) == 1:
         pick = itemgetter(slice(features[0], features[0] + 1))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from poise.data.tables.reader_contract import listed
 from poise.errors import InputError
+from poise.machine.reading import sentence_for
 from poise.values.wording import near
 
 INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
@@ -81,6 +82,10 @@ def match(coded: Coded, target: Sequence[str], place: Place) -> Coded:
 def _integers_or_words(labels: npt.NDArray[Any], place: Place) -> npt.NDArray[Any]:
     """(N,) int64, or object holding text."""
     if labels.dtype.kind in "iu":
+        beyond = labels > np.iinfo(np.int64).max
+        if beyond.any():
+            row = int(np.argmax(beyond))
+            raise InputError(f"{place(row)}: the label is {labels[row]}; class numbers are below 2^63")
         return labels.astype(np.int64)
     if labels.dtype.kind == "f":
         whole = labels == np.round(labels)
@@ -90,7 +95,8 @@ def _integers_or_words(labels: npt.NDArray[Any], place: Place) -> npt.NDArray[An
             f"convert whole numbers to integers"
         )
     if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8")
+        with sentence_for(f"{place(0)} and after: labels", "text in UTF-8", "save names as text (dtype=str)"):
+            labels = np.char.decode(labels, "utf-8")
     if labels.dtype.kind not in "UOb":
         raise InputError(f"{place(0)}: labels are integers or text, got {labels.dtype}")
     return _parsed([str(label).strip() for label in labels.tolist()], place)
@@ -130,7 +136,7 @@ def _integers(y: npt.NDArray[Any], place: Place, names: tuple[str, ...] | None, 
 
 def _without_gaps(y: npt.NDArray[np.int64]) -> Coded:
     present = np.unique(y)
-    if present[-1] + 1 == len(present):
+    if int(present[-1]) + 1 == len(present):
         return Coded(y, None)
     return Coded(np.searchsorted(present, y).astype(np.int64), tuple(str(k) for k in present.tolist()))
 

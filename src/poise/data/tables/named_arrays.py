@@ -1,17 +1,23 @@
 """The named arrays in a file, opened without torch: .npz, .safetensors, a single .npy. Pickled objects are refused."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 from safetensors import safe_open
 
 from poise.data.tables.reader_contract import ROWS, listed
-from poise.errors import InputError, reason_of
+from poise.errors import InputError, PoiseError, reason_of
+from poise.machine.reading import affordable, regular
 from poise.values.wording import near
 
+REMEDY = "name a file of arrays"
+HEADERS = (np.lib.format.read_array_header_2_0, np.lib.format.read_array_header_1_0)  # of newer versions, and of 1
 MAGIC = {".npz": b"PK", ".npy": b"\x93NUMPY"}
 
 
@@ -44,9 +50,12 @@ def opened(path: Path, framework: str = "pt") -> Iterator[Arrays]:
 
     Those of a .safetensors file are tensors, or arrays of numpy with the framework `numpy`.
     """
+    regular(path, REMEDY)
     with ExitStack() as stack:
         try:
             arrays = _arrays(path, framework, stack)
+        except PoiseError:
+            raise
         except Exception as error:  # a damaged file makes the libraries raise whatever comes up
             raise InputError(_unreadable(path, error)) from None
         yield arrays
@@ -65,8 +74,22 @@ def _arrays(path: Path, framework: str, stack: ExitStack) -> Arrays:
         array = np.load(path, allow_pickle=False, mmap_mode="c")
         return Arrays(path, ("x",), lambda _: array, {})
     file.seek(0)
+    with ZipFile(file) as members:
+        affordable(path, sum(member.file_size for member in members.infolist()), path.stat().st_size)
+    file.seek(0)
     archive = stack.enter_context(np.load(file, allow_pickle=False))
-    return Arrays(path, tuple(archive.files), archive.__getitem__, {})
+    return Arrays(path, tuple(archive.files), partial(_member, archive), {})
+
+
+def _member(archive: Any, name: str) -> Any:
+    """An array of a .npz file. Raises: ValueError, before memory is taken, if its header claims more than it holds."""
+    stored = f"{name}.npy" if f"{name}.npy" in archive.zip.namelist() else name
+    with archive.zip.open(stored) as file:
+        read = HEADERS[np.lib.format.read_magic(file)[0] == 1]
+        shape, _, kind = read(file)
+    if math.prod(shape) * max(1, kind.itemsize) > archive.zip.getinfo(stored).file_size:
+        raise ValueError(f"its header claims {shape} values of {kind.itemsize} bytes, and there are fewer")
+    return archive[name]
 
 
 def features_in(arrays: Arrays, key: str | None) -> str:

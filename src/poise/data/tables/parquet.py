@@ -1,6 +1,7 @@
 """Parquet tables: their columns as they are asked for, and rows of features from them. Needs the extra `table`."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from poise.data.tables.columns import Roles, roles, single_precision
+from poise.data.tables.columns import MOST, Roles, roles, single_precision
 from poise.data.tables.reader_contract import Ask, Source, listed
-from poise.errors import InputError, reason_of
+from poise.errors import InputError
 from poise.machine.libraries import needed
+from poise.machine.reading import INFLATED, affordable, regular, sentence_for
 
+REMEDY = "write it again"
 EMPTY = "the cell is empty; fill it in, or delete the row"
 
 
@@ -48,6 +51,8 @@ class Parquet(NamedTuple):
         """The Arrow table of these columns. Raises: InputError for a file that is damaged."""
         import pyarrow
 
+        for file in self.files:
+            affordable(f"{file}: {listed(names, most=3)}", _unpacked(file, names), file.stat().st_size)
         return pyarrow.concat_tables([_attempt(file, partial(_validated, file, names)) for file in self.files])
 
     def cells(self, name: str) -> npt.NDArray[Any]:
@@ -80,7 +85,9 @@ def opened(files: Sequence[Path]) -> Parquet:
     for file, other in zip(files, found, strict=True):
         if not other.schema_arrow.equals(schema):
             raise InputError(f"{file} has other columns than {files[0]}; files of one split need the same")
-    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+    if len(schema.names) > MOST:
+        raise InputError(f"{files[0]} has {len(schema.names)} columns, more than the {MOST} that a table may")
+    if twice := [name for name, times in Counter(schema.names).items() if times > 1]:
         raise InputError(f"{files[0]}: two columns are called {twice[0]!r}; rename one")
     sizes = [file.metadata.num_rows for file in found]
     return Parquet(files, schema, sum(sizes), Origin(tuple(map(str, files)), tuple(accumulate(sizes[:-1], initial=0))))
@@ -89,18 +96,50 @@ def opened(files: Sequence[Path]) -> Parquet:
 def _validated(file: Path, names: Sequence[str]) -> Any:
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(file, columns=list(names), partitioning=None)
+    size = file.stat().st_size
+    # Of a text that repeats, the file holds one copy: read so, it is small, and how large it becomes can be told.
+    repeated = [name for name in names if _unpacked(file, [name]) <= INFLATED]
+    table = pyarrow.parquet.read_table(file, columns=list(names), partitioning=None, read_dictionary=repeated)
+    for place, name in enumerate(table.column_names):
+        column = table.column(place)
+        if pyarrow.types.is_dictionary(column.type):
+            affordable(f"{file}: {name!r}", sum(map(_repeated, column.chunks)), size)
+            table = table.set_column(place, name, column.cast(column.type.value_type))
     table.validate(full=True)  # text that is not UTF-8 would be found only where it is used
     return table
 
 
-def _attempt(file: Path, read: Callable[[], Any]) -> Any:
-    import pyarrow
+def _repeated(chunk: Any) -> int:
+    """Bytes of the texts that a dictionary-encoded column stands for."""
+    import pyarrow.compute as compute
 
-    try:
+    lengths = compute.binary_length(chunk.dictionary)
+    return int(compute.sum(compute.take(lengths, chunk.indices)).as_py() or 0)
+
+
+def _attempt(file: Path, read: Callable[[], Any]) -> Any:
+    regular(file, REMEDY)
+    with sentence_for(file, "a Parquet file", REMEDY):
         return read()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read, it is damaged or no Parquet file ({reason_of(error)})") from None
+
+
+def _unpacked(file: Path, names: Sequence[str]) -> int:
+    """Bytes that the columns take in memory, as the file says: those of their pages, or 8 for every row if more."""
+
+    def said() -> int:
+        import pyarrow.parquet
+
+        about = pyarrow.parquet.ParquetFile(file).metadata
+        groups = [about.row_group(i) for i in range(about.num_row_groups)]
+        rows = 8 * about.num_rows * len(names)
+        # pyarrow 26 ends the process where a column is looked at whose description is damaged: only where it matters.
+        if (every := sum(group.total_byte_size for group in groups)) <= INFLATED:
+            return max(every, rows)
+        columns = (group.column(k) for group in groups for k in range(group.num_columns))
+        pages = sum(each.total_uncompressed_size for each in columns if each.path_in_schema.split(".")[0] in names)
+        return max(pages, rows)
+
+    return int(_attempt(file, said))
 
 
 def holds_bytes(kind: Any) -> bool:

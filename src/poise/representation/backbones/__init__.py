@@ -5,7 +5,7 @@ Python package. Others are named by where they come from: `timm:NAME`, or NAME a
 `package.module:factory` for the user's own. `build_text` has those for texts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -16,8 +16,10 @@ from typing import Any
 from torch import nn
 
 from poise.errors import InputError
+from poise.machine.reading import sentence_for
 from poise.representation.backbones.backbone import HALVES, IMAGENET, Backbone, Made, Triple, check_size, seeded
 from poise.representation.backbones.cifar import CifarResNet
+from poise.representation.backbones.from_file import FED, SAID, check_named
 from poise.representation.backbones.hf_models import make_hf
 from poise.representation.backbones.own_network import make_own
 from poise.representation.backbones.packaged import PACKAGED, make_packaged
@@ -26,8 +28,9 @@ from poise.representation.backbones.small import BasicResNet, ConvNet4
 from poise.representation.backbones.text import TextBackbone, build_text
 from poise.representation.backbones.timm_models import make_timm, timm_names
 from poise.representation.backbones.weights import load_weights
+from poise.values.fields import check_fields
 
-__all__ = ["Backbone", "TextBackbone", "build", "build_text", "load_weights", "names"]
+__all__ = ["Backbone", "TextBackbone", "build", "build_saved", "build_text", "load_weights", "names"]
 
 # By these the papers normalise both CIFAR sets.
 CIFAR: tuple[Triple, Triple] = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -102,6 +105,22 @@ def build(
         note="; ".join(filter(None, (network.note, made.note, loaded.note))),
     )
     return replace(backbone, **fields)
+
+
+def build_saved(said: Mapping[str, Any], weights: Path, *, trusted: str | None = None) -> Backbone:
+    """The network for images that a file describes, with its weights.
+
+    `said` are its name, its options, and how it is fed: size, mean, std, crop, interpolation.
+
+    Nothing that a file says runs code. `trusted` is the name of a network of the user's own, as the user typed it.
+
+    Raises: InputError naming what the file may not say, or what does not fit.
+    """
+    check_fields(f"the description beside {weights}: ", said, SAID)
+    check_named(f"the description beside {weights}", said, trusted)
+    with sentence_for(weights, f"the weights of {said['name']}", "restore the file from a copy"):
+        backbone = build(said["name"], weights=weights, size=said["size"], saved=True, **said["options"])
+    return replace(backbone, **{key: said[key] for key in FED})
 
 
 def _made(name: str, pretrained: bool, weights: Path | None, options: dict[str, Any]) -> Made:

@@ -15,6 +15,7 @@ from poise.values.checks import check_one_of, is_number, is_whole
 from poise.values.head import Head
 
 Triple = tuple[float, float, float]
+LARGEST = 4096  # pixels of a side, because a network is tried on images of its size when it is built
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 # Mean and deviation by which images are normalised: the usual ones of ImageNet, and those that give [-1, 1].
 IMAGENET: tuple[Triple, Triple] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -106,9 +107,11 @@ class Backbone:
 
 
 def check_size(size: object) -> None:
-    """Raises: InputError unless the side of an image is a whole number of at least 1."""
+    """Raises: InputError unless the side of an image is a whole number from 1 to `LARGEST`."""
     if not isinstance(size, int) or not is_whole(size) or size < 1:
         raise InputError(f"the size of the images must be a whole number of pixels of at least 1, got {size!r}")
+    if size > LARGEST:
+        raise InputError(f"the size of the images must be at most {LARGEST} pixels, got {size!r:.80}")
 
 
 def _three(name: str, values: object) -> Triple:

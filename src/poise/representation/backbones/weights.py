@@ -5,20 +5,17 @@ module's names are found. A torch file that holds other objects is refused, beca
 author.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from poise.errors import InputError, reason_of
+from poise.errors import InputError
+from poise.machine.tensor_files import tensors_of
+from poise.representation.torch_files import torch_content
 from poise.values.head import Head
 from poise.values.wording import some
 
@@ -89,39 +86,14 @@ def _shared(one: str, other: str) -> int:
 
 def _read(path: Path) -> Mapping[Any, Any]:
     """The content of a weight file."""
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"there is no weight file {path}; give a .safetensors file, or a torch file of tensors")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # about pickle protocols, in files that will not load
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:
-        if not _beginning(path).startswith((b"PK", b"\x80")):  # how an archive and a pickle begin
-            raise InputError(f"{path} is damaged, or no torch file; copy it again") from None
-        raise InputError(
-            f"{path} holds Python objects that are no tensors, and to read them can run code; nothing was read: save "
-            "the state_dict alone, best as .safetensors"
-        ) from None
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise InputError(f"{path} is damaged or cut off ({reason_of(error)}); copy it again") from None
+    if path.suffix == ".safetensors":
+        return tensors_of(path, "copy it again").tensors
+    content = torch_content(path, "copy it again")
     if isinstance(content, Mapping):
         return content
     raise InputError(f"{path} holds a {type(content).__name__}; a weight file holds tensors by name")
-
-
-def _beginning(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(2)
 
 
 def _flat(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
