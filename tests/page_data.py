@@ -118,20 +118,21 @@ def _layer(x: Array, y: npt.NDArray[np.int64]) -> tuple[Array, Array]:
     return np.ascontiguousarray(found[:, :-1]), np.ascontiguousarray(found[:, -1])
 
 
-def my_methods(here: Path) -> None:
-    """What pip writes when a package with the module my_methods and its entry points is installed."""
-    info = here / "my_methods-1.0.dist-info"
+def installed(here: Path, *, module: str, **methods: str) -> None:
+    """What pip writes when a package with this module and entry points for these methods is installed."""
+    info = here / f"{module}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-methods\nVersion: 1.0\n")
-    points = ["[poise.methods]", "brier = my_methods:brier", "smoothed_adjustment = my_methods:SMOOTHED"]
-    (info / "entry_points.txt").write_text("\n".join(points) + "\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.0\n")
+    points = [f"{name} = {module}:{value}" for name, value in methods.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[poise.methods]", *points]) + "\n")
 
 
 PREPARATIONS: dict[str, Callable[[Path], None]] = {
     "birds": birds,
     "intents": intents,
     "logits": logits,
-    "my_methods": my_methods,
+    "my_loss": partial(installed, module="my_loss", poly="poly"),
+    "my_methods": partial(installed, module="my_methods", brier="brier", smoothed_adjustment="SMOOTHED"),
     "photos": photos,
     "trained_model": trained_model,
     "trained_model_numbered": partial(trained_model, named=False),

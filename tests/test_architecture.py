@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, str] = {
     "selection": "errors heads losses machine methods pure results values",
     "deployment": "data decisions errors heads losses machine methods pure results selection values",
     "export": "data decisions deployment errors machine representation results values",
-    "diagnosis": "decisions deployment errors methods metrics results selection statistics values",
+    "diagnosis": "decisions deployment errors machine methods metrics report results selection statistics values",
     "report": "errors machine results values",
     "commands": "data decisions deployment diagnosis errors export heads losses machine methods pure report"
     " representation results selection values",
@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, str] = {
     " representation results selection values",
     "testing": "errors heads losses machine methods pure results values",
     "__main__": "cli",
-    "face": "data deployment errors heads losses machine methods pure results selection testing values",
+    "face": "data deployment diagnosis errors heads losses machine methods pure results selection testing values",
 }
 WITHOUT_TORCH = ("cli", "data/tables", "report", "results")
 

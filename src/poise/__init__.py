@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from poise.data.row_files import load_features
     from poise.data.store.feature_store import save_features
     from poise.deployment.estimator import LongTailClassifier
+    from poise.diagnosis.compare import compare
     from poise.errors import PoiseError, PoiseWarning
     from poise.heads.plan import Plan
     from poise.heads.solver import Retrain, fit_heads
     from poise.methods import then
     from poise.metrics import evaluate, evaluate_head
     from poise.results.scores import Scores
-    from poise.selection.compare import compare
     from poise.selection.tune import tune
     from poise.values.counts import ClassCounts
     from poise.values.features import Features
@@ -46,7 +46,7 @@ _HOMES: dict[str, str | None] = {
     "Retrain": "heads.solver",
     "Scores": "results.scores",
     "Spec": "values.spec",
-    "compare": "selection.compare",
+    "compare": "diagnosis.compare",
     "constraints": None,
     "evaluate": "metrics",
     "evaluate_head": "metrics",

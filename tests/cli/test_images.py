@@ -101,7 +101,7 @@ def test_help_flows_within_80_columns(poise_: Run, verb: str, monkeypatch: pytes
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = poise_(verb, "--help")
     assert code == 0
-    prose = [line.rstrip() for line in out.splitlines() if line.startswith(" ") and line.strip()]
+    prose = [line for line in out[: out.index("Arguments:")].splitlines() if line]
     assert max(map(len, prose)) <= 80
     # A line ends early only at the end of a paragraph, which a full stop or colon shows.
     assert all(
@@ -584,9 +584,14 @@ def test_a_broken_image_is_named_or_left_out(poise_: Run, world: Path, tmp_path:
     (tmp_path / "data/bee/003.png").write_text("<html>")
     said = refusal(poise_("fit", tmp_path / "data", *changed(), "--out", tmp_path / "m", "-q"))
     assert said.startswith(f"{tmp_path}/data/bee/003.png is no image: it holds a web page")
-    skipped = poise_("fit", tmp_path / "data", *changed("data.broken=skip"), "--out", tmp_path / "n", "-q")
-    assert skipped[0] == 0, skipped
-    assert "1 image is broken and left out of 36" in skipped[2]
+    assert "--broken skip" in said
+    for i, asked in enumerate((changed("data.broken=skip"), (*changed(), "--broken", "skip"))):
+        skipped = poise_("fit", tmp_path / "data", *asked, "--out", tmp_path / f"n{i}", "-q")
+        assert skipped[0] == 0, skipped
+        assert "1 image is broken and left out of 36" in skipped[2]
+    assert "skip" in refusal(poise_("fit", tmp_path / "data", *changed(), "--broken", "maybe", "--out", tmp_path / "x"))
+    found = json.loads(train(poise_, "dry", "--dry-run", "--json", "--broken", "skip", data=str(tmp_path / "data"))[1])
+    assert found["config"]["data"]["broken"] == "skip"
 
 
 @pytest.mark.parametrize(
@@ -625,7 +630,10 @@ def test_a_broken_image_is_named_or_left_out(poise_: Run, world: Path, tmp_path:
             "texts.csv has no numeric column for features; its columns are 'question', 'intent'; for images or texts, "
             "name their column with --image or --text",
         ),
-        (("run/features/test", "--backbone", "convnet4"), "--recipe, --backbone and --set are for images or texts; "),
+        (
+            ("run/features/test", "--backbone", "convnet4"),
+            "--recipe, --backbone, --broken and --set are for images or texts; ",
+        ),
     ],
 )
 def test_a_mistake_in_fitting_is_one_sentence(
@@ -760,7 +768,7 @@ def test_a_broken_image_is_skipped_where_that_is_asked_for(poise_: Run, world: P
     (tmp_path / "more" / "zz.png").write_bytes(b"<html>")
     said = refusal(poise_("predict", "model", tmp_path / "more", "--out", tmp_path / "p.csv"))
     assert "zz.png is no image" in said
-    assert "predict: --broken skip" in said
+    assert "--broken skip" in said
     code, _, err = poise_("predict", "model", tmp_path / "more", "--out", tmp_path / "p.csv", "--broken", "skip", "-q")
     assert code == 0
     assert "1 image is broken and left out of 4" in err

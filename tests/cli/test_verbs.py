@@ -19,8 +19,8 @@ from poise.commands.demo import Shown
 from poise.data.bundled import DemoSet
 from poise.data.store.feature_store import save_features
 from poise.deployment.model import load
+from poise.diagnosis.compare import compare
 from poise.machine.folders import REMEDY, SEAL
-from poise.selection.compare import compare
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head

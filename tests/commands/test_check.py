@@ -14,12 +14,12 @@ from poise.data.store.feature_store import save_features
 from poise.deployment.checkpoint_copy import note_path, write_copy
 from poise.deployment.last_layer import open_checkpoint
 from poise.deployment.model import Model, load
+from poise.diagnosis.compare import compare
 from poise.diagnosis.report_contents import contents_of
 from poise.errors import InputError
 from poise.export.hub_folder import export_hub
 from poise.export.tensors import export_safetensors
 from poise.machine.folders import REMEDY, SEAL, digest_of, generation, seal
-from poise.selection.compare import compare
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head

@@ -10,11 +10,11 @@ from poise.commands import workload
 from poise.commands.workload import Estimate, Work, estimate, in_words, work_of_comparison, work_of_fit, work_of_search
 from poise.deployment.automatic import CANDIDATES
 from poise.deployment.deploy import deploy
+from poise.diagnosis.compare import compare
 from poise.errors import InputError
 from poise.heads import converged, solver
 from poise.heads.plan import Plan
 from poise.selection import fit_and_measure
-from poise.selection.compare import compare
 from poise.selection.elimination import Rung
 from poise.selection.grids import default_grid
 from poise.selection.oracle import oracle_accuracy

@@ -253,12 +253,20 @@ def test_clones_have_the_parameters_of_the_method_too():
 
 
 def test_a_parameter_that_the_method_has_not_is_refused():
-    with pytest.raises(InputError, match="method 'tau_norm' has no parameter 'tua'; it takes tau, bias"):
+    meant = r"method 'tau_norm' has no parameter 'tua', did you mean 'tau'\?; it takes tau, bias"
+    with pytest.raises(InputError, match=meant):
         LongTailClassifier("tau_norm").set_params(tua=1)
+    with pytest.raises(InputError, match=meant):
+        LongTailClassifier("tau_norm", tua=1)
+    meant = r"method 'auto' has no parameter 'methd', did you mean 'method'\?; it takes none of its own; name a method"
+    with pytest.raises(InputError, match=meant):
+        LongTailClassifier(methd="ce")
+    with pytest.raises(InputError, match=meant):
+        LongTailClassifier().set_params(methd="ce")
     with pytest.raises(InputError, match="tau_norm has no parameter 'tua', did you mean 'tau'"):
-        LongTailClassifier("tau_norm", tua=1).fit(*draw(rows=50))
+        LongTailClassifier("tau_norm(tua=1)").fit(*draw(rows=50))
     with pytest.raises(InputError, match="method='auto' takes no parameters, got tau"):
-        LongTailClassifier(tau=1).fit(*draw(rows=50))
+        LongTailClassifier("tau_norm", tau=1).set_params(method="auto").fit(*draw(rows=50))
 
 
 @pytest.mark.parametrize("method", ["auto", "crt", "tau_norm"])

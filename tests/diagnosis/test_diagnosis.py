@@ -12,6 +12,7 @@ from poise.data.samples.sample_set import Samples
 from poise.data.samples.thumbnails import thumbnails
 from poise.decisions.targets import coverage_accuracy
 from poise.deployment.deploy import deploy
+from poise.diagnosis.compare import compare
 from poise.diagnosis.measure import SHIFTS, change_interval, changes, group_means, look, pulls, scored
 from poise.diagnosis.report_contents import contents_of, contents_of_model
 from poise.errors import InputError
@@ -19,7 +20,6 @@ from poise.methods import build
 from poise.metrics import evaluate_head, gradient_balance
 from poise.results.contents import Contents, Point, read
 from poise.selection.audit import audit
-from poise.selection.compare import compare
 from poise.selection.comparison_result import Scorer, Tried
 from poise.selection.fit_and_measure import measure
 from poise.selection.score_curves import over_epochs, over_settings, over_strengths

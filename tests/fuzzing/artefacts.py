@@ -180,7 +180,7 @@ def _written_report(folder: Path) -> None:
 
 
 def _records(folder: Path) -> None:
-    from poise.selection.compare import compare
+    from poise.diagnosis.compare import compare
 
     problem = testing.world(counts=(20, 10, 4), held_out=5)
     found = compare(["tau_norm(tau=0.5)"], problem, testing.world(counts=(20, 10, 4), held_out=9, seed=1).held_out)

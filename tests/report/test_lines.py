@@ -8,11 +8,11 @@ import torch
 from poise import testing
 from poise.decisions.targets import Targets
 from poise.deployment.chosen_point import choose_operating_point
+from poise.diagnosis.compare import compare
 from poise.errors import PoiseWarning
 from poise.report.text.label_advice import headroom_lines
 from poise.results.protocol import protocol_lines
 from poise.results.record import Record
-from poise.selection.compare import compare
 from poise.selection.labelling import advice
 from poise.selection.oracle import learning_curve
 from poise.values.features import Features

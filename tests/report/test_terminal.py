@@ -15,12 +15,12 @@ from rich.console import Console
 from compared_row import BASE
 from poise import testing
 from poise.commands import run_folder
+from poise.diagnosis.compare import compare
 from poise.errors import InputError
 from poise.methods import short_name
 from poise.report.text.score_tables import LEGEND, to_csv, to_markdown, to_terminal
 from poise.report.text.words import lines
 from poise.results.contents import CSV_FIELDS, Row
-from poise.selection.compare import compare
 from poise.selection.comparison_result import Comparison
 from report_samples import from_flat
 

@@ -8,11 +8,11 @@ import torch
 
 from poise.cli import main
 from poise.data.logit_files import read_logits
+from poise.diagnosis.compare import compare
 from poise.errors import InputError, PoiseWarning
 from poise.metrics import evaluate
 from poise.priors import prior_shift
 from poise.selection.audit import ADJUSTMENTS, audit, logit_problem
-from poise.selection.compare import compare
 from poise.selection.rules import PLAIN
 from poise.values.counts import ClassCounts
 from poise.values.features import Features

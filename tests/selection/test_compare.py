@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from poise import methods, testing
+from poise.diagnosis.compare import compare
 from poise.errors import InputError, MemorisedRowsError, PoiseWarning
 from poise.folds import fold_ids
 from poise.heads.converged import converged
@@ -20,7 +21,6 @@ from poise.results.contents import CSV_FIELDS
 from poise.results.record import Selection
 from poise.results.scores import Interval
 from poise.selection.class_rows import ClassRows, tiny
-from poise.selection.compare import compare
 from poise.selection.comparison_result import PAPER_VERDICT, Comparison, Standing
 from poise.selection.fit_and_measure import fit_specs, make_record, measure
 from poise.selection.grids import default_grid

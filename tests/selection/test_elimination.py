@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from poise import testing
+from poise.diagnosis.compare import compare
 from poise.errors import InputError, PoiseWarning
 from poise.methods import from_spec, settings
-from poise.selection.compare import compare
 from poise.selection.elimination import SEARCHES, Rung, as_search, principal_axes, projected, shortened
 from poise.selection.fit_and_measure import fit_specs
 from poise.selection.grids import default_grid

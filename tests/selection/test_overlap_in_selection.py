@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from poise import testing
+from poise.diagnosis.compare import compare
 from poise.errors import MemorisedRowsError, PoiseWarning
 from poise.folds import fold_ids, with_copies
 from poise.selection.audit import audit
-from poise.selection.compare import compare
 from poise.selection.oracle import oracle_accuracy
 from poise.selection.rules import Judging
 from poise.selection.study import study

@@ -52,7 +52,7 @@ app = typer.Typer(
     help="Re-balance classifiers trained on long-tailed data: every head, one pass, honest comparison.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # boxes and a column of types leave too little of 80 columns to what is said
     epilog="Exit codes: 0 done, 2 the input cannot be used, 70 a fault of Poise, 130 interrupted, 143 terminated. "
     "`poise --install-completion` makes your shell complete verbs, options and methods.",
 )
@@ -91,8 +91,8 @@ VERBS = (
 )
 for verb in VERBS:
     # The lines of a docstring are not those of a terminal.
-    paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
-    app.command(help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(spread(verb))
+    paragraphs = [" ".join(paragraph.split()) for paragraph in (inspect.getdoc(verb) or "").split("\n\n")]
+    app.command(help="\n\n".join(paragraphs), short_help=paragraphs[0])(spread(verb))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -77,10 +77,12 @@ def fit(
     asked = columns.asked(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what there is to warn of is said when the samples are divided
-        samples = samples_in(train, asked=asked, recipe=training.recipe, changes=training.changes)
+        samples = samples_in(train, asked=asked, recipe=training.recipe, changes=training.settings)
     if samples is None:
-        if training.recipe or training.backbone or training.changes:
-            raise InputError(f"--recipe, --backbone and --set are for images or texts; {train} holds feature rows")
+        if training.recipe or training.backbone or training.settings:
+            raise InputError(
+                f"--recipe, --backbone, --broken and --set are for images or texts; {train} holds feature rows"
+            )
         _fit_rows(train, out, method, goal, rows, head, seed, voice)
         return
     if goal.costs is not None or head is not None or rows.held_out is not None:

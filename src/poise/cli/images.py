@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poise.cli import completion
-from poise.cli.options import Changes, Goal, ItemColumns, Label, Network, Seed, Training, Voice
+from poise.cli.options import Broken, Changes, Goal, ItemColumns, Label, Network, Seed, Training, Voice
 from poise.cli.shared import answer, command_line, progress_bar, tell, writing
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def train(
     data: Annotated[str | None, typer.Option(help="Training samples, as data.train.")] = None,
     test: Annotated[str | None, typer.Option(help="Test samples, as data.test.")] = None,
     changes: Changes = None,
+    broken: Broken = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/train"),
     strict: Annotated[bool, typer.Option("--strict", help="Refuse samples that are in two parts.")] = False,
     allow_changed: Annotated[
@@ -58,7 +59,8 @@ def train(
         names = dict(recipes())
         answer(names, [score_tables.listing(names)], voice)
         return
-    config = load_config(recipe, [*_changes({"data.train": data, "data.test": test}), *(changes or ())])
+    given = {"data.train": data, "data.test": test, "data.broken": broken}
+    config = load_config(recipe, [*_changes(given), *(changes or ())])
     refuse_unsaid(config, recipe, changes or ())
     if dry_run:
         _resolve(config, strict, voice)
@@ -291,7 +293,7 @@ def fit_images(
     given = {"data.train": path, "backbone.name": training.backbone, "data.seed": seed or None}
     given |= {f"data.{key}": value for key, value in asked.items()}
     named = training.recipe or recipe_for(samples["train"].items, training.backbone)
-    said = [*_changes(given), *(training.changes or ())]
+    said = [*_changes(given), *training.settings]
     config = load_config(named, said)
     refuse_unsaid(config, named, said)
     keep_freed_memory()

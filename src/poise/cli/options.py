@@ -49,6 +49,7 @@ Search = Annotated[
     ),
 ]
 Folds = Annotated[int, typer.Option(min=2, help="Folds of cross-validation.")]
+Broken = Annotated[str | None, typer.Option(help="error, or skip images that cannot be read. (default: error)")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of row orders, fresh starts and folds.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write into.")]
 
@@ -180,7 +181,13 @@ class Training:
         typer.Option(help="Recipe or YAML file for images or texts.", autocompletion=completion.recipe_files),
     ] = None
     changes: Changes = None
+    broken: Broken = None
     strict: Annotated[bool, typer.Option("--strict", help="Refuse images or texts that are in two parts.")] = False
+
+    @property
+    def settings(self) -> list[str]:
+        """The changes of the recipe, those that have options of their own among them."""
+        return [*(self.changes or ()), *(() if self.broken is None else (f"data.broken={self.broken}",))]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ CALLED = {
     "group": "--groups, or -s data.group=NAME",
     "root": "--root, or -s data.root=FOLDER",
     "format": "-s data.format=NAME",
-    "broken": "-s data.broken=skip; predict: --broken skip",
+    "broken": "--broken skip; not of poise extract",
     "device": "--device cpu, or -s device=cpu",
     "allow_changed": "--allow-changed (poise train)",
     "label_column": "--label",

@@ -16,13 +16,13 @@ from poise.commands.run_folder import COMPARISON
 from poise.data.bundled import DemoSet, load_demo
 from poise.deployment.deploy import deploy
 from poise.deployment.model import Model
+from poise.diagnosis.compare import compare
 from poise.diagnosis.report_contents import contents_of
 from poise.machine.progress import Progress
 from poise.methods import available
 from poise.profiles import exponential, select
 from poise.representation.sentences import embed_cached
 from poise.results.contents import Contents
-from poise.selection.compare import compare
 from poise.selection.comparison_result import Comparison
 from poise.selection.labelling import advice
 from poise.selection.oracle import learning_curve, oracle_accuracy

@@ -35,6 +35,7 @@ from poise.deployment.deploy import deploy, expectation
 from poise.deployment.model import HEAD_FILE, MODEL_FILE, Model, load
 from poise.deployment.model import write as write_model
 from poise.deployment.prediction_files import write_predictions
+from poise.diagnosis.compare import compare
 from poise.diagnosis.report_contents import contents_of, contents_of_model
 from poise.errors import InputError
 from poise.machine.folders import generation, moved
@@ -47,7 +48,6 @@ from poise.representation.extract import SMALL, feature_rows
 from poise.representation.trained_network import REPRESENTATION, check_representation, load_representation
 from poise.results.contents import Change, Contents
 from poise.results.scores import Scores
-from poise.selection.compare import compare
 from poise.selection.comparison_result import Comparison
 from poise.selection.oracle import oracle_accuracy
 from poise.values.checks import check_one_of

@@ -28,7 +28,7 @@ from poise.deployment.calibration import (
     row_weights,
 )
 from poise.deployment.estimator_fit import Fitting
-from poise.deployment.estimator_parameters import AUTO, as_json, names_of, shares_of, spec_of
+from poise.deployment.estimator_parameters import AUTO, OWN, as_json, refuse_unknown, shares_of, spec_of
 from poise.deployment.model import Model, load
 from poise.deployment.origin import compare_with_fresh
 from poise.deployment.promise import Promise, over
@@ -92,6 +92,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         random_state: Any = None,
         **params: Any,
     ) -> None:
+        refuse_unknown(method, params)
         self.method = method
         self.prior = prior
         self.seen_by_backbone = seen_by_backbone
@@ -106,15 +107,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def set_params(self, **params: Any) -> "LongTailClassifier":
         """Set parameters of the estimator or of its method. Raises: InputError for a name that neither has."""
-        own = {"method", "prior", "seen_by_backbone", "random_state"}
         for name, value in params.items():
-            if name in own:
+            if name in OWN:
                 setattr(self, name, value)
-        allowed = names_of(self.method)
-        for name in params.keys() - own - self._params.keys():
-            if allowed is not None and name not in allowed:
-                raise InputError(f"method {self.method!r} has no parameter {name!r}; it takes {', '.join(allowed)}")
-        self._params = {**self._params, **{name: value for name, value in params.items() if name not in own}}
+        refuse_unknown(self.method, params.keys() - self._params.keys())
+        self._params = {**self._params, **{name: value for name, value in params.items() if name not in OWN}}
         return self
 
     # --- fitting ------------------------------------------------------------------------------------------------------

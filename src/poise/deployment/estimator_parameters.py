@@ -1,6 +1,6 @@
 """The parameters of `LongTailClassifier`: which a method takes, what they stand for, and what of them is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from poise.values.spec import Spec
 from poise.values.wording import near
 
 AUTO = "auto"
+OWN = ("method", "prior", "random_state", "seen_by_backbone")  # those of the estimator
 
 
 def names_of(method: Any) -> list[str] | None:
@@ -22,6 +23,15 @@ def names_of(method: Any) -> list[str] | None:
     if method not in available():
         return None
     return [*parameters(method), *further(method)]
+
+
+def refuse_unknown(method: Any, names: Iterable[str]) -> None:
+    """Raises: InputError for a name that is a parameter neither of the estimator nor of its method."""
+    allowed = names_of(method)
+    for name in names:
+        if allowed is not None and name not in (*OWN, *allowed):
+            takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none of its own; name a method"
+            raise InputError(f"method {method!r} has no parameter {name!r}{near(name, (*OWN, *allowed))}; {takes}")
 
 
 def spec_of(method: Any, params: Mapping[str, Any]) -> Spec | None:

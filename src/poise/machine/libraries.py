@@ -10,13 +10,17 @@ from poise.errors import MissingExtraError
 T = TypeVar("T")
 
 
-def needed(module: str, extra: str, why: str) -> Any:
-    """The module. Raises: MissingExtraError, in which `why` comes before the package: "figures need"."""
+def needed(module: str, extra: str | None, why: str) -> Any:
+    """The module. Raises: MissingExtraError, in which `why` comes before the package: "figures need".
+
+    `extra` of Poise holds the package; None for one that is no business of Poise, and is installed by its own name.
+    """
     try:
         return import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise MissingExtraError(f"{why} {package}: pip install 'poise[{extra}]'") from error
+        wanted = package if extra is None else f"'poise[{extra}]'"
+        raise MissingExtraError(f"{why} {package}: pip install {wanted}") from error
 
 
 @contextmanager

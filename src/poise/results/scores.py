@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from poise.values.notebook import html_table
+from poise.values.wording import counted, percent
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -27,6 +30,12 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """The same numbers as plain JSON types."""
         return {**self.__dict__, "per_class": list(self.per_class)}
+
+    def _repr_html_(self) -> str:
+        shares = ("accuracy", "balanced_accuracy", "many", "medium", "few", "macro_f1", "ece")
+        lines = [(name.replace("_", " "), percent(getattr(self, name), 2)) for name in shares]
+        title = f"scores on {counted(self.rows, 'row')} of {counted(len(self.per_class), 'class', 'classes')}"
+        return html_table(("measure", "per cent"), [*lines, ("nll, in nats", f"{self.nll:.3f}")], title=title)
 
 
 class Interval(NamedTuple):

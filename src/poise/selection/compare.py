@@ -1,4 +1,4 @@
-"""`compare`: tune every method with the same budget, then read the test split once.
+"""`run`: tune every method with the same budget, then read the test split once (`poise.compare` asks for it).
 
 Settings and the recommendation are chosen without the test split (held-out rows, or folds of unseen training rows), or
 with one half of it for the other (a last resort), or, by name and without a verdict, as the papers did.
@@ -22,11 +22,9 @@ from poise.methods import from_spec
 from poise.results.record import Role, Selection
 from poise.selection.class_rows import ClassRows, rows_per_class
 from poise.selection.comparison_result import Comparison, Scorer, Standing, Tried
-from poise.selection.elimination import Rung
 from poise.selection.fit_and_measure import Fitted, Measured, fit_specs, make_record, measure_all, measured, remarks_of
-from poise.selection.grids import BUDGET
-from poise.selection.rules import BASELINE, FOLDS, NULLS, Judging, Protocol
-from poise.selection.schedule import Schedule, scheduled
+from poise.selection.rules import BASELINE, Judging
+from poise.selection.schedule import Schedule
 from poise.selection.test_split import check_test, shared_rows, uncovered
 from poise.selection.tune import pick, recommend
 from poise.selection.validation import Judgement, judge_grids
@@ -37,81 +35,6 @@ from poise.values.problem import Problem
 from poise.values.spec import Spec
 
 Oracle = Callable[[Problem, Features, int], float]
-
-
-def compare(
-    specs: Iterable[Spec | str],
-    problem: Problem,
-    test: Features,
-    *,
-    selection: Protocol = "held_out",
-    seeds: Sequence[int] = (0,),
-    nulls: Sequence[Spec | str] = NULLS,
-    budget: int = BUDGET,
-    groups: Tensor | Sequence[object] | None = None,
-    folds: int = FOLDS,
-    search: str | Sequence[Rung] = "full",
-    recipes: bool = True,
-    oracle: Oracle | None = None,
-    strict: bool = False,
-    data: str = "features",
-    level: float = 0.95,
-    rounds: int = 2000,
-    progress: Progress | None = None,
-) -> Comparison:
-    """Tune every method with the same budget, then read the test split once.
-
-    `specs` are methods or their texts; the baseline and the `nulls`, tau-norm and logit adjustment, are added.
-    What a spec states is held, what it leaves open is tuned over at most `budget` settings (`grids.default_grid`).
-    Beside every tuned row stands one of role "recipe": the spec as stated, or the first published recipe of a method
-    that is given by its name alone; recipes never enter tied set, recommendation or verdict. `recipes` False leaves
-    them out. One is always run: `converged+logit_adjustment`, logistic regression minus log prior.
-
-    `selection`: "held_out" and "kfold" as in `tune`; "cross_fit" chooses on one half of the test split and scores on
-    the other, in turn: a last resort for benchmarks without other labelled rows; "paper" is the papers' own protocol,
-    the best test epoch of every recipe and the best test setting of every closed form, test logits averaged over the
-    stored views (exactly so for heads without unit norm): for comparison with published tables, without a verdict.
-
-    `search`: "full" fits every setting in full. "halving" and "sketch" (or your own `elimination.Rung`s) look at all
-    trained settings in a cheaper way first, alike for every method, and fit the better ones of each in full; "paper"
-    tunes nothing that is trained.
-
-    `seeds` train the final heads; settings are chosen with the first. `groups` (N,) of training rows stay together in
-    K folds, and so do copies of a row. `oracle` estimates what a head could gain at all (`oracle.oracle_accuracy`).
-    Balanced accuracy decides throughout.
-
-    Rows that two of training, held-out and test rows share are remarked, and refused where they are many (see
-    `poise.values.overlap`) or with `strict`.
-
-    The baseline is the stage-1 head. Without one, plain cross-entropy is tuned by the same rule and budget and takes
-    its place, so that a poor baseline does not make the others look good; a remark names its settings.
-
-    Raises: MemorisedRowsError for selection or test rows that trained the representation, and for splits that share
-    rows; InputError for a rule without its rows, a test split that does not fit, or no seed.
-    """
-    schedule = scheduled(
-        specs,
-        problem,
-        selection=selection,
-        nulls=nulls,
-        budget=budget,
-        search=search,
-        recipes=recipes,
-        folds=folds,
-        seeds=seeds,
-    )
-    return run(
-        schedule,
-        problem,
-        test,
-        groups=groups,
-        oracle=oracle,
-        strict=strict,
-        data=data,
-        level=level,
-        rounds=rounds,
-        progress=progress,
-    )
 
 
 def run(
@@ -127,7 +50,11 @@ def run(
     rounds: int = 2000,
     progress: Progress | None = None,
 ) -> Comparison:
-    """`compare` for a schedule of this problem (`poise.selection.schedule.scheduled`). Raises: as `compare`."""
+    """What a schedule of this problem finds (`poise.selection.schedule.scheduled`), as `poise.compare` describes it.
+
+    Raises: MemorisedRowsError for selection or test rows that trained the representation, and for splits that share
+    rows; InputError for a test split that does not fit, or numbers of the intervals that make no sense.
+    """
     check_rounds(level, rounds)
     check_test(problem, test)
     remarks = (*schedule.remarks, *uncovered(problem.train, test))

@@ -50,7 +50,7 @@ class Tried(NamedTuple):
     scores: Scores
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Standing:
     """One row of the comparison: a method, its records (one per seed), and which test rows it gets right.
 
@@ -65,6 +65,9 @@ class Standing:
     records: tuple[Record, ...]
     measured: tuple[Measured, ...]
     scorers: tuple[Scorer, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Standing({self.method!r}, role={self.role!r}, {counted(len(self.records), 'seed')})"
 
     @cached_property
     def correct(self) -> Tensor:
@@ -86,7 +89,7 @@ class Standing:
         return self.records[0].selection
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison:
     """What `compare` found; all numbers are of the test split.
 
@@ -114,6 +117,11 @@ class Comparison:
     classes: ClassRows | None = None
     level: float = 0.95
     rounds: int = 2000
+
+    def __repr__(self) -> str:
+        chosen = None if self.recommended is None else self.recommended.method
+        counts = f"{counted(len(self.contenders), 'method')} on {counted(len(self.y), 'test row')}"
+        return f"{type(self).__name__}({counts}, recommended={chosen!r})"
 
     @property
     def records(self) -> list[Record]:

@@ -15,9 +15,14 @@ from poise.errors import InputError
 from poise.values.arrays import as_values, as_weights, row_blocks
 from poise.values.checks import check_names
 from poise.values.counts import ClassCounts, as_counts, as_labels
+from poise.values.notebook import html_table
+from poise.values.wording import counted
+
+SHOWN = 5  # of the most frequent classes, and as many of the rarest, in a notebook
+SEEN = {True: "seen by the backbone", False: "not seen by the backbone", None: "perhaps seen by the backbone"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Features:
     """Feature rows of one split.
 
@@ -61,6 +66,26 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def __repr__(self) -> str:
+        return f"<Features: {self._in_words()}>"
+
+    def _in_words(self) -> str:
+        dtype = str(self.x.dtype).removeprefix("torch.")
+        views = f"{len(self.x)} views of " if len(self.x) > 1 else ""
+        of = f"{views}{self.dim} {dtype} numbers, {counted(len(self.counts), 'class', 'classes')}"
+        weighted = ", weighted" if self.weight is not None else ""
+        return f"{counted(len(self), 'row')} of {of}, {SEEN[self.seen_by_backbone]}{weighted}"
+
+    def _repr_html_(self) -> str:
+        trained = self.counts.n
+        here = torch.bincount(self.y, minlength=len(trained))
+        order = trained.argsort(descending=True, stable=True).tolist()
+        lines = [(self.names[k], str(int(trained[k])), str(int(here[k]))) for k in order]
+        if len(lines) > 2 * SHOWN + 1:
+            between = (f"{len(lines) - 2 * SHOWN} classes between", "", "")
+            lines = [*lines[:SHOWN], between, *lines[-SHOWN:]]
+        return html_table(("class", "training rows", "rows here"), lines, title=f"Features: {self._in_words()}")
 
     @property
     def dim(self) -> int:

@@ -16,13 +16,14 @@ from poise.machine.documents import check_schema
 from poise.machine.tensor_files import tensors_of
 from poise.values.arrays import as_values
 from poise.values.fields import one_of
+from poise.values.notebook import html_table
 
 HEAD_SCHEMA = 1
 DIGITS = re.compile("[0-9]{1,9}")
 REMEDY = "save the head again"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prep:
     """What happens to features before the linear map: subtract `centre` (D,), then divide by the row norm if `unit`.
 
@@ -33,13 +34,17 @@ class Prep:
     centre: Tensor | None = None
     unit: bool = False
 
+    def __repr__(self) -> str:
+        steps = (*(() if self.centre is None else ("centred",)), *(("of unit length",) if self.unit else ()))
+        return f"<Prep: features {' and '.join(steps) or 'as they are'}>"
+
     def __call__(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D); a zero row stays zero."""
         shifted = x if self.centre is None else x - self.centre.to(x)
         return torch.nn.functional.normalize(shifted, dim=-1) if self.unit else shifted
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Head:
     """A linear classifier: `weight` (..., C, D), `bias` (..., C) or None for zeros, and an optional `prep` of features.
 
@@ -65,6 +70,23 @@ class Head:
                 f"a head needs weight (..., C, D) and bias (..., C), got {tuple(self.weight.shape)} and "
                 f"{tuple(self.bias.shape)}"
             )
+
+    def __repr__(self) -> str:
+        return f"<Head: {', '.join(f'{name} {said}' for name, said in self._facts())}>"
+
+    def _repr_html_(self) -> str:
+        return html_table((), self._facts(), title="Head")
+
+    def _facts(self) -> list[tuple[str, str]]:
+        stacked = " x ".join(map(str, self.weight.shape[:-2]))
+        facts = {
+            "heads": stacked,
+            "classes": str(self.classes),
+            "features": str(self.dim),
+            "type": str(self.weight.dtype).removeprefix("torch."),
+            "prep": "" if self.prep is None else str(self.prep)[1:-1].removeprefix("Prep: features "),
+        }
+        return [(name, said) for name, said in facts.items() if said]
 
     @property
     def classes(self) -> int:

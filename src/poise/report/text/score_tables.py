@@ -42,6 +42,7 @@ COLUMNS = (
     Column("gain", lambda line: with_half_width(line.row.gain)),
     Column("", lambda line: _marks(line.row)),
 )
+HEADED = ("method", *(column.heading for column in COLUMNS))
 MORE = (
     Column("all", lambda line: percent(line.row.estimate("all"), 2)),
     Column("F1", lambda line: percent(line.row.macro_f1)),
@@ -91,13 +92,13 @@ def to_markdown(rows: Sequence[Row], *, notes: Sequence[str] = ()) -> str:
 
 def to_terminal(rows: Sequence[Row], *, title: str) -> Table:
     """A table that fits 80 columns, one line per method; the baseline is bold."""
-    shown = lines(rows)
-    return _numbers(
-        title,
-        ("method", *(column.heading for column in COLUMNS)),
-        [(line.row.own, *(column.cell(line) for column in COLUMNS)) for line in shown],
-        bold=[line.row.role == "baseline" for line in shown],
-    )
+    bold = [line.row.role == "baseline" for line in lines(rows)]
+    return _numbers(title, HEADED, cells(rows), bold=bold)
+
+
+def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The same as text, one line per method below `HEADED`."""
+    return [(line.row.own, *(column.cell(line) for column in COLUMNS)) for line in lines(rows)]
 
 
 def _numbers(title: str, headings: Sequence[str], body: Sequence[Sequence[str]], *, bold: Sequence[bool] = ()) -> Table:
