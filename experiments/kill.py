@@ -1,234 +1,141 @@
-"""Training and extraction under kill -9 at random moments: do they end with the bits of a run that nobody disturbed?
+"""Commands under kill -9, and two at a time in one folder.
 
-Run: python experiments/kill.py [--kills 10] [--seed 0] [--only WORD]
+Run: python experiments/kill.py [--part PART] [--only WORD] [--every 1] [--kills 10] [--stops 12] [--free 6] [--seed 0]
 
-Four cases: training and extraction, each by one process and by two (torchrun, gloo, one machine). An undisturbed run of
-the same command gives the digest to compare with: of the final weights, or of every file of the finished store. Then
-the command is started in another folder and killed at a random moment after its work began, `kills` times; of two
-processes a random one is killed, and the other has to end by itself. Then the command is started once more and runs to
-its end. A moment is a random share of all steps or shards, and between two of them a random share of the time of one,
-so that a machine whose speed changes is no matter. Training is 96 steps of a small network with everything that has a
-state (momentum, moving average, mixup, GALA's sums), with a checkpoint after each step; extraction is 24 shards of
-three views.
-
-The table says how far the run was at each kill (steps saved, shards finished), the longest time from a kill to the end
-of the last process, the messages of those that were left, and whether the digests are equal. A kill that came after the
-end is counted as late.
+Parts: `operations` (every verb that writes, killed at every operation on the disk), `races` (two processes, one folder)
+and `moments` (training and extraction, by one process and by two, at random moments); without the option, all of them.
+Each writes its section of experiments/results/kill.md, the others stay as they are. `--every 5` kills at every fifth
+operation only, and `--only` takes the verbs with a word in their names; then the page is not written.
 """
 
 import argparse
-import hashlib
+import multiprocessing
 import os
 import random
 import re
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import torch
+from kills import disk, moments, operations, races
+from kills.verbs import GIVEN, VERBS, Verb, inputs
 
 from poise.machine.atomic import write_atomically
-from poise.machine.processes import World, started
 from poise.results.record import versions
 
-CASES = [(work, ranks) for work in ("train", "extract") for ranks in (1, 2)]
-TOTAL = {"train": 96, "extract": 24}  # steps, shards
+RESULT = Path("experiments/results/kill.md")
+TITLES = {
+    "operations": "Kill -9 at every operation on the disk",
+    "races": "Two processes, one folder",
+    "moments": "Kill -9 at random moments",
+}
 
 
-# --- the command that is killed ---------------------------------------------------------------------------------------
+def sections() -> dict[str, str]:
+    """The sections of the page so far, by part."""
+    text = RESULT.read_text(encoding="utf-8") if RESULT.exists() else ""
+    parts = re.split(r"^## (.*)\n\n", text, flags=re.M)[1:]
+    found = dict(zip(parts[::2], parts[1::2], strict=True))
+    return {part: found[title].strip() for part, title in TITLES.items() if title in found}
 
 
-def work(name: str, folder: Path) -> None:
-    """Train or extract; the first step or batch leaves the process id in `folder`."""
-    from poise.errors import PoiseError
-    from poise.machine.locks import stoppable
-
-    torch.set_num_threads(1)
-    try:
-        # As the command line does it: otherwise the signal that torchrun sends to those that are left silences them.
-        with stoppable(), started() as world:
-            alive = folder / f"alive{world.rank}"
-
-            def progress(done: int, total: int) -> None:
-                if not alive.exists():
-                    alive.write_text(str(os.getpid()))
-
-            {"train": train_images, "extract": extract_images}[name](world, folder / "out", progress)
-    except PoiseError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-
-
-def train_images(world: World, folder: Path, progress: Callable[[int, int], None]) -> None:
-    """96 steps; the first process leaves the digest of the weights beside `folder`."""
-    from poise.representation.augment import parse
-    from poise.representation.backbones import build
-    from poise.representation.feeds import InMemory
-    from poise.representation.settings import Stage1
-    from poise.representation.training import train
-    from poise.values.counts import ClassCounts
-
-    settings = Stage1(
-        epochs=12, batch_size=36, mixup=0.2, ema=0.9, loss="gala(lambda_pos=0.7)", warmup_epochs=1, precision="float32"
+def page(made: dict[str, str]) -> str:
+    """All sections, in their order."""
+    return "# Kill -9, and races\n" + "".join(
+        f"\n## {TITLES[part]}\n\n{made[part]}\n" for part in TITLES if part in made
     )
-    pixels, y = images(280)
-    feed = InMemory(pixels, parse(settings.augment), settings.seed)
-    network = build("convnet4", size=16, seed=0)
-    counts = ClassCounts.from_labels(y, 7)
-    how = {"world": world, "progress": progress, "checkpoint_seconds": 0}
-    found = train(network, feed, y, counts, settings, folder, **how).network.state_dict()
-    if world.first:
-        digest = hashlib.sha256(b"".join(value.contiguous().numpy().tobytes() for value in found.values()))
-        (folder.parent / "digest").write_text(digest.hexdigest())
 
 
-def extract_images(world: World, folder: Path, progress: Callable[[int, int], None]) -> None:
-    """24 shards; the first process leaves the digest of the store beside `folder`."""
-    from poise.data.samples.items import Pixels
-    from poise.data.samples.sample_set import Samples
-    from poise.representation.backbones import build
-    from poise.representation.extract import Views, extract
-
-    pixels, y = images(2390)
-    samples = Samples(Pixels(pixels.permute(0, 2, 3, 1).contiguous().numpy()), y, tuple("abcdefg"))
-    views = Views(random=1, flip=True, batch_size=20, shard_rows=100)
-    network = build("convnet4", size=16, seed=0)
-    how = {"world": world, "progress": progress, "views": views}
-    extract(network, samples, folder, counts=samples.counts, seen_by_backbone=None, **how)
-    if world.first:
-        digest = hashlib.sha256()
-        for path in sorted(folder.iterdir()):
-            digest.update(path.name.encode() + path.read_bytes())
-        (folder.parent / "digest").write_text(digest.hexdigest())
-
-
-def images(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random pixels (rows, 3, 16, 16) and labels (rows,) of seven classes."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (rows, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    return pixels, (torch.rand(rows, generator=generator) ** 2 * 7).long()
-
-
-# --- who kills it -----------------------------------------------------------------------------------------------------
-
-
-def begun(name: str, ranks: int, folder: Path) -> subprocess.Popen[str]:
-    """The command, once a process of it has begun its work."""
-    for stale in folder.glob("alive*"):
-        stale.unlink()
-    torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--master_addr=127.0.0.1"]
-    launcher = [*torchrun, f"--master_port={random.randrange(20000, 30000)}"] if ranks > 1 else []
-    command = [sys.executable, *launcher, __file__, "--work", name, "--folder", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not any((folder / f"alive{rank}").exists() for rank in range(ranks)):
-        time.sleep(0.002)
-    return process
-
-
-def ended(process: subprocess.Popen[str]) -> str:
-    """What it said."""
-    return process.communicate(timeout=300)[1]
-
-
-def done_so_far(name: str, folder: Path) -> int:
-    """Steps in the checkpoint, or finished shards."""
-    if name == "extract":
-        return len(list((folder / "out").glob("*.safetensors")))
-    from poise.errors import InputError
-    from poise.representation.checkpoints import load_checkpoint
-
-    try:
-        saved = load_checkpoint(folder / "out")
-    except InputError:  # it is being replaced at this moment
-        return 0
-    return 0 if saved is None else saved["step"]
-
-
-def endangered(name: str, ranks: int, kills: int, draws: random.Random, root: Path) -> Iterator[str]:
-    """The cells of one row of the table."""
-    quiet, hunted = root / f"quiet_{name}{ranks}", root / f"hunted_{name}{ranks}"
-    for folder in (quiet, hunted):
-        folder.mkdir()
-    process, clock = begun(name, ranks, quiet), time.monotonic()
-    while process.poll() is None and done_so_far(name, quiet) < TOTAL[name]:
-        time.sleep(0.01)
-    seconds = (time.monotonic() - clock) / TOTAL[name]
-    said = ended(process)
-    if process.returncode:
-        raise SystemExit(f"the undisturbed run failed:\n{said}")
-    at, late, longest, named = [], 0, 0.0, 0
-    for moment in sorted(draws.uniform(0, TOTAL[name]) for _ in range(kills)):
-        process = begun(name, ranks, hunted)
-        while process.poll() is None and done_so_far(name, hunted) < int(moment):
-            time.sleep(0.01)
-        time.sleep(moment % 1 * seconds)
-        clock = time.monotonic()
-        # Of an extraction, a process whose share is finished never begins.
-        victim = draws.choice([rank for rank in range(ranks) if (hunted / f"alive{rank}").exists()])
-        try:
-            os.kill(int((hunted / f"alive{victim}").read_text()), signal.SIGKILL)
-        except (ProcessLookupError, ValueError):
-            late += 1
-        said = ended(process)
-        longest = max(longest, time.monotonic() - clock)
-        named += bool(re.search(rf"rank {victim} of this run has ended", said))
-        at.append(done_so_far(name, hunted))
-    process = begun(name, ranks, hunted)
-    said = ended(process)
-    if process.returncode:
-        raise SystemExit(f"the last run failed:\n{said}")
-    digests = [(folder / "digest").read_text() for folder in (quiet, hunted)]
-    yield from (name, str(ranks), f"{kills} ({late} late)", " ".join(map(str, at)), f"{longest:.1f}")
-    yield f"{named} of {kills - late}" if ranks > 1 else "-"
-    yield "equal" if digests[0] == digests[1] else "DIFFERENT"
-    yield digests[1][:16]
-
-
-def page(table: list[str], kills: int, seed: int) -> str:
-    """The table, what it means, and how to repeat it."""
+def section(about: str | None, lines: list[str], words: list[str]) -> str:
+    """What a table means, the table, the sentences below it, and how to repeat it."""
     made = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return "\n".join(
-        [
-            "# Kill -9 at random moments",
-            "",
-            (__doc__ or "").split("\n\n", 2)[2].strip(),
-            "",
-            *table,
-            "",
-            f"Command: `python experiments/kill.py --kills {kills} --seed {seed}`; {made}.",
-            "",
-        ]
-    )
+    blocks = (list(block) for _, block in groupby(lines, key=lambda line: line.startswith("|")))
+    told = "\n\n".join("\n".join(block) for block in blocks)
+    command = " ".join(["python experiments/kill.py", *words])
+    return f"{(about or '').split(chr(10) * 2, 1)[1].strip()}\n\n{told}\n\nCommand: `{command}`; {made}."
+
+
+Work = Callable[[operations.World], tuple[tuple[object, ...], list[str]]]
+
+
+def each_verb(heads: tuple[str, ...], work: Work, worlds: list[operations.World]) -> Iterator[str]:
+    """A line for each verb, worked at by as many processes as there are cores; then what was found."""
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + " --- |" * len(heads)
+    finds = []
+    with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
+        for cells, found in pool.imap(work, worlds, chunksize=1):
+            yield "| " + " | ".join(str(cell) for cell in cells) + " |"
+            finds += found
+    yield from (f"- {find}" for find in finds)
+
+
+def prepared(root: Path, verbs: list[Verb]) -> list[operations.World]:
+    """Every verb in a folder of its own; everything that they import is imported here, before processes are forked."""
+    os.environ["XDG_CACHE_HOME"] = str(root / "cache")
+    inputs(root / "given")
+    for words in GIVEN:
+        disk.warm(operations.done(words, root / "given"))
+    worlds = []
+    for number, verb in enumerate(verbs):
+        folder = root / str(number)
+        folder.mkdir()
+        (folder / "given").symlink_to(root / "given")
+        worlds.append(operations.world_of(verb, folder, disk.warm))
+    return worlds
+
+
+def kill_one(world: operations.World, every: int) -> tuple[tuple[object, ...], list[str]]:
+    """The cells of a verb that was killed, and what was found."""
+    *cells, seconds, finds = operations.killed_everywhere(world, every)
+    return (world.verb.name, *cells, f"{seconds:.0f}"), finds
+
+
+def race_one(world: operations.World, stops: int, free: int, seed: int) -> tuple[tuple[object, ...], list[str]]:
+    """The cells of a verb that was run twice at a time, and what was found."""
+    *cells, seconds, finds = races.raced(world, stops, free, random.Random(f"{seed} {world.verb.name}"))
+    return (world.verb.name, *cells, f"{seconds:.0f}"), finds
+
+
+def lines_of(part: str, given: argparse.Namespace, worlds: list[operations.World]) -> Iterator[str]:
+    """The table of a part, as it is made."""
+    if part == "moments":
+        return moments.table(given.kills, given.seed, given.only)
+    if part == "operations":
+        return each_verb(operations.HEADS, partial(kill_one, every=given.every), worlds)
+    work = partial(race_one, stops=given.stops, free=given.free, seed=given.seed)
+    return each_verb(races.HEADS, work, [world for world in worlds if not world.verb.shared])
+
+
+ABOUT = {"operations": operations.__doc__, "races": races.__doc__, "moments": moments.__doc__}
+SETTINGS = {"operations": ("every",), "races": ("stops", "free", "seed"), "moments": ("kills", "seed")}
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="train, extract, or train2 and so on")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--part", choices=TITLES, action="append")
+    parser.add_argument("--only", default="", help="a word in the names of the verbs")
+    for name, number in {"every": 1, "kills": 10, "stops": 12, "free": 6, "seed": 0}.items():
+        parser.add_argument(f"--{name}", type=int, default=number)
     given = parser.parse_args()
-    if given.work:
-        work(given.work, given.folder)
-        return
-    heads = ["work", "processes", "kills", "done at each kill", "longest end (s)", "named", "digests", "sha256"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    print("\n".join(lines))
-    draws = random.Random(given.seed)
-    with tempfile.TemporaryDirectory() as root:
-        for name, ranks in CASES:
-            if given.only in f"{name}{ranks}":
-                lines.append("| " + " | ".join(endangered(name, ranks, given.kills, draws, Path(root))) + " |")
-                print(lines[-1], flush=True)
-    if not given.only:
-        write_atomically(Path("experiments/results/kill.md"), page(lines, given.kills, given.seed))
+    torch.set_num_threads(1)
+    made, parts = sections(), given.part or list(TITLES)
+    verbs = [verb for verb in VERBS if given.only in verb.name] if set(parts) - {"moments"} else []
+    with tempfile.TemporaryDirectory() as place:
+        worlds = prepared(Path(place), verbs) if verbs else []
+        for part in parts:
+            lines = []
+            for line in lines_of(part, given, worlds):
+                print(line, flush=True)
+                lines.append(line)
+            if not given.only:
+                words = [f"--{name} {getattr(given, name)}" for name in SETTINGS[part]]
+                made[part] = section(ABOUT[part], lines, [f"--part {part}", *words])
+                write_atomically(RESULT, page(made))
 
 
 if __name__ == "__main__":

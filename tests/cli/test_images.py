@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -429,7 +430,11 @@ def test_a_model_of_rows_is_not_written_beside_a_backbone(poise_: Run, world: Pa
 
 
 def test_damage_in_any_part_of_a_run_is_found(poise_: Run, world: Path, tmp_path: Path) -> None:
-    assert poise_("check", "run", "model")[:2] == (0, "run: run, intact\nmodel: run, intact\n")
+    code, out, _ = poise_("check", "run", "model")
+    assert (code, re.sub("[0-9a-f]{64}", "*", out)) == (
+        0,
+        "run: run, intact\ndigest: sha256:*\nmodel: run, intact\ndigest: sha256:*\n",
+    )
     folder = tmp_path / "model"
     shutil.copytree(world / "model", folder)
     for name in ("head.safetensors", "features/test/00000.safetensors", "representation/backbone.safetensors"):
@@ -441,6 +446,9 @@ def test_damage_in_any_part_of_a_run_is_found(poise_: Run, world: Path, tmp_path
     for name in ("head.safetensors", "00000.safetensors", "backbone.safetensors"):
         assert name in err
     shutil.rmtree(folder / "representation")
+    missing = "SHA256SUMS cannot be read: No such file or directory; restore it from a copy"
+    assert missing in refusal(poise_("check", folder, "-q"))
+    (folder / "SHA256SUMS").unlink()  # as an earlier version left it
     missing = "holds no finished representation; restore the folder from a copy, or train again"
     assert missing in refusal(poise_("check", folder, "-q"))
 
@@ -759,7 +767,9 @@ def test_every_store_of_a_folder_is_checked(poise_: Run, world: Path, tmp_path: 
     assert poise_("extract", "run", "--data", "photos", "--out", tmp_path / "features", "-q")[0] == 0
     code, out, _ = poise_("check", tmp_path / "features")
     assert code == 0
-    assert "feature store, intact" in " ".join(out.split())
+    assert "feature stores, intact" in " ".join(out.split())
+    (tmp_path / "features" / "SHA256SUMS").unlink()
+    assert "train: feature store, intact" in " ".join(poise_("check", tmp_path / "features")[1].split())
 
 
 def test_fit_is_one_process(poise_: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

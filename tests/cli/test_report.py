@@ -40,7 +40,7 @@ def test_formats_are_written_into_the_folder_of_out(folder: Path, tmp_path: Path
     assert code == 0
     names = ["report.md", "report.tex", "methods.csv", "classes.csv"]
     assert out.splitlines() == [f"wrote {tmp_path / 'new' / 'place' / name}" for name in names]
-    assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == sorted(names)
+    assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == sorted(["SHA256SUMS", *names])
     assert [path.name for path in folder.iterdir()] == ["report.json"]
 
 
@@ -122,7 +122,8 @@ def test_names_that_a_spreadsheet_would_run_are_told_of_and_made_harmless_on_req
     code, _, err = run(capsys, tmp_path, "--format", "csv")
     assert code == 0
     assert err == (
-        "note: 4 names begin like a formula, which a spreadsheet would run; add --spreadsheet to open the CSV in one\n"
+        f"note: 4 cells begin like a formula ({next(n for n in HOSTILE if n[0] in '=+-@')!r}), which a spreadsheet "
+        "would run; add --spreadsheet to open the CSV in one\n"
     )
     for words, names, encoding in (
         ((), list(HOSTILE), "utf-8"),

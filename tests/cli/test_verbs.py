@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import warnings
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from poise.commands.demo import Shown
 from poise.data.bundled import DemoSet
 from poise.data.store.feature_store import save_features
 from poise.deployment.model import load
+from poise.machine.folders import REMEDY, SEAL
 from poise.selection.compare import compare
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
@@ -384,7 +386,7 @@ def test_rows_that_lack_a_column_are_refused_with_its_name(poise_):
     ("out", "sentence"),
     [
         ("p.txt", "predictions are written to .csv or .parquet, and p.txt is neither"),
-        ("taken/p.csv", "cannot write taken/p.csv: File exists; an old file is as it was; choose another place"),
+        ("taken/p.csv", "cannot write into taken/p.csv (Not a directory); choose another place with --out"),
     ],
 )
 def test_predictions_that_cannot_be_written_are_refused(poise_, out, sentence):
@@ -394,7 +396,8 @@ def test_predictions_that_cannot_be_written_are_refused(poise_, out, sentence):
 
 def test_a_tampered_model_is_refused_by_predict_and_by_check(poise_):
     assert poise_("fit", "train.csv", "-m", "ncm", "--out", "model")[0] == 0
-    assert poise_("check", "model") == (0, "model: model, intact\n", "")
+    digest = sha256((poise_.folder / "model" / SEAL).read_bytes()).hexdigest()
+    assert poise_("check", "model") == (0, f"model: model, intact\ndigest: sha256:{digest}\n", "")
     head = poise_.folder / "model" / "head.safetensors"
     content = bytearray(head.read_bytes())
     content[-1] ^= 1
@@ -404,7 +407,44 @@ def test_a_tampered_model_is_refused_by_predict_and_by_check(poise_):
         "again\n"
     )
     assert poise_("predict", "model", "test.csv") == (2, "", sentence)
+    sentence = (
+        f"poise: model/head.safetensors is not the file that was written: its SHA-256 is not that of model/{SEAL}; "
+        f"{REMEDY}\n"
+    )
     assert poise_("check", "model") == (2, "model: model, 1 problem\n", sentence)
+
+
+def test_a_digest_that_was_noted_down_tells_another_folder(poise_):
+    for out, seed in (("model", 0), ("other", 1)):
+        assert poise_("fit", f"{('train', 'test')[seed]}.csv", "-m", "ncm", "--unseen", "--out", out)[0] == 0
+    digest = json.loads(poise_("check", "model", "--json")[1])["model"]["digest"]
+    assert re.fullmatch("sha256:[0-9a-f]{64}", digest)
+    assert poise_("check", "model", "--digest", digest)[0] == 0
+    assert poise_("check", "model", "--digest", digest.removeprefix("sha256:").upper())[0] == 0
+    other = json.loads(poise_("check", "other", "--json")[1])["other"]["digest"]
+    code, _, err = poise_("check", "other", "--digest", digest)
+    assert (code, err) == (
+        2,
+        f"poise: other has the digest {other}, not {digest}: it is not what that was printed for; get it again from "
+        "where it is\n",
+    )
+    assert poise_("check", "model", "other", "--digest", digest)[2] == (
+        "poise: --digest is that of one path, got 2 paths\n"
+    )
+    assert (
+        "64 hexadecimal digits, as check prints it; got nonsense" in poise_("check", "model", "--digest", "nonsense")[2]
+    )
+
+
+def test_an_older_model_is_checked_as_it_was_and_that_is_said(poise_):
+    assert poise_("fit", "train.csv", "-m", "ncm", "--unseen", "--out", "model")[0] == 0
+    (poise_.folder / "model" / SEAL).unlink()
+    code, out, err = poise_("check", "model")
+    said = f"note: model has no {SEAL} (unfinished, or of an earlier version): not all of its files have a checksum\n"
+    assert (code, out, err) == (0, "model: model, intact\n", said)
+    code, _, err = poise_("check", "model", "--digest", "0" * 64)
+    assert code == 2
+    assert "model has no digest, not sha256:0000" in err
 
 
 def test_check_goes_on_after_a_problem_and_answers_in_json(poise_):
@@ -414,22 +454,28 @@ def test_check_goes_on_after_a_problem_and_answers_in_json(poise_):
     shard.write_bytes(bytes(content))
     code, out, err = poise_("check", "store", "head.safetensors", "--json")
     found = json.loads(out)
-    problem = "00000.safetensors is damaged: its sha256 is not that of the manifest"
+    problem = (
+        f"store/00000.safetensors is not the file that was written: its SHA-256 is not that of store/{SEAL}; {REMEDY}"
+    )
+    store = sha256((poise_.folder / "store" / SEAL).read_bytes()).hexdigest()
+    head = sha256((poise_.folder / "head.safetensors").read_bytes()).hexdigest()
     assert code == 2
     assert found == {
-        "store": {"kind": "feature store", "problems": [problem]},
-        "head.safetensors": {"kind": "head", "problems": []},
+        "store": {"kind": "feature store", "problems": [problem], "digest": f"sha256:{store}"},
+        "head.safetensors": {"kind": "head", "problems": [], "digest": f"sha256:{head}"},
     }
     assert err == f"poise: {problem}\n"
 
 
 def test_check_of_an_unfinished_store_and_of_cut_records(poise_):
     (poise_.folder / "store" / "manifest.json").unlink()
+    (poise_.folder / "store" / SEAL).unlink()
     remedy = "restore it from a copy, or write the features again"
     said = f"store/manifest.json is missing: store holds no finished features; {remedy}"
     assert poise_("check", "store") == (2, "store: feature store, 1 problem\n", f"poise: {said}\n")
     assert poise_("tune", "train.csv", "tau_norm", "--budget", 2, "--out", "run")[0] == 0
-    assert poise_("check", "run") == (0, "run: records, intact\n", "")
+    assert poise_("check", "run")[1].startswith("run: records, intact\ndigest: sha256:")
+    (poise_.folder / "run" / SEAL).unlink()
     records = poise_.folder / "run" / "records.jsonl"
     records.write_text(records.read_text()[:-20])
     said = "run/records.jsonl, line 2 is no record: it is cut off or was changed"

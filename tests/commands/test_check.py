@@ -3,20 +3,28 @@
 import hashlib
 import json
 import os
+import random
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from poise.commands.artefact_check import check_path
+from poise.commands import run_folder
+from poise.commands.artefact_check import check_path, checked
 from poise.data.store.feature_store import save_features
-from poise.deployment.checkpoint_copy import REBALANCED, note_path
+from poise.deployment.checkpoint_copy import note_path, write_copy
+from poise.deployment.last_layer import open_checkpoint
 from poise.deployment.model import Model, load
+from poise.diagnosis.report_contents import contents_of
 from poise.errors import InputError
+from poise.export.hub_folder import export_hub
 from poise.export.tensors import export_safetensors
+from poise.machine.folders import REMEDY, SEAL, digest_of, generation, seal
+from poise.selection.compare import compare
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.head import Head
+from poise.values.problem import Problem
 
 
 def stored(path, rows=9):
@@ -24,6 +32,12 @@ def stored(path, rows=9):
     return save_features(
         Features(torch.arange(rows * 2.0).view(rows, 2), y, ClassCounts.from_labels(y)), path, shard_rows=4
     )
+
+
+def unsealed(folder):
+    """As an earlier version left it."""
+    (folder / SEAL).unlink()
+    return folder
 
 
 def modelled(path):
@@ -35,6 +49,31 @@ def modelled(path):
 def recorded(path, lines=3):
     path.mkdir()
     (path / "records.jsonl").write_text("".join(json.dumps({"method": f"m{i}"}) + "\n" for i in range(lines)))
+    return path
+
+
+def exported(path):
+    """Head, note, and a folder for the hub, as one."""
+    made = load(modelled(path.with_name("source")))
+    with generation(path) as stage:
+        export_safetensors(made, stage)
+        export_hub(made, stage / "hub")
+    return path
+
+
+def compared(path):
+    """A comparison with its report, figures left out."""
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(60) % 3
+    x[torch.arange(60), y] += 2
+    rows = Features(x, y, ClassCounts.from_labels(y), False)
+    train, test = rows.take(torch.arange(0, 60, 2)), rows.take(torch.arange(1, 60, 2))
+    head = Head(torch.eye(3), torch.zeros(3))
+    problem = Problem(train, head)
+    found = compare(["ncm"], problem, test, selection="kfold")
+    page = contents_of(found, test, title="t", problem=problem)
+    with generation(path) as stage:
+        run_folder.write(stage, found, contents=page)
     return path
 
 
@@ -59,7 +98,7 @@ def test_intact_artefacts_are_recognised_and_have_no_problem(tmp_path, make, kin
 
 
 def test_a_flipped_bit_in_a_shard_is_found(tmp_path):
-    folder = stored(tmp_path / "store")
+    folder = unsealed(stored(tmp_path / "store"))
     flipped(folder / "00001.safetensors")
     kind, problems = check_path(folder)
     assert kind == "feature store"
@@ -67,7 +106,7 @@ def test_a_flipped_bit_in_a_shard_is_found(tmp_path):
 
 
 def test_a_store_without_manifest_is_called_unfinished(tmp_path):
-    folder = stored(tmp_path / "store")
+    folder = unsealed(stored(tmp_path / "store"))
     (folder / "manifest.json").unlink()
     assert check_path(folder)[1] == [
         f"{folder / 'manifest.json'} is missing: {folder} holds no finished features; restore it from a copy, or write "
@@ -85,7 +124,7 @@ def test_an_empty_folder_is_an_unfinished_store(tmp_path):
 
 
 def test_a_missing_and_a_cut_shard_are_both_named(tmp_path):
-    folder = stored(tmp_path / "store")
+    folder = unsealed(stored(tmp_path / "store"))
     (folder / "00000.safetensors").unlink()
     cut = folder / "00001.safetensors"
     size = cut.stat().st_size
@@ -97,7 +136,7 @@ def test_a_missing_and_a_cut_shard_are_both_named(tmp_path):
 
 @pytest.mark.parametrize("file", ["head.safetensors", "model.json"])
 def test_a_model_that_lacks_a_file_is_named(tmp_path, file):
-    folder = modelled(tmp_path / "model")
+    folder = unsealed(modelled(tmp_path / "model"))
     (folder / file).unlink()
     kind, problems = check_path(folder)
     assert kind == "model"
@@ -106,7 +145,7 @@ def test_a_model_that_lacks_a_file_is_named(tmp_path, file):
 
 
 def test_a_changed_head_and_a_stranger_in_the_folder_are_named(tmp_path):
-    folder = modelled(tmp_path / "model")
+    folder = unsealed(modelled(tmp_path / "model"))
     flipped(folder / "head.safetensors")
     (folder / "notes.txt").write_text("mine")
     assert check_path(folder)[1] == [
@@ -157,7 +196,8 @@ def rebalanced(folder, name="m.rebalanced.safetensors"):
     save_file({"fc.weight": torch.eye(2)}, path)
     about = {"file": name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     note = note_path(path) if name.startswith("m.") else folder / "rebalanced.json"
-    REBALANCED.write(note, {"files": [{"before": about, "after": about}]})
+    said = {"format": "poise.rebalanced", "schema": 1, "files": [{"before": about, "after": about}]}  # the first one
+    note.write_text(json.dumps(said))
     return path
 
 
@@ -206,3 +246,89 @@ def test_an_exported_head_is_compared_with_its_note_as_folder_and_as_file(tmp_pa
     flipped(head)
     found = [f"{head} is not the file that head.json describes (SHA-256 differs); make it again"]
     assert check_path(tmp_path / "out") == check_path(head) == ("exported head", found)
+
+
+# --- sealed folders ---------------------------------------------------------------------------------------------------
+
+
+def test_a_stranger_in_a_sealed_model_is_named_and_its_report_and_backbone_are_none(tmp_path):
+    folder = modelled(tmp_path / "model")
+    with generation(folder) as stage:
+        (stage / "report.md").write_text("")
+        (stage / "representation").mkdir()
+        (stage / "representation" / "x").write_text("")
+    assert check_path(folder) == ("model", [])
+    (folder / "notes.txt").write_text("mine")
+    assert check_path(folder)[1] == [f"{folder / 'notes.txt'} does not belong to the model; move it elsewhere"]
+
+
+def test_every_file_of_a_sealed_folder_is_named_that_is_missing_or_changed(tmp_path):
+    folder = modelled(tmp_path / "model")
+    flipped(folder / "head.safetensors")
+    (folder / "model.json").unlink()
+    assert check_path(folder) == (
+        "folder",
+        [
+            f"{folder / 'head.safetensors'} is not the file that was written: its SHA-256 is not that of "
+            f"{folder / SEAL}; {REMEDY}",
+            f"{folder / 'model.json'} cannot be read: No such file or directory; {REMEDY}",
+        ],
+    )
+
+
+def test_a_seal_that_agrees_with_a_file_that_no_one_can_read_does_not_make_it_intact(tmp_path):
+    folder = stored(tmp_path / "store")
+    (folder / "manifest.json").write_text("{")
+    seal(folder, ["manifest.json"], adds=True)
+    (problem,) = check_path(folder)[1]
+    assert "manifest.json" in problem
+
+
+def test_the_digest_of_a_folder_is_that_of_its_seal_and_of_a_file_that_of_its_note(tmp_path):
+    folder = modelled(tmp_path / "model")
+    assert checked(folder).digest == digest_of(folder) == hashlib.sha256((folder / SEAL).read_bytes()).hexdigest()
+    assert checked(unsealed(folder)).digest is None
+    head, note = export_safetensors(load(folder), tmp_path / "out")
+    assert checked(head).digest == hashlib.sha256(note.read_bytes()).hexdigest()
+    own = Head(torch.eye(2), torch.zeros(2)).save(tmp_path / "h.safetensors")
+    assert checked(own).digest == hashlib.sha256(own.read_bytes()).hexdigest()
+
+
+def test_every_flipped_bit_of_a_note_on_a_checkpoint_is_found(tmp_path):
+    made = {"fc.weight": torch.tensor([[1e-5, 2.0]]), "fc.bias": torch.zeros(1)}
+    save_file(made, tmp_path / "m.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "m.safetensors")
+    path = tmp_path / "m.rebalanced.safetensors"
+    write_copy(checkpoint, path, [], {"layer": "fc \u00e9", "tau": 1e-05})
+    assert check_path(path) == ("re-balanced checkpoint", [])
+    note = note_path(path)
+    content = note.read_bytes()
+    for place in random.Random(0).sample(range(8 * len(content)), 500):
+        changed = bytearray(content)
+        changed[place // 8] ^= 1 << place % 8
+        note.write_bytes(changed)
+        assert check_path(path)[1], (place, bytes(changed))
+
+
+FLIPS = 2000
+
+
+@pytest.mark.parametrize("make", [stored, modelled, exported, compared])
+def test_every_one_of_many_random_flips_is_found(tmp_path, make):
+    folder = make(tmp_path / "made")
+    assert check_path(folder)[1] == []
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    contents = {path: path.read_bytes() for path in files}
+    chance = random.Random(0)
+    missed = []
+    for _ in range(FLIPS // 4):
+        path = chance.choice(files)
+        changed = bytearray(contents[path])
+        place = chance.randrange(8 * len(changed))
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        if not check_path(folder)[1]:
+            missed.append((path, place))
+        path.write_bytes(contents[path])
+    assert missed == []
+    assert check_path(folder)[1] == []

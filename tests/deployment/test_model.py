@@ -61,7 +61,7 @@ def test_a_model_comes_back_bit_for_bit(tmp_path):
     assert (found.class_names, found.method, found.operating) == (NAMES, given.method, given.operating)
     assert found.provenance == given.provenance
     assert check(folder) == []
-    assert sorted(p.name for p in folder.iterdir()) == ["head.safetensors", "model.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["SHA256SUMS", "head.safetensors", "model.json"]
 
 
 def test_what_is_not_there_comes_back_as_none_and_prep_is_kept(tmp_path):
@@ -217,3 +217,4 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "m").write_text("a file")
     with pytest.raises(InputError, match="cannot write"):
         model().save(tmp_path / "m")
+    assert (tmp_path / "m").read_text() == "a file"

@@ -89,6 +89,35 @@ def test_csv_and_parquet_hold_the_same_values(tmp_path):
     assert found[0] == found[1]
 
 
+RISKY = ("=cmd|'/c calc'!A1", "+1", "-a", "@x", "\tx", "\rx", "a")
+
+
+@pytest.mark.parametrize("chunk", [2, 8192])
+def test_for_a_spreadsheet_no_cell_is_a_formula_and_numbers_stay_as_they_are(tmp_path, chunk):
+    carried = {"=id": ["-1.5", "+2e3", "=1", "-x"] * 10, "size": [-1] * 40}
+    made = model(RISKY)
+    plain, safe = (
+        write_predictions(
+            made, rows(), tmp_path / f"{name}.csv", carried=carried, spreadsheet=name == "safe", chunk=chunk
+        )
+        for name in ("plain", "safe")
+    )
+    before, after = read(plain.path), read(safe.path)
+    assert before["prediction"] == [name.removeprefix("'") for name in after["prediction"]]
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in after["prediction"])
+    assert after["\ufeff'=id"] == ["-1.5", "+2e3", "'=1", "'-x"] * 10
+    assert after["size"] == before["size"] == ["-1"] * 40
+    run = sum(name != "a" for name in before["prediction"])
+    assert (plain.formulas.number, plain.formulas.first) == (1 + 20 + run, "=id")
+    assert (safe.formulas.number, plain.path.read_bytes()[:3]) == (0, b"=id")
+
+
+def test_a_spreadsheet_of_parquet_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"p.parquet runs nothing in a spreadsheet; only a .csv file is made for one"):
+        write_predictions(model(), rows(), tmp_path / "p.parquet", spreadsheet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_lines_end_in_a_line_feed_alone(tmp_path):
     content = write_predictions(model(("a", "b")), rows(3), tmp_path / "p.csv").path.read_bytes()
     assert b"\r" not in content

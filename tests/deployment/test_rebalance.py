@@ -16,9 +16,11 @@ from poise.cli import main
 from poise.deployment import checkpoint_copy
 from poise.deployment.checkpoint_copy import default_out, destination, note_path
 from poise.deployment.last_layer import encoded, find_layer, open_checkpoint, read_layer
+from poise.deployment.past_rebalancing import KEY, Past
 from poise.deployment.rebalance import class_names_of, in_order, rebalance
 from poise.errors import InputError
 from poise.machine import atomic
+from poise.machine.folders import differences
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.problem import Problem
@@ -77,6 +79,13 @@ def header(path):
     return content[: 8 + int.from_bytes(content[:8], "little")]
 
 
+def same_but_for_metadata(one, other):
+    """Do the headers list the same tensors, in the same order and places, and start the tensors at a multiple of 8?"""
+    tables = [json.loads(header(file)[8:]) for file in (one, other)]
+    listed = [[item for item in table.items() if item[0] != "__metadata__"] for table in tables]
+    return listed[0] == listed[1] and len(header(other)) % 8 == 0
+
+
 def refusal(act, folder="\0"):
     with pytest.raises(InputError) as caught:
         act()
@@ -96,18 +105,21 @@ def test_only_the_bytes_of_the_last_layer_change_in_every_type(tmp_path, kind, m
     result = tmp_path / "ein Modell é.rebalanced.safetensors"
     assert done.written == (result, tmp_path / "ein Modell é.rebalanced.json")
     assert path.read_bytes() == before
-    assert header(result) == header(path)
-    assert result.stat().st_size == len(before)
+    assert same_but_for_metadata(path, result)
     old, new = load_file(path), load_file(result)
     assert {name for name in old if not torch.equal(old[name], new[name])} == {"head.fc.weight", "head.fc.bias"}
     assert {name: value.dtype for name, value in new.items()} == {name: value.dtype for name, value in old.items()}
     assert torch.equal(new["head.fc.weight"].double(), done.model.head.weight)
     assert torch.equal(new["head.fc.bias"].double(), done.model.head.bias)
     with safe_open(path, "pt") as one, safe_open(result, "pt") as other:
-        assert one.metadata() == other.metadata() == {"format": "pt", "who": "É", "a": "b"}
+        kept = other.metadata()
+        assert kept.pop(KEY)
+        assert one.metadata() == kept == {"format": "pt", "who": "É", "a": "b"}
     layer = done.layer
     inside = [range(place.begin, place.end) for place in (layer.weight, layer.bias)]
-    changed = [i for i, (a, b) in enumerate(zip(before, result.read_bytes(), strict=True)) if a != b]
+    ends = [len(header(file)) for file in (path, result)]
+    pairs = zip(before[ends[0] :], result.read_bytes()[ends[1] :], strict=True)
+    changed = [ends[0] + i for i, (a, b) in enumerate(pairs) if a != b]
     assert all(any(i in span for span in inside) for i in changed)
 
 
@@ -130,15 +142,15 @@ def test_the_note_says_what_was_done_with_digests_of_both_files(tmp_path):
     done = run(path, method="tau_norm(tau=0.5)", prior=[0.2, 0.3, 0.5], seed=4)
     note = json.loads(done.written[1].read_text(encoding="utf-8"))
     before, after = (hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, done.written[0]))
-    size = path.stat().st_size
+    sizes = [file.stat().st_size for file in (path, done.written[0])]
     assert note["files"] == [
         {
-            "before": {"file": path.name, "bytes": size, "sha256": before},
-            "after": {"file": done.written[0].name, "bytes": size, "sha256": after},
+            "before": {"file": path.name, "bytes": sizes[0], "sha256": before},
+            "after": {"file": done.written[0].name, "bytes": sizes[1], "sha256": after},
         }
     ]
     assert note["layer"] == {"weight": "head.fc.weight", "bias": "head.fc.bias", "shape": [3, 6], "type": "F32"}
-    assert (note["format"], note["schema"], note["method"]) == ("poise.rebalanced", 1, "tau_norm(tau=0.5)")
+    assert (note["format"], note["schema"], note["method"]) == ("poise.rebalanced", 2, "tau_norm(tau=0.5)")
     assert note["prior_applied"] == [0.2, 0.3, 0.5]
     assert note["counts"] == list(SIZES)
     assert note["held_out"]["balanced_accuracy"] == {
@@ -422,7 +434,8 @@ def test_a_folder_comes_back_with_the_same_files(tmp_path, sharded):
         {file.relative_to(base).as_posix(): file.read_bytes() for file in base.rglob("*") if file.is_file()}
         for base in (root, result)
     )
-    assert set(after) == {*before, "rebalanced.json"}
+    assert set(after) == {*before, "rebalanced.json", "SHA256SUMS"}
+    assert differences(result) == []
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {name for name in before if name.endswith(".safetensors")}
     again = find_layer(open_checkpoint(result), classes=3, dim=DIM)
@@ -451,6 +464,127 @@ def test_the_checkpoint_itself_is_replaced_only_when_told(tmp_path, kind):
     again = find_layer(open_checkpoint(path), classes=3, dim=DIM)
     assert torch.equal(read_layer(again).bias.double(), done.model.head.bias)
     assert note_path(path).is_file()
+
+
+# --- once only --------------------------------------------------------------------------------------------------------
+
+SHIFT = "logit_adjustment(tau=1.0)"
+
+
+def content(path):
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    return [file.read_bytes() for file in files]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "shards"])
+def test_the_same_request_again_changes_nothing_with_or_without_its_note(tmp_path, kind):
+    path = checkpoint(tmp_path) if kind == "file" else hub(tmp_path, sharded=kind == "shards")
+    run(path, out=path, method=SHIFT, overwrite=True)
+    once = content(path)
+    for _ in range(2):
+        again = run(path, out=path, method=SHIFT, overwrite=True)
+        assert isinstance(again, Past)
+        assert (again.method, content(path)) == (SHIFT, once)
+        note_path(path).unlink(missing_ok=True)  # as if killed before it was written
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"method": "logit_adjustment(tau=0.5)"},
+        {"prior": "train"},
+        {"seed": 1},
+        {"given": Problem(rows(seed=3), None, rows((40, 40, 40), 1, seen=False))},
+    ],
+)
+def test_another_request_is_refused_with_what_was_done_and_the_remedy(tmp_path, more):
+    path = checkpoint(tmp_path)
+    run(path, out=path, method=SHIFT, overwrite=True)
+    once = content(path)
+    said = refusal(lambda: run(path, out=path, overwrite=True, **{"method": SHIFT, **more}), path)
+    assert said == (
+        "head.fc of FOLDER was re-balanced before by another request (method logit_adjustment(tau=1.0), prior uniform, "
+        "seed 0: logit_adjustment(tau=1.0)), and a second time would shift it twice; start from the original checkpoint"
+    )
+    assert content(path) == once
+
+
+def test_a_renamed_result_without_its_note_is_known(tmp_path):
+    result = run(checkpoint(tmp_path), method=SHIFT).written[0]
+    renamed = shutil.move(result, tmp_path / "new.safetensors")
+    once = content(renamed)
+    assert isinstance(run(renamed, out=renamed, method=SHIFT, overwrite=True), Past)
+    assert "by another request" in refusal(lambda: run(renamed, out=renamed, overwrite=True))
+    assert refusal(lambda: run(renamed, method=SHIFT)).endswith(
+        "would shift it twice; copy that file, or start from the original checkpoint"
+    )
+    assert content(renamed) == once
+
+
+def test_a_layer_that_was_trained_since_can_be_rebalanced(tmp_path):
+    path = run(checkpoint(tmp_path), method=SHIFT).written[0]
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(tensors(), path, metadata=metadata)  # as who keeps the metadata and trains on
+    done = run(path, out=path, method="tau_norm(tau=0.5)", overwrite=True)
+    assert done.model.method == "tau_norm(tau=0.5)"
+
+
+def test_a_kill_between_two_shards_is_told_and_nothing_is_shifted_twice(tmp_path):
+    root = hub(tmp_path, sharded=True)
+    first, second = sorted(root.glob("*.safetensors"))
+    old = second.read_bytes(), first.read_bytes()
+    run(root, out=root, method="crt(epochs=1)", overwrite=True)
+    new = second.read_bytes(), first.read_bytes()
+    for contents in (old[0], new[1]), (new[0], old[1]):
+        second.write_bytes(contents[0])
+        first.write_bytes(contents[1])
+        said = refusal(lambda: run(root, out=root, method="crt(epochs=1)", overwrite=True), root)
+        assert said.endswith("interrupted between two files; start from the original checkpoint")
+
+
+def test_two_layers_of_one_checkpoint_each_have_their_past(tmp_path):
+    weight, bias = bayes()
+    path = checkpoint(tmp_path, **{"head_dist.weight": weight.clone(), "head_dist.bias": bias.clone()})
+    for layer in ("head.fc", "head_dist"):
+        run(path, layer=layer, out=path, method=SHIFT, overwrite=True)
+    once = content(path)
+    for layer in ("head.fc", "head_dist"):
+        assert isinstance(run(path, layer=layer, out=path, method=SHIFT, overwrite=True), Past)
+    assert content(path) == once
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("{", "is no JSON"),
+        ('{"schema": 2, "layers": {}}', "has schema 2, this version reads up to 1; update poise"),
+        ('{"schema": 1, "layers": []}', "layers must be a table"),
+        ('{"schema": 1, "layers": {"head.fc": {"method": 1}}}', "method must be a text"),
+        ('{"schema": 1, "layers": {"head.fc": 1}}', "head.fc must be a table"),
+    ],
+)
+def test_a_damaged_past_is_refused_in_one_sentence(tmp_path, said, words):
+    path = tmp_path / "m.safetensors"
+    save_file(tensors(), path, metadata={KEY: said})
+    told = refusal(lambda: run(path, method=SHIFT), tmp_path)
+    assert told.startswith("FOLDER/m.safetensors: poise.rebalanced")
+    assert words in told
+
+
+def test_the_verb_says_that_there_is_nothing_to_do(world, tmp_path):
+    again = (*FED, "-m", SHIFT, "--out", "m.safetensors", "--overwrite")
+    assert world(*again)[0] == 0
+    once = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "m.rebalanced.json").unlink()
+    code, out, err = world(*again)
+    assert code == 0
+    assert " ".join(out.split()) == (  # a line that is too long for a terminal is broken
+        f"nothing to do: head.fc of m.safetensors was re-balanced by this same request ({SHIFT})"
+    )
+    assert err == "note: m.rebalanced.json is missing; the header of the checkpoint says what was done\n"
+    assert (tmp_path / "m.safetensors").read_bytes() == once
+    assert json.loads(world(*again, "--json")[1])["unchanged"] is True
 
 
 def test_places_that_are_taken_or_wrong_are_refused(tmp_path):
@@ -690,6 +824,6 @@ def test_timm_loads_the_result_and_answers_as_our_head(network, tmp_path, kind, 
     assert torch.equal(logits.argmax(dim=1), ours.argmax(dim=1))
     assert not torch.equal(logits.argmax(dim=1), old.argmax(dim=1))  # else nothing would be shown
     before = path if kind == "file" else path / "model.safetensors"
-    assert header(before) == header(type(path)(file))
+    assert same_but_for_metadata(before, type(path)(file))
     one, other = load_file(before), load_file(file)
     assert {name for name in one if not torch.equal(one[name], other[name])} == {"fc.weight", "fc.bias"}

@@ -41,7 +41,7 @@ def test_without_a_format_the_head_is_written_and_the_others_are_named(capsys, h
     out = tmp_path / "out"
     code, said, err = run(capsys, "export", head, "--out", out)
     assert (code, err) == (0, "")
-    assert {path.name for path in out.iterdir()} == {"head.safetensors", "head.json"}
+    assert {path.name for path in out.iterdir()} == {"SHA256SUMS", "head.safetensors", "head.json"}
     lines = said.splitlines()
     assert lines[:3] == [
         "5 classes; reads 8 features per row",
@@ -64,7 +64,7 @@ def test_every_format_at_once_is_checked_on_the_given_rows(capsys, tmp_path):
     assert (found["folded"], found["steps"]) == (["temperature and prior"], ["centre", "unit"])
     assert found["beside"] == ["no answer below a confidence of 0.5"]
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"head.safetensors", "head.json", "model.onnx", "model.pt2", "hub"}
+    assert names == {"SHA256SUMS", "head.safetensors", "head.json", "model.onnx", "model.pt2", "hub"}
 
 
 def test_a_model_of_images_is_exported_with_its_backbone_and_checked_on_images(capsys, images, tmp_path):
@@ -130,7 +130,7 @@ def test_rows_to_check_with_need_the_features_of_the_model(capsys, head, tmp_pat
     code, _, err = run(capsys, "export", head, *words)
     assert code == 2
     assert err == "poise: the rows to check with must be features (N, 8), got torch.float32 (3, 5)\n"
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_no_model_is_refused(capsys, tmp_path):

@@ -10,12 +10,24 @@ import pytest
 
 from poise.errors import InputError
 from poise.machine import folders
-from poise.machine.folders import SEAL, differences, digest_of, generation, replacing_folder, seal, sealed, sweep
+from poise.machine.folders import (
+    REMEDY,
+    SEAL,
+    differences,
+    digest_of,
+    generation,
+    replacing_folder,
+    seal,
+    sealed,
+    sweep,
+)
+
+OURS = ("head", "figures")  # what the next generation replaces, unless it adds
 
 
-def written(folder: Path, files: dict[str, str], **how: bool) -> Path:
+def written(folder: Path, files: dict[str, str], replaces: tuple[str, ...] = OURS) -> Path:
     """A generation of `folder` with these files."""
-    with generation(folder, **how) as stage:
+    with generation(folder, replaces=replaces) as stage:
         for name, text in files.items():
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             (stage / name).write_text(text)
@@ -42,7 +54,7 @@ def test_a_generation_replaces_what_the_last_one_wrote_and_keeps_what_others_put
 
 def test_a_generation_that_adds_keeps_all_and_seals_all(tmp_path: Path) -> None:
     folder = written(tmp_path / "run", {"record": "1", "report": "1"})
-    written(folder, {"report": "2", "figure": "2"}, adds=True)
+    written(folder, {"report": "2", "figure": "2"}, replaces=())
     assert held(folder) == {"record": "1", "report": "2", "figure": "2"}
     assert sorted(sealed(folder)) == ["figure", "record", "report"]
     assert differences(folder) == []
@@ -170,11 +182,11 @@ def test_the_seal_of_a_folder_within_stands_for_its_files(tmp_path: Path) -> Non
     before = digest_of(outer)
     (inner / "shard").write_text("3")
     assert differences(outer) == [
-        f"{inner / 'shard'} is not the file that was written (its SHA-256 is not that of {inner / SEAL})"
+        f"{inner / 'shard'} is not the file that was written: its SHA-256 is not that of {inner / SEAL}; {REMEDY}"
     ]
     seal(inner, ["shard"])
     assert differences(outer) == [
-        f"{inner / SEAL} is not the file that was written (its SHA-256 is not that of {outer / SEAL})"
+        f"{inner / SEAL} is not the file that was written: its SHA-256 is not that of {outer / SEAL}; {REMEDY}"
     ]
     seal(outer, ["config"])
     assert differences(outer) == []

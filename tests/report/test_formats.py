@@ -231,8 +231,8 @@ def test_for_a_spreadsheet_no_text_is_a_formula_and_numbers_stay_as_they_are() -
     for before, after in zip(parsed(plain), parsed(safe), strict=True):
         assert list(before.values())[1:] == list(after.values())[1:]
     assert any(line["gain"].startswith("-0.0004") for line in parsed(methods_csv(sample(), spreadsheet=True)))
-    assert formulas(sample()) == 4
-    assert formulas(sample(PLAIN)) == 0
+    assert formulas(sample()).number == 4
+    assert formulas(sample(PLAIN)).number == 0
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def test_features_are_those_of_the_network_on_the_stored_views(tmp_path: Path) -
 
 def test_every_row_is_there_once_whatever_the_number_of_processes(tmp_path: Path) -> None:
     whole = shards(extracted(tmp_path / "whole", views=EXACT))
-    assert sorted(whole) == [*(f"0000{n}.safetensors" for n in range(3)), "manifest.json"]
+    assert sorted(whole) == [*(f"0000{n}.safetensors" for n in range(3)), "SHA256SUMS", "manifest.json"]
     for size in (2, 3, 5):
         folder, found = tmp_path / str(size), samples()
         growing_store.begin(folder, read_manifest(tmp_path / "whole").provenance["extraction"])

@@ -20,6 +20,7 @@ import torch
 from poise import testing
 from poise.cli import main
 from poise.errors import InputError, MemorisedRowsError, MissingExtraError, PoiseWarning
+from poise.machine.folders import differences, sealed
 from poise.selection import shared_trials
 from poise.selection import study as studies
 from poise.selection.grids import Axis, axes
@@ -233,7 +234,14 @@ def test_the_table_holds_every_finished_trial(tmp_path: Path) -> None:
     assert [float(row["value"]) for row in rows] == [tried.value for tried in found.trials]
     assert {row["many"] for row in rows} == {""}
     assert {row["worker"] for row in rows} == {found.trials[0].worker}
-    assert sorted(path.name for path in found.written.parent.iterdir()) == ["journal.log", "study.lock", "trials.csv"]
+    assert sorted(path.name for path in found.written.parent.iterdir()) == [
+        "SHA256SUMS",
+        "journal.log",
+        "study.lock",
+        "trials.csv",
+    ]
+    assert sorted(sealed(found.written.parent)) == ["journal.log", "trials.csv"]
+    assert differences(found.written.parent) == []
 
 
 def test_progress_counts_all_trials(tmp_path: Path) -> None:
@@ -360,6 +368,17 @@ def test_a_worker_whose_trials_were_given_away_does_not_disturb(tmp_path: Path) 
             lost.give({number: (1.0, {})})
             other.give({key: (2.0, {}) for key in again})
             assert [(each.number, each.value) for each in other.finished()] == [(1, 2.0)]
+
+
+@pytest.mark.parametrize("aims", ["[2, 1]", "[]"])
+def test_a_journal_of_a_study_of_other_aims_is_refused(tmp_path: Path, aims: str) -> None:
+    quietly("tau_norm", tmp_path, trials=4)
+    journal = tmp_path / "journal.log"
+    text = journal.read_text()
+    assert '"directions":[2]' in text
+    journal.write_text(text.replace('"directions":[2]', f'"directions":{aims}'))
+    with pytest.raises(InputError, match=r"journal\.log cannot be read as the journal of a study"):
+        quietly("tau_norm", tmp_path, trials=4)
 
 
 # --- several ----------------------------------------------------------------------------------------------------------

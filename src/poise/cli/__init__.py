@@ -5,7 +5,6 @@ cannot be used, 70 a fault of Poise, 130 interrupted, 143 terminated.
 """
 
 import inspect
-import io
 import os
 import sys
 import traceback
@@ -16,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from poise import __version__
-from poise.cli import compare, explore, export, fit_predict, images, rebalance, report, tune
+from poise.cli import check, compare, explore, export, fit_predict, images, rebalance, report, streams, tune
 from poise.cli.options import spread
 from poise.cli.shared import in_options, remember_words, say
 from poise.cli.stopping import heard
@@ -71,7 +70,7 @@ VERBS = (
     explore.audit,
     fit_predict.fit,
     fit_predict.predict,
-    fit_predict.check,
+    check.check,
     export.export,
     rebalance.rebalance,
     report.report,
@@ -88,12 +87,13 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     # Must be set before torch is loaded. Threads that spin while they wait make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdecimal():
+        del os.environ["SOURCE_DATE_EPOCH"]  # numpy and matplotlib end with a traceback if it is no number
     warnings.showwarning = partial(_show_warning, set())
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
+    streams.prepare()
     with heard():
         code = _run([word for word in given if word != "--debug"], debug="--debug" in given)
+        streams.settle()
     raise SystemExit(code)
 
 
@@ -101,11 +101,11 @@ def _run(words: list[str], *, debug: bool) -> int:
     remember_words(words)
     try:
         code = int(app(args=words, prog_name="poise", standalone_mode=False) or 0)
+        sys.stdout.flush()  # what cannot be said is known now, not when the interpreter ends
         return _interrupted() if code == 130 else code  # typer answers an interrupt with this code, silently
     except USAGE_ERROR as error:
-        said = " ".join(error.format_message().split()).rstrip(
-            "."
-        )  # nothing where the help was shown because there was no word at all
+        # Nothing where the help was shown because there was no word at all.
+        said = " ".join(error.format_message().split()).rstrip(".")
         verb = _verb(error)
         meant = MORE_WORDS.get(verb, "") if said.startswith("Got unexpected extra argument") else ""
         return _refuse(f"{said}; {meant}see `{verb} --help`", debug) if said else 2
@@ -113,24 +113,29 @@ def _run(words: list[str], *, debug: bool) -> int:
         return _refuse(in_options(error), debug, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except SystemExit:
-        raise
     except BaseException as error:  # libraries in Rust panic with errors that are no Exception
-        return _unforeseen(error, debug)
+        return _broke_off(error, debug)
 
 
-def _unforeseen(error: BaseException, debug: bool) -> int:
-    """Say what no module foresaw: the disk or the memory, or else a fault of ours, which no refusal looks like."""
-    if isinstance(error, BrokenPipeError):
-        # The reader has gone, as in `poise demo | head`; nothing more can be said on this stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    if isinstance(error, OSError):  # such as a full disk behind standard output
-        where = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{error.strerror or error}", debug)
+def _broke_off(error: BaseException, debug: bool) -> int:
+    """The exit code for what no module raises on purpose, and the sentence for it."""
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        return 0  # the reader has gone, as in `poise demo | head`: typer may have met that itself
+    if isinstance(error, SystemExit):
+        raise error
+    sentence = _unforeseen(error)
+    return _refuse(_fault(error), debug, FAULT) if sentence is None else _refuse(sentence, debug)
+
+
+def _unforeseen(error: BaseException) -> str | None:
+    """The sentence for what the machine refuses at a place where no module expects it; None for all else."""
     if isinstance(error, MemoryError):
-        return _refuse(f"the memory of this machine does not do ({reason_of(error)}); give it fewer rows", debug)
-    return _refuse(_fault(error), debug, FAULT)
+        return "there is too little memory; free some, or give fewer rows"
+    if isinstance(error, ImportError):  # as of torch, whose libraries do not fit into little memory
+        return f"a library cannot be loaded ({reason_of(error)}); free memory, or install it again"
+    if not isinstance(error, OSError):
+        return None
+    return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
 
 
 def _fault(error: BaseException) -> str:
@@ -144,7 +149,7 @@ def _fault(error: BaseException) -> str:
 
 
 def _interrupted() -> int:
-    typer.echo("poise: interrupted", err=True)
+    streams.said("poise: interrupted")
     return 130
 
 

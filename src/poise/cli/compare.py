@@ -1,5 +1,6 @@
 """The verb that tries many methods: compare."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from poise.cli import completion
 from poise.cli.inputs import load_inputs
 from poise.cli.options import Folds, HeadFile, Rows, Search, Seed, Train, Voice, out_of
-from poise.cli.shared import answer, command_line, folder_for, progress_bar, say_estimate, say_plan
+from poise.cli.shared import answer, command_line, progress_bar, say_estimate, say_plan, writing
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
@@ -142,21 +143,41 @@ def compare(
 
     Processes share the training rows when started by torchrun: `torchrun --nproc-per-node 2 -m poise compare ...`.
     """
+    from poise.commands.run_folder import COMPARISON
+
+    contest.check()
+    place = out or Path("runs/compare")
+    with nullcontext(place) if dry_run else writing(place, voice, COMPARISON) as folder:
+        _compare(train, test, rows, head, contest, folder, headroom=headroom, strict=strict, dry=dry_run, voice=voice)
+
+
+def _compare(
+    train: str,
+    test: str | None,
+    rows: Rows,
+    head: Path | None,
+    contest: Contest,
+    folder: Path,
+    *,
+    headroom: bool,
+    strict: bool,
+    dry: bool,
+    voice: Voice,
+) -> None:
+    """Compare, or with `dry` say what would be done."""
     from poise.commands.workload import foreseen, work_of_comparison
     from poise.machine.processes import started
     from poise.selection.compare import run
     from poise.selection.oracle import oracle_accuracy
 
-    contest.check()
     read = load_inputs(train, rows, test=test, head=head, carve_test=True, seed=contest.seed, quiet=voice.silent)
     assert read.test is not None
     schedule = contest.scheduled(read.problem)
     work = work_of_comparison(schedule, read.problem, len(read.test), oracle=contest.oracle)
-    if dry_run:
+    if dry:
         remarks = (*read.assumed, *contest.left_out)
         say_plan(work, foreseen(work, read.problem, read.test), voice, remarks=remarks)
         return
-    folder = folder_for(out or Path("runs/compare"), "comparison.json", voice)
     say_estimate(work, read.problem, read.test, quiet=voice.silent)
     with started() as world, progress_bar("training heads", quiet=voice.silent or not world.first) as report:
         problem = replace(read.problem, world=world)
@@ -181,6 +202,7 @@ def _tell_comparison(
     """Write a comparison and its report, and say it; `more` is what more labelled rows would give."""
     from poise.commands import run_folder
     from poise.diagnosis.report_contents import contents_of
+    from poise.machine.folders import generation, moved
     from poise.report.text import score_tables
     from poise.report.text.label_advice import headroom_lines
     from poise.results.protocol import protocol_lines
@@ -198,7 +220,8 @@ def _tell_comparison(
             command=command_line(),
             notes=contest.left_out,
         )
-        written = run_folder.write(folder, found, contents=page.model_copy(update=more), notes=notes)
+        with generation(folder, replaces=run_folder.COMPARISON) as stage:
+            written = run_folder.write(stage, found, contents=page.model_copy(update=more), notes=notes)
     answer(
         {**found.to_dict(), **({"headroom": advised} if more else {})},
         [
@@ -211,7 +234,7 @@ def _tell_comparison(
             *notes,
         ],
         voice,
-        written=written,
+        written=moved(written, stage, folder),
         remarks=(*read.assumed, *filter(None, (found.remark_on_size(),))),
     )
 

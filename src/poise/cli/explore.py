@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from poise.cli.fit_predict import fit
 from poise.cli.images import samples_in
 from poise.cli.inputs import load_inputs
 from poise.cli.options import Goal, HeadFile, ItemColumns, Rows, Seed, Training, Voice, out_of
-from poise.cli.shared import answer, command_line, fit_of, folder_for, progress_bar, say_estimate, say_written, tell
+from poise.cli.shared import answer, command_line, fit_of, progress_bar, say_estimate, say_written, tell, writing
 from poise.values.checks import existing
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def demo(
         to = out or Path("runs/demo/glyphs")
         fit(GLYPHS, out=to, goal=Goal(), rows=Rows(), seed=seed, columns=ItemColumns(), training=made, voice=voice)
         return
-    from poise.commands.demo import TEXT_SETS
+    from poise.commands.demo import DEMO, TEXT_SETS
     from poise.data.bundled import DEMO_SETS
     from poise.values.checks import check_one_of
 
@@ -61,9 +62,10 @@ def demo(
     folders = {name: (out or Path("runs/demo")) / f"{'text_' if text else ''}{name}" for name in titles}
     if out is not None and not text:
         folders = {features: out}
-    for folder in folders.values():
-        folder_for(folder, "comparison.json", voice)
-    results = {name: _shown(name, title, text, seed, folders[name], voice) for name, title in titles.items()}
+    with ExitStack() as claims:
+        for folder in folders.values():
+            claims.enter_context(writing(folder, voice, DEMO))
+        results = {name: _shown(name, title, text, seed, folders[name], voice) for name, title in titles.items()}
     if voice.as_json:
         answer(results if text else results[features], [], voice)
 
@@ -71,7 +73,8 @@ def demo(
 def _shown(name: str, title: str, text: bool, seed: int, folder: Path, voice: Voice) -> dict[str, Any]:
     """Run one set, say and write what came of it; the comparison as plain data."""
     from poise.commands import run_folder
-    from poise.commands.demo import contents, recommended_model, run_demo, run_text_demo
+    from poise.commands.demo import DEMO, contents, recommended_model, run_demo, run_text_demo
+    from poise.machine.folders import generation, moved
     from poise.report.text import score_tables
 
     if not (text or voice.silent):
@@ -85,10 +88,11 @@ def _shown(name: str, title: str, text: bool, seed: int, folder: Path, voice: Vo
     tell([table, score_tables.LEGEND, *shown.notes, "", found.verdict(), "", took], voice)
     with progress_bar("writing the report", quiet=voice.silent):
         page = contents(shown, title=title, seed=seed, command=command_line())
-        written = run_folder.write(folder, found, contents=page, notes=shown.notes)
         model = recommended_model(shown, seed)
-        written += [] if model is None else [model.save(folder / "model")]
-    say_written(written, voice)
+        with generation(folder, replaces=DEMO) as stage:
+            written = run_folder.write(stage, found, contents=page, notes=shown.notes)
+            written += [] if model is None else [model.save(stage / "model")]
+    say_written(moved(written, stage, folder), voice)
     return found.to_dict()
 
 
@@ -205,10 +209,16 @@ def audit(
     voice: Voice,
 ) -> None:
     """Judge saved logits of any repository: groups, calibration, adjustments that need no features, and a verdict."""
+    from poise.commands.run_folder import COMPARISON
+
+    with writing(out or Path("runs/audit"), voice, COMPARISON) as folder:
+        _audit(logits, budget, seed, folder, voice)
+
+
+def _audit(logits: Path, budget: int, seed: int, folder: Path, voice: Voice) -> None:
     from poise.data.logit_files import read_logits
     from poise.selection.audit import audit
 
-    folder = folder_for(out or Path("runs/audit"), "audit.json", voice)
     read = read_logits(existing(logits))
     held_out = None
     if read.held_out_logits is not None and read.held_out_y is not None:
@@ -231,14 +241,19 @@ def _tell_audit(found: "Audit", name: str, folder: Path, seed: int, voice: Voice
     """Write what saved logits are worth, and say it."""
     from poise.commands import run_folder
     from poise.diagnosis.report_contents import contents_of
+    from poise.machine.folders import generation, moved
     from poise.report.text import score_tables
     from poise.results.protocol import protocol_lines
 
     comparison, data = found.comparison, found.to_dict()
     notes = protocol_lines(comparison.records)
+    # The paths of every strength and the sweep of priors are for plotting, not for a terminal.
     page = contents_of(
         comparison, found.rows, title=name, more_paths=[found.shown_path()], seed=seed, command=command_line()
     )
+    with generation(folder, replaces=run_folder.COMPARISON) as stage:
+        written = run_folder.write(stage, comparison, contents=page, notes=notes)
+        written.append(run_folder.write_json(stage / "audit.json", data))
     adjusted: list[Any] = [
         score_tables.to_terminal(comparison.rows, title="adjusted"),
         score_tables.LEGEND,
@@ -249,11 +264,7 @@ def _tell_audit(found: "Audit", name: str, folder: Path, seed: int, voice: Voice
         data,
         [score_tables.as_given(found.scores, title=f"{name} as given"), "", *adjusted, "", *notes],
         voice,
-        # The paths of every strength and the sweep of priors are for plotting, not for a terminal.
-        written=[
-            *run_folder.write(folder, comparison, contents=page, notes=notes),
-            run_folder.write_json(folder / "audit.json", data),
-        ],
+        written=moved(written, stage, folder),
     )
 
 

@@ -10,7 +10,7 @@ import typer
 
 from poise.cli.inputs import unlabelled
 from poise.cli.options import Ignore, Image, Root, Trusted, Voice
-from poise.cli.shared import answer, progress_bar
+from poise.cli.shared import answer, progress_bar, writing
 from poise.values.checks import existing
 
 if TYPE_CHECKING:
@@ -70,26 +70,45 @@ def export(
     images is exported with its backbone, from pixels to logits. Every file is run and compared with the model; one
     that differs is deleted.
     """
-    from poise.commands import run_folder
-    from poise.commands.fit import reads_samples, refuse_unfitted
+    from poise.commands.fit import refuse_unfitted
     from poise.deployment.model import MODEL_FILE, load
     from poise.errors import InputError
+    from poise.machine.folders import generation
 
     refuse_unfitted(existing(model), str(model / MODEL_FILE))
     found = load(model)
     if out.resolve() == model.resolve():
         raise InputError(f"{out} is the model itself; choose another folder with --out")
+    if (out / MODEL_FILE).exists():
+        raise InputError(f"{out} holds a model, which an export would mix with; choose another folder with --out")
+    with writing(out, voice), generation(out, replaces=["hub"] if formats.hub else ()) as stage:
+        job, done = _exported(model, found, out, stage, formats, probe, backbone, voice)
+    _tell(job, done, formats, voice)
+
+
+def _exported(
+    model: Path,
+    found: "Model",
+    out: Path,
+    stage: Path,
+    formats: Formats,
+    probe: Probe,
+    backbone: str | None,
+    voice: Voice,
+) -> "tuple[_Job, dict[str, _Done]]":
+    """Write all files into `stage`, which is to become `out`."""
+    from poise.commands.fit import reads_samples
+
     whole = reads_samples(model) and not formats.head_only
     representation = _representation(model, backbone) if whole and formats.graphs else None
     network = None if representation is None else _images(representation)
-    run_folder.prepare(out)
     rows = _rows(found, network, probe) if formats.graphs else None
-    job = _Job(found, representation, network, rows, model, out, formats.float32)
+    job = _Job(found, representation, network, rows, model, out, stage, formats.float32)
     done = {}
     for name, write in _writers(formats).items():
         with progress_bar(f"exporting {name}", quiet=voice.silent):
             done[name] = write(job)
-    _tell(job, done, formats, voice)
+    return job, done
 
 
 def _tell(job: "_Job", done: "dict[str, _Done]", formats: Formats, voice: Voice) -> None:
@@ -129,7 +148,7 @@ _STEPS = {"centre": "the centre is taken away", "unit": "rows are divided by the
 
 
 class _Job(NamedTuple):
-    """What is exported, and where to."""
+    """What is exported, and where to: files are written into `stage`, which becomes `out`."""
 
     model: "Model"
     representation: "Representation | None"
@@ -137,11 +156,12 @@ class _Job(NamedTuple):
     rows: Any
     source: Path
     out: Path
+    stage: Path
     float32: bool
 
 
 class _Done(NamedTuple):
-    """What one format wrote, how it compared, what to do with it, and a remark."""
+    """What one format wrote in `out`, how it compared, what to do with it, and a remark."""
 
     written: list[Path]
     checked: Any
@@ -154,16 +174,21 @@ def _safetensors(job: _Job) -> _Done:
 
     from poise.export.final import final
     from poise.export.tensors import export_safetensors, formula
+    from poise.machine.folders import moved
 
-    written = export_safetensors(job.model, job.out, dtype=torch.float32 if job.float32 else None)
-    return _Done(written, None, f"read weight and bias with the package safetensors; {formula(final(job.model))}")
+    written = export_safetensors(job.model, job.stage, dtype=torch.float32 if job.float32 else None)
+    return _Done(
+        moved(written, job.stage, job.out),
+        None,
+        f"read weight and bias with the package safetensors; {formula(final(job.model))}",
+    )
 
 
 def _onnx(job: _Job) -> _Done:
     from poise.export.graphs import export_onnx
 
     path = job.out / "model.onnx"
-    checked = export_onnx(job.model, path, backbone=job.backbone, rows=job.rows)
+    checked = export_onnx(job.model, job.stage / path.name, backbone=job.backbone, rows=job.rows)
     return _Done([path], checked, f"poise predict {quote(str(path))} {'ROWS' if job.backbone is None else 'IMAGES'}")
 
 
@@ -171,7 +196,7 @@ def _program(job: _Job) -> _Done:
     from poise.export.graphs import export_program
 
     path = job.out / "model.pt2"
-    checked = export_program(job.model, path, backbone=job.backbone, rows=job.rows)
+    checked = export_program(job.model, job.stage / path.name, backbone=job.backbone, rows=job.rows)
     return _Done([path], checked, f"torch.export.load({str(path)!r}).module()(x) in Python")
 
 
@@ -183,7 +208,7 @@ def _hub(job: _Job) -> _Done:
     contents = read(report) if report.is_file() else None
     done = export_hub(
         job.model,
-        folder,
+        job.stage / folder.name,
         representation=job.representation,
         rows=job.rows,
         contents=contents,

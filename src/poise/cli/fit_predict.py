@@ -1,7 +1,8 @@
-"""Verbs that make and use what is deployed: fit, predict, check."""
+"""Verbs that make and use what is deployed: fit, predict."""
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -11,15 +12,15 @@ import typer
 
 from poise.cli import completion
 from poise.cli.inputs import class_prior, load_inputs, per_class, unlabelled, without_torch
-from poise.cli.options import Goal, HeadFile, Ignore, ItemColumns, Network, Rows, Seed, Training, Voice
+from poise.cli.options import Goal, HeadFile, Ignore, ItemColumns, Network, Rows, Seed, Spreadsheet, Training, Voice
 from poise.cli.shared import (
     answer,
     command_line,
-    folder_for,
     progress_bar,
     refuse_several_processes,
     say_estimate,
     say_replaced,
+    writing,
 )
 from poise.values.checks import existing
 from poise.values.wording import prior_in_words
@@ -98,7 +99,17 @@ def _fit_rows(
     train: str, out: Path, method: str, goal: Goal, rows: Rows, head: Path | None, seed: int, voice: Voice
 ) -> None:
     """From feature rows to a deployable folder."""
-    from poise.commands.fit import carry_backbone, refuse_mixture
+    from poise.commands.fit import refuse_mixture
+    from poise.deployment.model import replaced_in
+
+    refuse_mixture(train, out)
+    with writing(out, voice, replaced_in(out)):
+        _fit_rows_into(out, train, method, goal, rows, head, seed, voice)
+
+
+def _fit_rows_into(
+    out: Path, train: str, method: str, goal: Goal, rows: Rows, head: Path | None, seed: int, voice: Voice
+) -> None:
     from poise.commands.workload import work_of_fit
     from poise.deployment.deploy import deploy
 
@@ -106,8 +117,6 @@ def _fit_rows(
     names = read.problem.train.names
     targets = goal.targets(None if goal.costs is None else per_class(goal.costs, names, default=1.0))
     prior = class_prior(goal.prior, names)
-    refuse_mixture(train, out)
-    folder_for(out, "model.json", voice)
     if targets.need_rows and read.problem.held_out is None:
         read = read.with_rows_aside(seed)
     problem = read.problem
@@ -124,9 +133,8 @@ def _fit_rows(
             progress=report,
         )
     model = made.model.with_provenance(data=read.name, columns=None if read.columns is None else list(read.columns))
-    carry_backbone(Path(train), out)
     expected = _expected(made, prior)
-    written = [model.save(out), *_report(made._replace(model=model), read, out, expected)]
+    written = _written(made._replace(model=model), read, train, out, expected)
     promised = {name: model.provenance[name] for name in ("unseen_recall", "promise")}
     answer(
         {"method": model.method, "classes": len(model.class_names), "path": str(out), **promised},
@@ -189,6 +197,19 @@ def _expected(made: "Deployed", target: Any) -> list[str]:
     return [] if made.evidence is None else [expectation(made.model.promise, target)]
 
 
+def _written(made: "Deployed", read: "Inputs", train: str, out: Path, expected: list[str]) -> list[Path]:
+    """Write the model, the backbone of its rows, and its report, as one."""
+    from poise.commands.fit import carry_backbone
+    from poise.deployment.model import replaced_in, write
+    from poise.machine.folders import generation, moved
+
+    with generation(out, replaces=replaced_in(out)) as stage:
+        carry_backbone(Path(train), out, stage)
+        write(made.model, stage)
+        report = _report(made, read, stage, expected)
+    return [out, *moved(report, stage, out)]
+
+
 def _report(made: "Deployed", read: "Inputs", out: Path, expected: list[str]) -> list[Path]:
     """Write what the rows that chose a model say of it; nothing if there were no such rows."""
     from poise.diagnosis.report_contents import contents_of_model
@@ -207,6 +228,17 @@ def _report(made: "Deployed", read: "Inputs", out: Path, expected: list[str]) ->
     return write_report(out, page)
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """The file of predictions."""
+
+    out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")] = Path("predictions.csv")
+    top: Annotated[int | None, typer.Option(min=1, help="Write the K best classes instead of all probabilities.")] = (
+        None
+    )
+    spreadsheet: Spreadsheet = False
+
+
 def predict(
     model: Annotated[
         Path, typer.Argument(help="The folder that `poise fit` wrote, or an .onnx file that `poise export` wrote.")
@@ -218,10 +250,7 @@ def predict(
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")] = Path("predictions.csv"),
-    top: Annotated[
-        int | None, typer.Option(min=1, help="Write the K best classes instead of all probabilities.")
-    ] = None,
+    file: Predictions,
     ignore: Ignore = "",
     columns: ItemColumns,
     split: Annotated[str | None, typer.Option(help="Split of the images or texts, where there are several.")] = None,
@@ -230,9 +259,26 @@ def predict(
     voice: Voice,
 ) -> None:
     """Predict rows, images or texts with a fitted model: class names, confidence and probabilities, one line each."""
+    from poise.machine.locks import claimed
+
+    with claimed(file.out, "choose another place with --out"):
+        _predict(model, rows, file, ignore, columns, split, broken, network, voice)
+
+
+def _predict(
+    model: Path,
+    rows: str,
+    file: Predictions,
+    ignore: str,
+    columns: ItemColumns,
+    split: str | None,
+    broken: str,
+    network: Network,
+    voice: Voice,
+) -> None:
     if model.suffix.lower() == ".onnx":
         _refuse_options(existing(model), columns, split, network)
-        _predict_exported(model, rows, out, top=top, ignore=ignore, broken=broken, voice=voice)
+        _predict_exported(model, rows, file, ignore=ignore, broken=broken, voice=voice)
         return
     from poise.commands.fit import reads_samples, refuse_unfitted
     from poise.data.store.manifest import MANIFEST
@@ -245,12 +291,11 @@ def predict(
         from poise.machine.processes import device_of
 
         items = _items(rows, found.provenance.get("read") or {}, columns, split)
-        say_replaced(out, quiet=voice.silent)
+        say_replaced(file.out, quiet=voice.silent)
         done = predict_items(
             model,
             items,
-            out,
-            top=top,
+            **vars(file),
             broken=broken,
             device=device_of(network.device),
             workers=network.workers,
@@ -259,18 +304,26 @@ def predict(
         )
         _tell(done, found, (), voice)
     else:
-        _predict_rows(found, rows, out, top=top, ignore=ignore, voice=voice)
+        _predict_rows(found, rows, file, ignore=ignore, voice=voice)
 
 
-def _predict_rows(model: "Model", rows: str, out: Path, *, top: int | None, ignore: str, voice: Voice) -> None:
+def _predict_rows(model: "Model", rows: str, file: Predictions, *, ignore: str, voice: Voice) -> None:
     """Predict feature rows."""
     from poise.deployment.prediction_files import write_predictions
 
     with progress_bar(f"reading {Path(rows).name}", quiet=voice.silent):
         read = unlabelled(rows, model.provenance.get("columns"), ignore)
-    say_replaced(out, quiet=voice.silent)
+    say_replaced(file.out, quiet=voice.silent)
     with progress_bar("predicting", quiet=voice.silent) as report:
-        done = write_predictions(model, read.x, out, carried=read.extra, top=top, progress=report)
+        done = write_predictions(
+            model,
+            read.x,
+            file.out,
+            carried=read.extra,
+            top=file.top,
+            spreadsheet=file.spreadsheet,
+            progress=report,
+        )
     _tell(done, model, read.notes, voice)
 
 
@@ -308,22 +361,20 @@ def _refuse_options(model: Path, columns: ItemColumns, split: str | None, networ
         raise InputError(f"{model} runs on cpu, got --device {network.device}; the folder of the model runs on others")
 
 
-def _predict_exported(
-    model: Path, rows: str, out: Path, *, top: int | None, ignore: str, broken: str, voice: Voice
-) -> None:
+def _predict_exported(model: Path, rows: str, file: Predictions, *, ignore: str, broken: str, voice: Voice) -> None:
     """Predict with an ONNX file; nothing here imports torch."""
     from poise.export.onnx_prediction import open_onnx, predict_images, predict_rows
     from poise.export.rows_for_onnx import image_files
 
     found, notes = open_onnx(model), ()
-    say_replaced(out, quiet=voice.silent)
+    say_replaced(file.out, quiet=voice.silent)
     with progress_bar("predicting", quiet=voice.silent) as report:
         if found.pixels is not None:
-            done = predict_images(found, image_files(Path(rows)), out, top=top, broken=broken, progress=report)
+            done = predict_images(found, image_files(Path(rows)), **vars(file), broken=broken, progress=report)
         else:
             read = without_torch(rows, found.columns, ignore)
             notes = read.notes
-            done = predict_rows(found, read, out, top=top, progress=report)
+            done = predict_rows(found, read, **vars(file), progress=report)
     _tell(done, found, notes, voice)
 
 
@@ -357,35 +408,5 @@ def _tell(done: "Tallied", model: "Model | Exported", notes: Sequence[str], voic
         ],
         voice,
         written=[done.path],
-        remarks=notes,
+        remarks=(*notes, *done.formulas.remarks()),
     )
-
-
-def check(
-    paths: Annotated[list[Path], typer.Argument(help="Folders of models, stores or runs, or head files.")],
-    *,
-    voice: Voice,
-) -> None:
-    """Verify artefacts: every byte of shards and heads against its checksum. Exit code 2 if anything is wrong."""
-    from poise.commands.artefact_check import check_path
-    from poise.commands.description import is_described
-    from poise.commands.fit import check_run
-    from poise.data.store.manifest import MANIFEST
-    from poise.errors import InputError
-
-    # A folder of stores, which `poise extract` writes, is every store in it.
-    stores = {path: sorted(store.parent for store in path.glob(f"*/{MANIFEST}")) for path in paths}
-    whole = {path for path in paths if is_described(path) or (path / MANIFEST).exists() or not stores[path]}
-    each = [inner for path in paths for inner in ([path] if path in whole else stores[path])]
-    with progress_bar("reading every byte", quiet=voice.silent):
-        found = {str(path): ("run", check_run(path)) if is_described(path) else check_path(path) for path in each}
-    said = [f"{path}: {kind}, {_how_many(bad)}" for path, (kind, bad) in found.items()]
-    data = {path: {"kind": kind, "problems": bad} for path, (kind, bad) in found.items()}
-    answer(data, said, voice)
-    problems = [problem for _, bad in found.values() for problem in bad]
-    if problems:
-        raise InputError("; ".join(problems))
-
-
-def _how_many(problems: list[str]) -> str:
-    return {0: "intact", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")

@@ -3,7 +3,6 @@
 import json
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from poise.cli import completion
 from poise.cli.options import Changes, Goal, ItemColumns, Label, Network, Seed, Training, Voice
-from poise.cli.shared import answer, command_line, folder_for, progress_bar, tell
+from poise.cli.shared import answer, command_line, progress_bar, tell, writing
 
 if TYPE_CHECKING:
     from poise.commands.config import Config
@@ -88,30 +87,34 @@ def _changes(given: Mapping[str, Any]) -> list[str]:
 
 def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, voice: Voice) -> None:
     from poise.commands import description, run_folder, stages
+    from poise.machine.folders import generation, moved, sweep
     from poise.machine.kept_memory import keep_freed_memory
-    from poise.machine.locks import claimed
     from poise.machine.processes import started
 
     keep_freed_memory()
-    with started() as world:
-        run_folder.prepare(out)
-        with claimed(out) if world.first else nullcontext():
-            splits = stages.prepare(config, strict=strict)
-            if world.first and not description.is_described(out):
-                description.write_description(config, splits, out)
-            phase = partial(progress_bar, quiet=voice.silent or not world.first)
-            network = stages.represent(config, splits, out, world=world, allow_changed=allow_changed, phase=phase)
-            stores = stages.store_features(config, network, splits, out, world=world, phase=phase)
-            written = description.write_description(config, splits, out) if world.first else []
+    with started() as world, writing(out, voice):
+        if world.first:
+            sweep(out)
+        splits = stages.prepare(config, strict=strict)
+        if world.first and not description.is_described(out):
+            description.write_description(config, splits, out)
+        phase = partial(progress_bar, quiet=voice.silent or not world.first)
+        network = stages.represent(config, splits, out, world=world, allow_changed=allow_changed, phase=phase)
+        stores = stages.store_features(config, network, splits, out, world=world, phase=phase)
         if not world.first:
             return
-    scores = stages.stage1_scores(stages.load_problem(network, stores))
-    data = {part: found.to_dict() for part, found in scores.items()}
+        scores = stages.stage1_scores(stages.load_problem(network, stores))
+        data = {part: found.to_dict() for part, found in scores.items()}
+        stages.seal_run(out)
+        with generation(out) as stage:
+            written = description.write_description(config, splits, stage)
+            written.append(run_folder.write_json(stage / "stage1.json", data))
+    *described, measured = moved(written, stage, out)
     answer(
         {"out": str(out), "split": splits.hash, "stage1": data},
         _trained(config, splits, scores, out),
         voice,
-        written=[*written, *stores.values(), run_folder.write_json(out / "stage1.json", data)],
+        written=[*described, *stores.values(), measured],
     )
 
 
@@ -168,32 +171,32 @@ def extract(
 
     Shards are shared out among processes started by torchrun. Every store says whether its rows trained the backbone.
     """
-    from poise.commands import run_folder
     from poise.commands.stages import extract_splits, run_data
+    from poise.machine.folders import seal, sweep
     from poise.machine.kept_memory import keep_freed_memory
-    from poise.machine.locks import claimed
     from poise.machine.processes import started
     from poise.representation.extract import Views
 
     keep_freed_memory()
     how = Views(random=look.views, flip=look.flip, dtype=look.dtype, batch_size=look.batch_size, seed=look.seed)  # type: ignore[arg-type]
     source = data or run_data(Path(model))
-    with started() as world:
-        run_folder.prepare(out)
-        with claimed(out) if world.first else nullcontext():
-            stores = extract_splits(
-                _opened(model, start, network.backbone),
-                source,
-                out,
-                otherwise=how,
-                asked={"label": label, **vars(columns)},
-                world=world,
-                device=network.device,
-                workers=network.workers,
-                phase=partial(progress_bar, quiet=voice.silent or not world.first),
-            )
+    with started() as world, writing(out, voice):
+        if world.first:
+            sweep(out)
+        stores = extract_splits(
+            _opened(model, start, network.backbone),
+            source,
+            out,
+            otherwise=how,
+            asked={"label": label, **vars(columns)},
+            world=world,
+            device=network.device,
+            workers=network.workers,
+            phase=partial(progress_bar, quiet=voice.silent or not world.first),
+        )
         if not world.first:
             return
+        seal(out, [], adds=True)
     answer(
         {part: str(path) for part, path in stores.items()},
         [f"{', '.join(stores)} of {source if isinstance(source, str) else model}"],
@@ -279,10 +282,10 @@ def fit_images(
     """From samples to a deployable folder, as `poise fit` does it."""
     from poise.cli.inputs import class_prior
     from poise.commands.config import load_config
-    from poise.commands.fit import fit_samples, recipe_for
+    from poise.commands.fit import RESULT, fit_samples, recipe_for
     from poise.commands.stages import prepare, refuse_unsaid
+    from poise.machine.folders import sweep
     from poise.machine.kept_memory import keep_freed_memory
-    from poise.machine.locks import claimed
 
     targets = goal.targets()
     given = {"data.train": path, "backbone.name": training.backbone, "data.seed": seed or None}
@@ -292,8 +295,8 @@ def fit_images(
     config = load_config(named, said)
     refuse_unsaid(config, named, said)
     keep_freed_memory()
-    folder_for(out, "model.json", voice)  # a stopped run has none, and goes on
-    with claimed(out):
+    with writing(out, voice, RESULT, mark="model.json"):  # a stopped run has none, and goes on
+        sweep(out)
         splits = prepare(config, strict=training.strict)
         tell(_begun(path, splits, config, named), voice)
         found = fit_samples(

@@ -58,6 +58,15 @@ def out_of(default: str) -> Any:
     return typer.Option(help=f"Folder to write into. (default: {default})")
 
 
+Spreadsheet = Annotated[
+    bool,
+    typer.Option(
+        "--spreadsheet",
+        help="Make the CSV for a spreadsheet: texts that it would run as formulas begin with an apostrophe.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Voice:
     """How a result is said."""

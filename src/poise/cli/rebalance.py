@@ -1,6 +1,6 @@
 """The verb that gives a checkpoint of another library a re-balanced last layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from poise.cli.options import Prior, Rows, Seed, Voice
 from poise.cli.shared import answer, progress_bar, refuse_several_processes
 
 if TYPE_CHECKING:
+    from poise.deployment.past_rebalancing import Past
     from poise.deployment.rebalance import Rebalanced
     from poise.values.features import Features
     from poise.values.problem import Problem
@@ -68,45 +69,52 @@ def rebalance(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --out be the checkpoint itself.")] = False,
     voice: Voice,
 ) -> None:
-    """Re-balance the last layer of a trained checkpoint; everything else in it stays as it is, byte for byte.
+    """Re-balance the last layer of a trained checkpoint; every other tensor stays as it is, byte for byte.
 
-    The result has the same names, types and metadata, and loads where the checkpoint does. The settings are chosen on
-    held-out rows; the layer itself is the classifier that they start from.
+    The result has the same names and types, and loads where the checkpoint does; its metadata say in one entry more
+    what was done, so that nothing is shifted twice. The settings are chosen on held-out rows; the layer itself is the
+    classifier that they start from.
     """
     from poise.deployment.checkpoint_copy import default_out, destination
     from poise.deployment.last_layer import find_layer, open_checkpoint
+    from poise.deployment.past_rebalancing import Past
     from poise.deployment.rebalance import class_names_of, in_order
     from poise.deployment.rebalance import rebalance as rebalanced
+    from poise.machine.locks import claimed
 
     refuse_several_processes("rebalance", "run it in one")
     checkpoint = open_checkpoint(model)
     target = destination(checkpoint, default_out(model) if out is None else out, overwrite=overwrite)
-    names = class_names_of(checkpoint, last.class_names)
-    read = load_inputs(features, rows, seed=seed)
-    given = read.problem.train
-    found = find_layer(checkpoint, classes=len(names or given.names), dim=given.dim, name=last.layer)
-    read = _with_held_out(read, seed)
-    order = partial(in_order, names=names, classes=found.classes, numbered=read.numbered)
-    problem = _in_order(read.problem, order, features, rows.held_out or features)
-    with progress_bar("fitting", quiet=voice.silent) as report:
-        done = rebalanced(
-            checkpoint,
-            found,
-            problem,
-            target,
-            method=method,
-            prior=class_prior(prior, problem.train.names),
-            seed=seed,
-            overwrite=overwrite,
-            progress=report,
+    with claimed(target, "choose another place with --out"):
+        names = class_names_of(checkpoint, last.class_names)
+        read = load_inputs(features, rows, seed=seed)
+        given = read.problem.train
+        found = find_layer(checkpoint, classes=len(names or given.names), dim=given.dim, name=last.layer)
+        read = _with_held_out(read, seed)
+        order = partial(in_order, names=names, classes=found.classes, numbered=read.numbered)
+        problem = _in_order(read.problem, order, features, rows.held_out or features)
+        with progress_bar("fitting", quiet=voice.silent) as report:
+            done = rebalanced(
+                checkpoint,
+                found,
+                problem,
+                target,
+                method=method,
+                prior=class_prior(prior, problem.train.names),
+                seed=seed,
+                overwrite=overwrite,
+                progress=report,
+            )
+        if isinstance(done, Past):
+            _say_done_before(done, found.name, target, voice, read.remarks)
+            return
+        answer(
+            _data(done, target),
+            _said(done, problem.train.dim, method, prior),
+            voice,
+            written=done.written,
+            remarks=(*read.remarks, *done.remarks),
         )
-    answer(
-        _data(done, target),
-        _said(done, problem.train.dim, method, prior),
-        voice,
-        written=done.written,
-        remarks=(*read.remarks, *done.remarks),
-    )
 
 
 def _in_order(problem: "Problem", order: Callable[..., "Features"], train: str, held_out: str) -> "Problem":
@@ -114,6 +122,17 @@ def _in_order(problem: "Problem", order: Callable[..., "Features"], train: str, 
     assert problem.held_out is not None
     first = order(problem.train, where=train)
     return replace(problem, train=first, held_out=replace(order(problem.held_out, where=held_out), counts=first.counts))
+
+
+def _say_done_before(past: "Past", layer: str, target: Path, voice: Voice, remarks: Sequence[str]) -> None:
+    """That the checkpoint is the result of this request already, and nothing was written."""
+    from poise.deployment.checkpoint_copy import note_path
+
+    note = note_path(target)
+    lost = () if note.is_file() else (f"{note} is missing; the header of the checkpoint says what was done",)
+    said = f"nothing to do: {layer} of {target} was re-balanced by this same request ({past.method})"
+    data = {"layer": layer, "method": past.method, "path": str(target), "unchanged": True}
+    answer(data, [said], voice, remarks=(*remarks, *lost))
 
 
 def _data(done: "Rebalanced", target: Path) -> dict[str, Any]:

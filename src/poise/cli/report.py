@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli import completion
-from poise.cli.options import Out, Voice
-from poise.cli.shared import answer
+from poise.cli.options import Out, Spreadsheet, Voice
+from poise.cli.shared import answer, writing
 from poise.values.checks import existing
 
 if TYPE_CHECKING:
@@ -27,13 +27,7 @@ def report(
             autocompletion=completion.report_formats,
         ),
     ] = "html",
-    spreadsheet: Annotated[
-        bool,
-        typer.Option(
-            "--spreadsheet",
-            help="Make the CSV for a spreadsheet: names that it would run as formulas begin with an apostrophe.",
-        ),
-    ] = False,
+    spreadsheet: Spreadsheet = False,
     out: Out = None,
     browse: Annotated[bool, typer.Option("--open", help="Show report.html in the browser.")] = False,
     voice: Voice,
@@ -45,6 +39,7 @@ def report(
     report.md, report.tex, methods.csv and classes.csv, figures/*.svg, figures/*.png.
     """
     from poise.errors import InputError
+    from poise.machine.folders import generation, moved
     from poise.report.files import find_report, write_formats
     from poise.results.contents import read
 
@@ -58,7 +53,9 @@ def report(
         raise InputError(f"{source} is no report.json; name the folder of a run, or the report.json in it")
     contents = read(source)
     folder = out or source.parent
-    written = write_formats(folder, contents, wanted, spreadsheet=spreadsheet)
+    with writing(folder, voice), generation(folder) as stage:
+        made = write_formats(stage, contents, wanted, spreadsheet=spreadsheet)
+    written = moved(made, stage, folder)
     verdict = contents.verdict
     answer(
         {
@@ -90,11 +87,7 @@ def _wanted(formats: str) -> list[str]:
     return names
 
 
-def _remarks(contents: "Contents", wanted: list[str], spreadsheet: bool) -> list[str]:
+def _remarks(contents: "Contents", wanted: list[str], spreadsheet: bool) -> tuple[str, ...]:
     from poise.report.text.csv import formulas
 
-    risky = formulas(contents) if "csv" in wanted and not spreadsheet else 0
-    if not risky:
-        return []
-    names = "1 name begins" if risky == 1 else f"{risky} names begin"
-    return [f"{names} like a formula, which a spreadsheet would run; add --spreadsheet to open the CSV in one"]
+    return formulas(contents).remarks() if "csv" in wanted and not spreadsheet else ()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from poise.cli import streams
 from poise.errors import printed
 from poise.machine.environment import processes, speaks
 
@@ -65,7 +66,7 @@ def say(sentence: str) -> None:
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
         sentence = textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
-    typer.echo(sentence, err=True)
+    streams.said(sentence)
 
 
 def refuse_several_processes(verb: str, instead: str) -> None:
@@ -103,12 +104,35 @@ def say_replaced(place: Path, *results: str, quiet: bool) -> None:
         say(f"note: {place} holds an earlier result, which this one replaces (--out keeps both)")
 
 
-def folder_for(out: Path, result: str, voice: "Voice") -> Path:
-    """The folder `out`, made if there is none; that an earlier `result` in it is replaced is said."""
-    from poise.commands import run_folder
+@contextmanager
+def writing(
+    out: Path, voice: "Voice", replaces: Sequence[str] = (), *, mark: str = "", together: bool = False
+) -> Iterator[Path]:
+    """Within, the folder `out` is for this run alone, or for those that work `together`.
 
-    say_replaced(run_folder.prepare(out), result, quiet=voice.silent)
-    return out
+    It is made if there is none, and goes again if nothing is written. That it holds what a new result `replaces` (the
+    `mark` of it) is said. The first of several processes claims it for all.
+
+    Raises: InputError, before any work is done, if another run writes it, or it cannot be written.
+    """
+    from poise.machine.atomic import writable
+    from poise.machine.folders import refuse_unreplaceable
+    from poise.machine.locks import claimed
+
+    if not speaks():
+        yield out
+        return
+    remedy = f"choose another folder{'' if together else ' with --out'}"
+    with claimed(out, remedy, together=together):
+        made = not out.exists()
+        writable(out, remedy)
+        refuse_unreplaceable(out, replaces)
+        say_replaced(out, *([mark] if mark else replaces), quiet=voice.silent or not replaces)
+        try:
+            yield out
+        finally:
+            if made and out.is_dir() and not any(out.iterdir()):
+                out.rmdir()
 
 
 SEEN = 15.0  # seconds of work that tell how long the rest of it takes
@@ -234,4 +258,4 @@ def tell(said: "Sequence[RenderableType]", voice: "Voice") -> None:
 def say_written(paths: Sequence[Path], voice: "Voice") -> None:
     """The paths written, one a line."""
     for path in paths:
-        typer.echo(printed(f"wrote {path}"), err=voice.as_json)
+        (say if voice.as_json else typer.echo)(printed(f"wrote {path}"))

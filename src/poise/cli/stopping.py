@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-import typer
+from poise.cli.streams import said
 
 AGAIN = 0.5  # seconds after which a stop that did not get through is raised once more
 
@@ -40,7 +40,7 @@ def heard() -> Iterator[None]:
 
 
 def _terminate(number: int, _: object) -> None:
-    typer.echo("poise: terminated", err=True)
+    said("poise: terminated")
     _raise(Terminated(128 + number))
 
 

@@ -11,7 +11,7 @@ from poise.cli import completion
 from poise.cli.compare import rule_of
 from poise.cli.inputs import class_prior, load_inputs, refuse_swapped, unlabelled
 from poise.cli.options import Folds, HeadFile, Rows, Search, Seed, Train, Voice, out_of
-from poise.cli.shared import answer, folder_for, progress_bar, refuse_several_processes, say_estimate
+from poise.cli.shared import answer, progress_bar, refuse_several_processes, say_estimate, writing
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
@@ -130,26 +130,33 @@ def tune(
     refuse_swapped(train, method)
     spec = Spec.parse(method)
     from_spec(spec)
-    read = load_inputs(train, rows, head=head, seed=tuning.seed, quiet=voice.silent)
     if tuning.study is not None:
         refuse_several_processes("a study", "start the command itself as often as you like")
-        _studied(read, spec, tuning, tuning.study, voice)
-    elif tuning.unlabelled is not None:
-        _matched(read, spec, tuning, tuning.unlabelled, out, rows.ignore, voice)
-    else:
-        _searched(read, method, tuning, out, voice)
+    folder = tuning.study or out or Path("runs/tune")
+    result = MATCHED if tuning.unlabelled else None if tuning.study else "records.jsonl"
+    with writing(folder, voice, [result] if result else (), together=tuning.study is not None):
+        read = load_inputs(train, rows, head=head, seed=tuning.seed, quiet=voice.silent)
+        if tuning.study is not None:
+            _studied(read, spec, tuning, folder, voice)
+        elif tuning.unlabelled is not None:
+            _matched(read, spec, tuning, tuning.unlabelled, folder, rows.ignore, voice)
+        else:
+            _searched(read, method, tuning, folder, voice)
 
 
-def _searched(read: "Inputs", method: str, tuning: Tuning, out: Path | None, voice: Voice) -> None:
+MATCHED = "marginal.json"
+
+
+def _searched(read: "Inputs", method: str, tuning: Tuning, folder: Path, voice: Voice) -> None:
     """Measure every setting on held-out rows or by cross-validation, and say which is best."""
     from poise.commands import run_folder
     from poise.commands.workload import work_of_search
+    from poise.machine.folders import generation
     from poise.machine.processes import started
     from poise.report.text import score_tables
     from poise.selection.tune import tune
     from poise.values.spec import Spec
 
-    folder = folder_for(out or Path("runs/tune"), "records.jsonl", voice)
     grid, how = tuning.grid(Spec.parse(method)), tuning.how(read)
     work = work_of_search(grid, read.problem, select=how["select"], search=tuning.search, folds=tuning.folds)
     say_estimate(work, read.problem, quiet=voice.silent)
@@ -159,11 +166,13 @@ def _searched(read: "Inputs", method: str, tuning: Tuning, out: Path | None, voi
     if not world.first:
         return
     ordered = sorted(records, key=lambda record: -(getattr(record.scores, tuning.metric) or 0.0))
+    with generation(folder, replaces=["records.jsonl"]) as stage:
+        run_folder.write_records(stage, ordered)
     answer(
         {"best": str(best), "records": [record.to_dict() for record in ordered]},
         [score_tables.trials(_by_name(ordered), title=f"{method} on {read.name}"), "", f"best: {best}"],
         voice,
-        written=[run_folder.write_records(folder, ordered)],
+        written=[folder / "records.jsonl"],
         remarks=read.assumed,
     )
 
@@ -212,14 +221,12 @@ def _studied(read: "Inputs", spec: "Spec", tuning: Tuning, folder: Path, voice: 
     )
 
 
-def _matched(
-    read: "Inputs", spec: "Spec", tuning: Tuning, file: str, out: Path | None, ignore: str, voice: Voice
-) -> None:
+def _matched(read: "Inputs", spec: "Spec", tuning: Tuning, file: str, folder: Path, ignore: str, voice: Voice) -> None:
     """Say which strength has the predicted marginal on the rows of a file that is nearest to the prior."""
     from poise.commands import run_folder
+    from poise.machine.folders import generation
     from poise.selection.tune import match_marginal
 
-    folder = folder_for(out or Path("runs/tune"), "marginal.json", voice)
     rows = unlabelled(file, read.columns, ignore)
     prior = class_prior(tuning.prior or "uniform", read.problem.train.names)
     matched = match_marginal(tuning.grid(spec), read.problem, rows.x, prior=prior, seed=tuning.seed)
@@ -227,4 +234,6 @@ def _matched(
     said = [f"  {setting}: {value:.5f}" for setting, value in nats.items()]
     lines = ["divergence of the predicted marginal from the prior, in nats:", *said, f"best: {matched.best}"]
     data = {"best": str(matched.best), "divergences": nats}
-    answer(data, lines, voice, written=[run_folder.write_json(folder / "marginal.json", data)], remarks=read.remarks)
+    with generation(folder, replaces=[MATCHED]) as stage:
+        run_folder.write_json(stage / MATCHED, data)
+    answer(data, lines, voice, written=[folder / MATCHED], remarks=read.remarks)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from poise.commands.run_folder import COMPARISON
 from poise.data.bundled import DemoSet, load_demo
 from poise.deployment.deploy import deploy
 from poise.deployment.model import Model
@@ -31,6 +32,8 @@ from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.problem import Problem
 from poise.values.spec import Spec
+
+DEMO = (*COMPARISON, "model")  # what the next demonstration in the folder replaces
 
 VARIANTS: tuple[Spec, ...] = (
     Spec("class_balanced", gamma=1.0),

@@ -18,7 +18,7 @@ from poise.commands import run_folder
 from poise.commands.config import Config
 from poise.commands.description import is_described, write_description
 from poise.commands.frozen import Rows, rows_of, with_fitted
-from poise.commands.stages import Loaded, load_problem, represent, store_features
+from poise.commands.stages import Loaded, load_problem, represent, seal_run, store_features
 from poise.data.samples.decode_all import whole_rows
 from poise.data.samples.sample_set import Items
 from poise.data.samples.thumbnails import thumbnails
@@ -30,10 +30,12 @@ from poise.decisions.targets import Targets
 from poise.deployment.calibration import Deployed
 from poise.deployment.certifying_rows import dealt
 from poise.deployment.deploy import deploy, expectation
-from poise.deployment.model import MODEL_FILE, Model, load
+from poise.deployment.model import HEAD_FILE, MODEL_FILE, Model, load
+from poise.deployment.model import write as write_model
 from poise.deployment.prediction_files import write_predictions
 from poise.diagnosis.report_contents import contents_of, contents_of_model
 from poise.errors import InputError
+from poise.machine.folders import generation, moved
 from poise.machine.progress import Phase, Progress, unseen
 from poise.methods import available, from_spec
 from poise.metrics import evaluate
@@ -49,6 +51,7 @@ from poise.selection.oracle import oracle_accuracy
 from poise.values.checks import check_one_of
 from poise.values.features import Features
 
+RESULT = (*run_folder.COMPARISON, HEAD_FILE, MODEL_FILE)  # what the next run in the folder replaces
 PICTURED = 6  # classes that gained most, and as many that lost most
 
 
@@ -97,7 +100,7 @@ def fit_samples(
         write_description(config, splits, folder)
     representation = represent(config, splits, folder, phase=phase)
     stores = store_features(config, representation, splits, folder, phase=phase)
-    written = write_description(config, splits, folder)
+    seal_run(folder)
     found = load_problem(representation, stores)
     rows = Rows(found.problem)
     if found.problem.head is None:
@@ -113,14 +116,20 @@ def fit_samples(
     expected = f"expected {expectation(model.promise, target)}" if found.problem.head is None else ""
     title = name or config.title or "samples"
     with phase("writing the report"):
+        page = None
         if comparison is not None:
             assert found.test is not None
             page = _judged(comparison, made, rows, found.test, splits, seed, title=title, command=command)
-            written += tuple(run_folder.write(folder, comparison, contents=page))
         elif made.evidence is not None:
             page = _unjudged(made, rows, target, title=title, command=command)
-            written += tuple(write_report(folder, page))
-    every = (*written, model.save(folder))
+    with generation(folder, replaces=RESULT) as stage:
+        written = write_description(config, splits, stage)
+        if comparison is not None:
+            written += run_folder.write(stage, comparison, contents=page)
+        elif page is not None:
+            written += write_report(stage, page)
+        write_model(model, stage)
+    every = (*moved(written, stage, folder), folder)
     return Fitted(model, comparison, _scores(model, found.test), every, expected, rows.remarks)
 
 
@@ -324,10 +333,13 @@ def refuse_mixture(source: str, folder: Path) -> None:
         raise InputError(f"{folder} holds a backbone with a model of its own; choose another folder with --out")
 
 
-def carry_backbone(source: Path, folder: Path) -> None:
-    """Copy the backbone of a run beside the model that was fitted on its features, so that it predicts images."""
+def carry_backbone(source: Path, folder: Path, stage: Path) -> None:
+    """Copy the backbone of a run beside the model that was fitted on its features, so that it predicts images.
+
+    `stage` is to take the place of `folder`, and gets what that has anyway.
+    """
     if reads_samples(source) and not reads_samples(folder):
-        shutil.copytree(source / "representation", folder / "representation")
+        shutil.copytree(source / "representation", stage / "representation")
 
 
 def check_run(folder: Path) -> list[str]:
@@ -349,6 +361,7 @@ def predict_items(
     out: Path,
     *,
     top: int | None = None,
+    spreadsheet: bool = False,
     broken: str = "error",
     device: str | torch.device = "cpu",
     workers: int = 0,
@@ -371,4 +384,4 @@ def predict_items(
     with phase(f"reading {what}") as progress:
         x = feature_rows(representation.backbone, items, device=device, workers=workers, progress=progress)
     named = {"sample": [items.describe(index) for index in range(len(items))]}
-    return write_predictions(model, x, out, carried=named, top=top)
+    return write_predictions(model, x, out, carried=named, top=top, spreadsheet=spreadsheet)

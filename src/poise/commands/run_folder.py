@@ -1,10 +1,11 @@
-"""A run's folder: records.jsonl, summary.csv, summary.md, comparison.json, report.json, report.html."""
+"""The folder of a result: records.jsonl, summary.csv, summary.md, comparison.json, report.json, report.html."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from poise.deployment.model import REPORT_FILES
 from poise.machine import documents
 from poise.machine.atomic import writable, write_atomically
 from poise.report.files import write_report
@@ -12,6 +13,9 @@ from poise.report.text import score_tables
 from poise.results.contents import Contents
 from poise.results.record import Record
 from poise.selection.comparison_result import Comparison
+
+# What a comparison replaces of an earlier result.
+COMPARISON = ("records.jsonl", "summary.csv", "summary.md", "comparison.json", "audit.json", *REPORT_FILES)
 
 
 def prepare(folder: Path) -> Path:

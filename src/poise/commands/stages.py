@@ -25,6 +25,7 @@ from poise.data.splits import Splits, divide
 from poise.data.store.feature_store import load_features
 from poise.errors import InputError, PoiseWarning, StoppedError
 from poise.machine.documents import as_read
+from poise.machine.folders import seal
 from poise.machine.locks import stoppable
 from poise.machine.processes import World, device_of
 from poise.machine.progress import Phase, unseen
@@ -58,6 +59,7 @@ def prepare(config: Config, *, strict: bool = False) -> Splits:
     named = open_samples(data.train, **asked)
     if "train" not in named:
         raise InputError(f"{data.train} has no training split; it has {', '.join(named)}")
+    _refuse_unwritable(named["train"].class_names)
     for part, path in (("held_out", data.held_out), ("test", data.test)):
         if path is not None:
             named[part] = _only(path, part, open_samples(path, **asked, class_names=named["train"].class_names))
@@ -75,6 +77,13 @@ def prepare(config: Config, *, strict: bool = False) -> Splits:
     )
     check_leakage(splits.parts, strict=strict)
     return splits
+
+
+def _refuse_unwritable(class_names: Sequence[str]) -> None:
+    """Raises: InputError for a class, such as a folder, whose name no file could hold, before anything is trained."""
+    for name in class_names:
+        if name != name.encode(errors="replace").decode():
+            raise InputError(f"the name of class {name!r} is not UTF-8, so that files cannot hold it; rename it")
 
 
 def reading(data: Data) -> dict[str, Any]:
@@ -282,6 +291,12 @@ def store_features(
     return stores
 
 
+def seal_run(folder: Path) -> None:
+    """Write SHA256SUMS over what a run left in its folder, and over the seals of its features and backbone."""
+    names = (CONFIG, "environment.json", "split.json", "checkpoint.pt", "log.jsonl", "log.csv", "stage1.json")
+    seal(folder, [name for name in names if (folder / name).is_file()], adds=True)
+
+
 class Loaded(NamedTuple):
     """What heads need: the problem, and a test split if there is one."""
 
@@ -362,6 +377,7 @@ def extract_splits(
         parts: Mapping[str, Samples] = source.parts
     else:
         parts = open_samples(source, **(asked or {}), class_names=representation.class_names)
+        _refuse_unwritable(next(iter(parts.values())).class_names or ())
     counts = representation.counts or parts.get("train", next(iter(parts.values()))).counts
     stores = {}
     for part, samples in parts.items():

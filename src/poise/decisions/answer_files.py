@@ -6,8 +6,10 @@ all.
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -18,11 +20,13 @@ from poise.errors import InputError, reason_of
 from poise.machine.atomic import replacing
 from poise.machine.libraries import needed
 from poise.machine.progress import Progress
+from poise.values.spreadsheet import MARK, Formulas, harmless
 
 Table = dict[str, list[Any]]
 FORMATS = (".csv", ".parquet")
 NOTHING = -1  # the label where the operating point gives no answer
 ABSTAINED = ""  # and what is written for it
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?", re.ASCII)  # in a carried column of text: stays one
 
 
 class Answers(NamedTuple):
@@ -35,12 +39,16 @@ class Answers(NamedTuple):
 
 
 class Tallied(NamedTuple):
-    """What was written: the file, its rows, answers per class name, and rows without an answer."""
+    """What was written: the file, its rows, answers per class name, and rows without an answer.
+
+    `formulas`: the cells of a .csv file that a spreadsheet would run.
+    """
 
     path: Path
     rows: int
     answers: dict[str, int]
     abstained: int
+    formulas: Formulas = Formulas()
 
 
 def write_answers(
@@ -51,6 +59,7 @@ def write_answers(
     *,
     carried: Mapping[str, Sequence[Any]] | None = None,
     top: int | None = None,
+    spreadsheet: bool = False,
     chunk: int = 8192,
     progress: Progress | None = None,
 ) -> Tallied:
@@ -58,18 +67,24 @@ def write_answers(
 
     Columns: those of `carried` as they came; `prediction`, one of the class `names` (C,), empty for no answer;
     `confidence`; `set`, a JSON list of class names, if sets are named; the probability of each class as `p(NAME)`, or
-    with `top` the names and probabilities of the `top` best.
+    with `top` the names and probabilities of the `top` best. `spreadsheet` makes a .csv file for eyes, see
+    `poise.values.spreadsheet`; numbers of carried columns stay.
 
-    Raises: InputError for another suffix, no row, a carried column whose name is taken or whose length is another, or a
-    disk that refuses; MissingExtraError for Parquet without pyarrow.
+    Raises: InputError for another suffix, `spreadsheet` with Parquet, no row, a carried column whose name is taken or
+    whose length is another, or a disk that refuses; MissingExtraError for Parquet without pyarrow.
     """
     target = Path(path)
     if target.suffix.lower() not in FORMATS:
         raise InputError(f"predictions are written to {' or '.join(FORMATS)}, and {target} is neither")
+    as_csv = target.suffix.lower() == ".csv"
+    if spreadsheet and not as_csv:
+        said = f"{target} runs nothing in a spreadsheet; only a .csv file is made for one (spreadsheet=)"
+        raise InputError(said, "(spreadsheet=)")
     others = {name: list(values) for name, values in (carried or {}).items()}
     _check(rows, len(names), others, top)
     given = np.zeros(len(names) + 1, dtype=np.int64)
-    open_table = _parquet if target.suffix.lower() == ".parquet" else _csv
+    formulas = Formulas()
+    open_table = partial(_csv, spreadsheet=spreadsheet) if as_csv else _parquet
     with _replaced(target) as temporary, open_table(temporary, others) as write:
         for start in range(0, rows, chunk):
             stop = min(start + chunk, rows)
@@ -78,11 +93,31 @@ def write_answers(
             taken = sorted(set(own) & set(others))
             if taken:
                 raise InputError(f"the rows have a column {taken[0]!r}, which the predictions need; rename or drop it")
-            write({**{name: values[start:stop] for name, values in others.items()}, **own})
+            table = {**{name: values[start:stop] for name, values in others.items()}, **own}
+            formulas = (
+                formulas.plus(_texts(table, others, names_too=start == 0)) if as_csv and not spreadsheet else formulas
+            )
+            write(table)
             given += np.bincount(answers.label - NOTHING, minlength=len(given))
             if progress is not None:
                 progress(stop, rows)
-    return Tallied(target, rows, dict(zip(names, given[1:].tolist(), strict=True)), int(given[0]))
+    return Tallied(target, rows, dict(zip(names, given[1:].tolist(), strict=True)), int(given[0]), formulas)
+
+
+def _texts(table: Table, carried: Table, *, names_too: bool) -> Iterator[Any]:
+    """The cells of a table that may be run, and the names of its columns."""
+    yield from table if names_too else ()
+    for name, values in table.items():
+        if not isinstance(values[0], float):  # probabilities are many
+            yield from (cell for cell in values if name not in carried or not _is_number(cell))
+
+
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, str) and _NUMBER.fullmatch(cell) is not None
+
+
+def _harmless(values: list[Any], carried: bool) -> list[Any]:
+    return [cell if carried and _is_number(cell) else harmless(cell) for cell in values]
 
 
 def _check(rows: int, classes: int, carried: Table, top: int | None) -> None:
@@ -135,16 +170,19 @@ class _Lines(NamedTuple):
 
 
 @contextmanager
-def _csv(path: Path, _: Table) -> Iterator[Callable[[Table], None]]:
+def _csv(path: Path, carried: Table, *, spreadsheet: bool) -> Iterator[Callable[[Table], None]]:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(_Lines(file), lineterminator="\r\n")
+        file.write(MARK if spreadsheet else "")
         begun = False
 
         def write(table: Table) -> None:
             nonlocal begun
             if not begun:
-                writer.writerow(table)
+                writer.writerow([harmless(name) for name in table] if spreadsheet else table)
                 begun = True
+            if spreadsheet:
+                table = {name: _harmless(values, name in carried) for name, values in table.items()}
             writer.writerows(zip(*table.values(), strict=True))
 
         yield write

@@ -1,7 +1,8 @@
 """Copies of a checkpoint in which some bytes of some tensors are others, with a note on what was changed.
 
-A copy has the header of its original and every other byte of it, so names, order, metadata, types and shapes stay as
-they are. Files are copied in pieces, and a copy appears whole or not at all.
+A copy has every other byte of its original, so names, order, types and shapes of tensors stay as they are; its header
+says in one more entry of the metadata what was done (see `past_rebalancing`). Files are copied in pieces, and a copy
+appears whole or not at all.
 """
 
 import hashlib
@@ -12,14 +13,15 @@ from typing import Any, BinaryIO, NamedTuple
 
 from poise.deployment.last_layer import PICKLES, Checkpoint, Place
 from poise.errors import InputError, reason_of
-from poise.machine.atomic import replacing
-from poise.machine.documents import Document
-from poise.machine.folders import replacing_folder
+from poise.machine.atomic import replacing, write_atomically
+from poise.machine.documents import Document, to_json
+from poise.machine.folders import SEAL, replacing_folder, seal
 from poise.values.fields import TEXT, list_of, table_of, whole
 
 NOTE = "rebalanced.json"
 # Weights of the same network in other formats, which would still have the old layer.
 STALE = PICKLES | {".h5", ".msgpack", ".onnx", ".pt2", ".tflite"}
+BLANK = "0" * 64
 PIECE = 2**22  # bytes that are copied at a time
 
 Change = tuple[Place, bytes]
@@ -35,7 +37,7 @@ class Digest(NamedTuple):
 
 _FILE = table_of(file=TEXT, bytes=whole(0), sha256=TEXT)
 _KINDS = {"files": list_of("pairs of before and after", table_of(before=_FILE, after=_FILE))}
-REBALANCED = Document("poise.rebalanced", "note on a re-balanced checkpoint", 1, "re-balance it again", _KINDS)
+REBALANCED = Document("poise.rebalanced", "note on a re-balanced checkpoint", 2, "re-balance it again", _KINDS)
 
 
 def default_out(path: Path) -> Path:
@@ -90,12 +92,26 @@ def write_copy(
 
 def _write_note(target: Path, note: Mapping[str, Any], digests: list[tuple[Digest, Digest]]) -> None:
     files = [{"before": before._asdict(), "after": after._asdict()} for before, after in digests]
-    REBALANCED.write(note_path(target), {**note, "files": files})
+    text = to_json(REBALANCED.stamped({**note, "files": files, "sha256": BLANK}), note_path(target))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    write_atomically(note_path(target), text.replace(BLANK, digest))
+
+
+def is_as_written(note: Path) -> bool:
+    """Is a note the bytes that were written? `sha256` is their digest with noughts in its place; schema 1 had none."""
+    body, content = REBALANCED.read(note), note.read_bytes()
+    if body["schema"] == 1:
+        return True
+    digest = str(body.get("sha256"))
+    return hashlib.sha256(content.replace(digest.encode(), BLANK.encode())).hexdigest() == digest
 
 
 def _write_folder(root: Path, target: Path, changes: Sequence[Change], note: Mapping[str, Any]) -> tuple[str, ...]:
     if target.resolve() == root.resolve():
-        _write_note(target, note, _changed_files(root, target, changes))
+        digests = _changed_files(root, target, changes)
+        _write_note(target, note, digests)
+        if (root / SEAL).exists():  # a result that is re-balanced again
+            seal(root, [note_path(root), *{root / place.file for place, _ in changes}], adds=True)
         return tuple(f"{file} may still hold the old layer; delete it, or convert it anew" for file in _stale(root))
     try:
         with replacing_folder(target) as stage:
@@ -105,6 +121,7 @@ def _write_folder(root: Path, target: Path, changes: Sequence[Change], note: Map
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
             _write_note(stage, note, digests)
+            seal(stage, [path for path in stage.rglob("*") if path.is_file()])
     except OSError as error:
         raise InputError(f"cannot write {target}: {reason_of(error)}; choose another place") from None
     return tuple(f"{file} was left out of the result: it may hold the old layer" for file in _stale(root))
@@ -139,14 +156,14 @@ def replaced(source: Path, target: Path, changes: Sequence[Change]) -> tuple[Dig
         with replacing(target) as temporary, source.open("rb") as given, temporary.open("wb") as made:
             for place, content in sorted(changes, key=lambda change: change[0].begin):
                 _copy(given, made, place.begin - given.tell(), before, after)
-                before.update(given.read(len(content)))
+                before.update(given.read(place.end - place.begin))
                 after.update(content)
                 made.write(content)
             _copy(given, made, None, before, after)
-            size = made.tell()
+            sizes = given.tell(), made.tell()
     except OSError as error:
         raise InputError(f"cannot copy {source} to {target}: {reason_of(error)}") from None
-    return Digest(source.name, size, before.hexdigest()), Digest(target.name, size, after.hexdigest())
+    return Digest(source.name, sizes[0], before.hexdigest()), Digest(target.name, sizes[1], after.hexdigest())
 
 
 def _copy(given: BinaryIO, made: BinaryIO, length: int | None, *digests: Any) -> None:

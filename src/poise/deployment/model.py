@@ -1,7 +1,8 @@
 """The deployable folder: one head, what it was made for, and how its logits become decisions.
 
     folder/head.safetensors   the head, final: temperature and prior shift included
-    folder/model.json         everything else, and the SHA-256 of the head file; written last
+    folder/model.json         everything else, and the SHA-256 of the head file
+    folder/SHA256SUMS         the digests of both, and of a report beside them
 
 No pickle anywhere: opening a folder runs nothing. A folder is whole or refused: a file that is missing, truncated,
 changed, from a newer version or outside of the folder is named in one sentence.
@@ -20,6 +21,7 @@ from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.promise import Promise
 from poise.errors import InputError
 from poise.machine.documents import Document, to_json
+from poise.machine.folders import SEAL, generation, sealed
 from poise.machine.reading import content_of, lies_in
 from poise.priors import as_prior
 from poise.values.counts import ClassCounts, as_counts
@@ -29,7 +31,8 @@ from poise.values.spec import Spec
 from poise.values.wording import prior_in_words
 
 HEAD_FILE, MODEL_FILE = "head.safetensors", "model.json"
-REPORT_FILES = ("report.html", "report.json")  # what is known of the model, written beside it
+# What is known of a model, written beside it: report.json, and what is made of it.
+REPORT_FILES = ("report.json", "report.html", "report.md", "report.tex", "methods.csv", "classes.csv", "figures")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,26 +93,40 @@ class Model:
         return replace(self, provenance={**self.provenance, **more})
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model to `folder`, `model.json` last; the folder is returned.
+        """Write the model to `folder`, and SHA256SUMS over it; the folder is returned.
 
-        A crash in between leaves a folder that `load` reads as it was or refuses, never a mixture.
+        An earlier model there, and its report, are replaced in one step: whoever reads has the old one or the new one,
+        and so has the next process after a crash. Other files stay.
 
-        Raises: InputError if provenance is no JSON or the disk refuses.
+        Raises: InputError if provenance is no JSON or the disk refuses; see `poise.machine.folders.generation`.
         """
         folder = Path(folder)
-        to_json(dict(self.provenance), folder / MODEL_FILE)  # refuses before anything is written
-        self.head.save(folder / HEAD_FILE)
-        content = (folder / HEAD_FILE).read_bytes()
-        data = {
-            "head": {"file": HEAD_FILE, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
-            "class_names": list(self.class_names),
-            "counts": self.counts.n.tolist(),
-            "prior_applied": None if self.prior_applied is None else self.prior_applied.tolist(),
-            "method": self.method,
-            "operating": None if self.operating is None else self.operating.to_dict(),
-            "provenance": dict(self.provenance),
-        }
-        return DOCUMENT.write(folder / MODEL_FILE, data).parent
+        with generation(folder, replaces=replaced_in(folder)) as stage:
+            write(self, stage)
+        return folder
+
+
+def write(model: Model, folder: Path) -> list[Path]:
+    """Write the files of a model into a folder that nobody reads yet. Raises: as `Model.save`."""
+    to_json(dict(model.provenance), folder / MODEL_FILE)  # refuses before anything is written
+    path = model.head.save(folder / HEAD_FILE)
+    content = path.read_bytes()
+    data = {
+        "head": {"file": HEAD_FILE, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+        "class_names": list(model.class_names),
+        "counts": model.counts.n.tolist(),
+        "prior_applied": None if model.prior_applied is None else model.prior_applied.tolist(),
+        "method": model.method,
+        "operating": None if model.operating is None else model.operating.to_dict(),
+        "provenance": dict(model.provenance),
+    }
+    return [path, DOCUMENT.write(folder / MODEL_FILE, data)]
+
+
+def replaced_in(folder: Path) -> tuple[str, ...]:
+    """What a model that is written there replaces: an earlier one, and its report; one without a model is another's."""
+    reports = REPORT_FILES if (folder / MODEL_FILE).exists() else ()
+    return (HEAD_FILE, MODEL_FILE, *reports)
 
 
 def load(folder: str | Path) -> Model:
@@ -147,7 +164,8 @@ def check(folder: str | Path) -> list[str]:
         problems = []
     except InputError as error:
         problems = [str(error)]
-    known = {HEAD_FILE, MODEL_FILE, *REPORT_FILES}
+    listed = sealed(folder) if (folder / SEAL).exists() else {}
+    known = {HEAD_FILE, MODEL_FILE, SEAL, *REPORT_FILES, *(name.partition("/")[0] for name in listed)}
     strays = sorted(p.name for p in folder.iterdir() if p.name not in known) if folder.is_dir() else []
     return [*problems, *(f"{folder / name} does not belong to the model; move it elsewhere" for name in strays)]
 

@@ -21,6 +21,7 @@ def write_predictions(
     *,
     carried: Mapping[str, Sequence[Any]] | None = None,
     top: int | None = None,
+    spreadsheet: bool = False,
     chunk: int = 8192,
     progress: Progress | None = None,
 ) -> Tallied:
@@ -43,5 +44,13 @@ def write_predictions(
         return Answers(found.label.numpy(), found.confidence.numpy(), sets, logits.double().softmax(dim=-1).numpy())
 
     return write_answers(
-        answers_of, len(x), model.class_names, path, carried=carried, top=top, chunk=chunk, progress=progress
+        answers_of,
+        len(x),
+        model.class_names,
+        path,
+        carried=carried,
+        top=top,
+        spreadsheet=spreadsheet,
+        chunk=chunk,
+        progress=progress,
     )

@@ -22,11 +22,13 @@ from poise.deployment.checkpoint_copy import Change, destination, note_path, wri
 from poise.deployment.deploy import deploy
 from poise.deployment.last_layer import Checkpoint, Layer, encoded, read_layer
 from poise.deployment.model import Model
+from poise.deployment.past_rebalancing import REMEDY, Past, header_with, past_of, recorded, request_digest
 from poise.errors import InputError
 from poise.heads.memorised_rows import guessing
 from poise.machine.progress import Progress
 from poise.machine.reading import text_of
 from poise.metrics import evaluate_head
+from poise.priors import as_prior
 from poise.results.scores import Scores
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
@@ -72,16 +74,22 @@ def rebalance(
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Rebalanced:
+) -> Rebalanced | Past:
     """Write the checkpoint to `out` with a last layer that is re-balanced for the class prior of deployment.
 
     `problem` holds features that the layer reads, with classes in its order (`in_order`), and held-out rows that did
     not train the checkpoint; its stage-1 head is the layer itself. `method` and `prior` as in `deploy`. With
-    `overwrite` the checkpoint itself may be replaced.
+    `overwrite` the checkpoint itself may be replaced; where it is the result of the same request already, nothing is
+    written and what was done to it is returned.
 
-    Raises: InputError if there are no held-out rows, the head is no plain layer, or the result cannot be written.
+    Raises: InputError if there are no held-out rows, the head is no plain layer, the layer was re-balanced before, or
+    the result cannot be written.
     """
     target = destination(checkpoint, out, overwrite=overwrite)
+    asked, request = _request(problem, method, prior, seed)
+    past = past_of(layer)
+    if past is not None:
+        return _once(checkpoint, target, layer, past, request)
     old = read_layer(layer).to(problem.train.dtype)
     guessed = guessing("the layer as it is", old, problem.train)
     remarks = [*_alike(layer), *([guessed] if guessed else [])]
@@ -105,8 +113,34 @@ def rebalance(
         written=(target,),
         remarks=tuple(remarks),
     )
-    notes = write_copy(checkpoint, target, changes, _note(done))
+    past = recorded(layer, dict(changes), done.model.method, asked, request)
+    headers = [header_with(file, layer.name, past) for file in sorted({place.file for place, _ in changes})]
+    notes = write_copy(checkpoint, target, [*headers, *changes], _note(done))
     return done._replace(remarks=(*remarks, *notes), written=(target, note_path(target)))
+
+
+# --- once only -------------------------------------------------------------------------------------------------------
+
+
+def _request(problem: Problem, method: str, prior: Any, seed: int) -> tuple[str, str]:
+    """What is asked for, in words, and the digest of all that it depends on but for the layer."""
+    shares = as_prior(prior, problem.train.counts).tolist()
+    rows = [None if part is None else part.key for part in (problem.train, problem.held_out)]
+    known = {"method": str(method), "prior": shares, "seed": seed, "rows": rows}
+    return f"method {method}, prior {prior if isinstance(prior, str) else 'given'}, seed {seed}", request_digest(known)
+
+
+def _once(checkpoint: Checkpoint, target: Path, layer: Layer, past: Past, request: str) -> Past:
+    """What was done to the layer, if that is all that is asked for. Raises: InputError if it is anything else."""
+    same = request == past.request
+    if same and target.resolve() == checkpoint.path.resolve():
+        return past
+    copy = "copy that file, or " if same else ""
+    how = "by the same request" if same else "by another request"
+    raise InputError(
+        f"{layer.name} of {layer.weight.file} was re-balanced before {how} ({past.asked}: {past.method}), and a second "
+        f"time would shift it twice; {copy}{REMEDY}"
+    )
 
 
 # --- the new layer ----------------------------------------------------------------------------------------------------

@@ -231,6 +231,7 @@ def predict_rows(
     out: str | Path,
     *,
     top: int | None = None,
+    spreadsheet: bool = False,
     progress: Progress | None = None,
 ) -> Tallied:
     """Write one line per row of features to a .csv or .parquet file; columns as in `write_answers`.
@@ -246,7 +247,14 @@ def predict_rows(
         return decided(model.logits(rows.x[start:stop].astype(np.float32)), model.operating)
 
     return write_answers(
-        answers_of, len(rows.x), model.class_names, out, carried=rows.extra, top=top, progress=progress
+        answers_of,
+        len(rows.x),
+        model.class_names,
+        out,
+        carried=rows.extra,
+        top=top,
+        spreadsheet=spreadsheet,
+        progress=progress,
     )
 
 
@@ -256,6 +264,7 @@ def predict_images(
     out: str | Path,
     *,
     top: int | None = None,
+    spreadsheet: bool = False,
     broken: str = "error",
     progress: Progress | None = None,
 ) -> Tallied:
@@ -276,7 +285,15 @@ def predict_images(
 
     carried = {"sample": [str(file) for file in kept]}
     return write_answers(
-        answers_of, len(kept), model.class_names, out, carried=carried, top=top, chunk=IMAGES, progress=progress
+        answers_of,
+        len(kept),
+        model.class_names,
+        out,
+        carried=carried,
+        top=top,
+        spreadsheet=spreadsheet,
+        chunk=IMAGES,
+        progress=progress,
     )
 
 

@@ -63,7 +63,7 @@ def writable(folder: Path, remedy: str = "choose another folder") -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Permissions do not tell (root, full disk, network folder): only writing does.
-        with tempfile.NamedTemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=folder):  # one without a name, which a killed process cannot leave
             return folder
     except OSError as error:
         raise InputError(f"cannot write into {folder} ({reason_of(error)}); {remedy}") from error

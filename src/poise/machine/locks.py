@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -17,33 +17,54 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Within, no other run can claim `folder`; the claim ends with the process, however that ends.
+def claimed(place: Path, remedy: str = "choose another folder", *, together: bool = False) -> Iterator[None]:
+    """Within, no other run can claim the folder or file `place`; the claim ends with the process, however that ends.
 
-    Raises: InputError naming the process and machine that hold the folder.
+    `together`: only runs that say the same may claim it meanwhile. Nothing is made at `place` itself: the lock is a
+    file beside it, which goes at the end.
+
+    Raises: InputError naming the process and machine that hold it, or if nothing can be written there.
     """
-    from filelock import FileLock, Timeout
-
-    path = folder / LOCK
-    lock = FileLock(path, timeout=0)
+    path = place.resolve()
+    lock = _lock_of(path)
     try:
-        lock.acquire()
-    except Timeout:
-        holder = _holder(folder)
-        raise InputError(f"{folder} is in use by another run{holder}; wait for it, or choose another folder") from None
+        os.fsencode(path).decode()
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _taken(lock, together=together)
+        if handle is None and together:  # the last one that leaves holds it alone for a moment
+            time.sleep(0.1)
+            handle = _taken(lock, together=together)
+    except UnicodeDecodeError:
+        raise InputError(f"the name of {place} is not UTF-8, so that files cannot name it; choose another") from None
     except OSError as error:
-        raise InputError(f"cannot write into {folder} ({reason_of(error)}); choose another folder") from None
+        raise InputError(f"cannot write into {place} ({reason_of(error)}); {remedy}") from None
+    if handle is None:
+        raise InputError(f"{place} is in use by another run{_holder(lock)}; wait for it, or {remedy}")
     try:
-        (folder / f"{LOCK}.holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        if not together:
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        (folder / f"{LOCK}.holder").unlink(missing_ok=True)
-        lock.release()
+        if not together or _lock(handle):  # the last one
+            with suppress(OSError):
+                lock.unlink()
+        os.close(handle)
 
 
-def _holder(folder: Path) -> str:
-    path = folder / f"{LOCK}.holder"
-    return f" ({path.read_text()})" if path.exists() else ""
+def _lock_of(path: Path) -> Path:
+    """Beside it, so that it stays where it is while a folder is replaced; within what has no other place to share."""
+    if path.is_dir() and (os.path.ismount(path) or not os.access(path.parent, os.W_OK)):
+        return path / LOCK
+    return path.with_name(f".{path.name}{LOCK}")
+
+
+def _holder(lock: Path) -> str:
+    try:
+        held = lock.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return f" ({held})" if held else ""
 
 
 @contextmanager
@@ -65,31 +86,57 @@ def owned(place: Path, target: Path, patience: float = 0.0, *, folder: bool = Fa
         os.close(handle)
 
 
-def _taken(place: Path, folder: bool) -> int | None:
-    """A handle that holds the lock on `place`, now empty; None if it is somebody else's."""
-    if folder:
-        place.mkdir(mode=0o755, exist_ok=True)
-    handle = os.open(place, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+@contextmanager
+def shut(folder: Path) -> Iterator[None]:
+    """Within, a folder is not taken for an unused `place`, whatever name it gets."""
+    handle = os.open(folder, os.O_RDONLY) if folder.is_dir() else None
     try:
-        # Whoever owned it may have renamed or deleted it meanwhile: then this handle is not that of the name any more.
-        if _lock(handle) and os.path.samestat(os.fstat(handle), os.lstat(place)):
-            _empty(place, handle, folder)
-            return handle
-    except FileNotFoundError:
-        pass
-    except BaseException:
+        if handle is not None:
+            _lock(handle)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _taken(place: Path, folder: bool = False, together: bool = False) -> int | None:
+    """A handle that holds the lock on `place`, now empty; None if it is somebody else's."""
+    while True:
+        try:
+            handle = _opened(place, folder)
+        except FileNotFoundError:
+            if folder and place.parent.exists():  # renamed between the two steps
+                continue
+            raise
+        try:
+            if not _lock(handle, together):
+                os.close(handle)
+                return None
+            # Whoever owned it may have renamed or deleted it meanwhile: then this handle is not that of the name.
+            if os.path.samestat(os.fstat(handle), os.lstat(place)):
+                _empty(place, handle, folder)
+                return handle
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
         os.close(handle)
-        raise
-    os.close(handle)
-    return None
 
 
-def _lock(handle: int) -> bool:
+def _opened(place: Path, folder: bool) -> int:
+    if not folder:
+        return os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    place.mkdir(mode=0o755, exist_ok=True)
+    return os.open(place, os.O_RDONLY)
+
+
+def _lock(handle: int, together: bool = False) -> bool:
     """Lock a file until the handle is closed or the process ends; True where the system or the disk knows no locks."""
     try:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):

@@ -23,6 +23,7 @@ from poise.data.samples.sample_set import Items
 from poise.errors import InputError
 from poise.machine.atomic import sha256_of, write_atomically
 from poise.machine.documents import ESCAPED, Document
+from poise.machine.folders import seal
 from poise.machine.reading import lies_in, regular
 from poise.machine.tensor_files import tensors_of
 from poise.representation.backbones import Backbone, TextBackbone, build_saved, build_text
@@ -85,7 +86,9 @@ class Representation:
             "provenance": dict(self.provenance),
             "sha256": {name: sha256(content).hexdigest() for name, content in sorted(files.items())},
         }
-        return DOCUMENT.write(root / REPRESENTATION, body).parent
+        DOCUMENT.write(root / REPRESENTATION, body)
+        seal(root, [*files, REPRESENTATION])
+        return root
 
 
 def load_representation(folder: str | Path, *, trusted: str | None = None) -> Representation:

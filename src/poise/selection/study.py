@@ -23,12 +23,13 @@ from torch import Tensor
 from poise.errors import PoiseWarning
 from poise.heads.solver import with_stage1
 from poise.machine.atomic import write_atomically
+from poise.machine.folders import SEAL, seal
 from poise.machine.progress import Progress, part_of
 from poise.methods import from_spec
 from poise.results.scores import Scores
 from poise.selection.grids import Axis, axes, filled, short
 from poise.selection.rules import USUAL, Judging
-from poise.selection.shared_trials import FIRST, Worker, joined
+from poise.selection.shared_trials import FIRST, JOURNAL, Worker, joined
 from poise.selection.tune import pick
 from poise.selection.validation import Judgement, judge, order
 from poise.values.fields import whole
@@ -113,6 +114,7 @@ def study(
     identity = _identity(spec, problem, ranges, judging)
     remarks: dict[str, None] = {}
     with joined(folder, identity, ranges, first, judging.seed) as worker:
+        (folder / SEAL).unlink(missing_ok=True)  # it is unfinished while somebody works at it
         while batch := worker.take(total, together):
             if judging.select == "held_out":
                 problem = with_stage1(problem, judging.seed)  # once, not for every batch
@@ -127,6 +129,8 @@ def study(
                 _write(folder, _tried(worker))
         with worker.alone():
             studied = _stand(folder, worker)
+            if not studied.running:
+                seal(folder, [RESULTS, JOURNAL])
     for remark in (*remarks, *_edge(studied.best, openings)):
         warnings.warn(remark, PoiseWarning, stacklevel=2)
     return studied

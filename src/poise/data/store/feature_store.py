@@ -3,6 +3,7 @@
     folder/00000.safetensors    x (V, n, D), y (n,) int64; weight (n,) float64 if rows are weighted
     folder/00001.safetensors    the next rows
     folder/manifest.json        shape, classes, counts, content key; file, rows, bytes and sha256 of every shard
+    folder/SHA256SUMS           the digests of all these
 
 A folder appears complete or not at all, and is never changed afterwards: the content key in the manifest says what it
 holds. Opening compares names, sizes and headers; `verify` and `check_store` read every byte and find a flipped bit.
@@ -34,7 +35,7 @@ from poise.data.store.manifest import (
 )
 from poise.errors import InputError, PoiseWarning, reason_of
 from poise.machine.atomic import PATIENCE, sha256_of, write_atomically
-from poise.machine.folders import replacing_folder
+from poise.machine.folders import replacing_folder, seal
 from poise.machine.reading import lies_in
 from poise.values.arrays import row_slices
 from poise.values.counts import ClassCounts
@@ -70,7 +71,8 @@ def save_features(
         with replacing_folder(target, PATIENCE) as stage:
             if not _is_there(target, stored):  # another writer may have been faster: that is fine if it wrote the same
                 shards = tuple(_write_shard(stage, i, part) for i, part in enumerate(_parts(stored, shard_rows)))
-                write_manifest(stage, Manifest.of(stored, shards, provenance))
+                manifest = write_manifest(stage, Manifest.of(stored, shards, provenance))
+                seal(stage, [*(shard.file for shard in shards), manifest])
     except OSError as error:
         raise InputError(f"cannot write {target}: {reason_of(error)}") from None
     return target

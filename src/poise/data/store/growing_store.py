@@ -20,6 +20,7 @@ from poise.data.store.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, map
 from poise.errors import InputError, PoiseWarning
 from poise.machine.atomic import sha256_of, write_atomically
 from poise.machine.documents import ESCAPED, as_read, read_table, write_json
+from poise.machine.folders import seal
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
 from poise.values.shards import Shards
@@ -37,8 +38,10 @@ def begin(folder: Path, identity: Mapping[str, Any]) -> None:
     for stray in folder.glob(".*.tmp"):  # of a writer that was killed
         stray.unlink(missing_ok=True)
     if (folder / MANIFEST).exists():
-        there = (read_manifest(folder).provenance or {}).get("extraction")
-        known.unlink(missing_ok=True)  # of a process that was killed right after it wrote the manifest
+        manifest = read_manifest(folder)
+        there = (manifest.provenance or {}).get("extraction")
+        if known.exists():  # of a process that was killed right after it wrote the manifest
+            _seal(folder, manifest)
     elif known.exists():
         there = read_table(known, "delete the folder and run the extraction again")
     elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -105,9 +108,15 @@ def finish(
         Shard(name, len(part["y"]), (folder / name).stat().st_size, sha256_of(folder / name))
         for name, part in zip(names, parts, strict=True)
     )
-    write_manifest(folder, Manifest.of(features, described, provenance))
-    (folder / UNFINISHED).unlink(missing_ok=True)
+    manifest = Manifest.of(features, described, provenance)
+    write_manifest(folder, manifest)
+    _seal(folder, manifest)
     return folder
+
+
+def _seal(folder: Path, manifest: Manifest) -> None:
+    seal(folder, [*(shard.file for shard in manifest.shards), MANIFEST])
+    (folder / UNFINISHED).unlink(missing_ok=True)
 
 
 def _make_one_type(folder: Path, names: list[str], asked: torch.dtype) -> None:

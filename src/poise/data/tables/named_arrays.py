@@ -32,7 +32,10 @@ class Arrays(NamedTuple):
     def get(self, name: str) -> Any:
         """The array of that name. Raises: InputError if it cannot be read or holds objects."""
         try:
-            return self.load(name)
+            values = self.load(name)
+            if isinstance(values, np.ndarray) and values.dtype.kind == "U":
+                values.tolist()  # numbers that are no characters are found only where they become text
+            return values
         except Exception as error:  # a damaged file makes the libraries raise whatever comes up
             raise InputError(_unreadable(self.path, error, name)) from None
 

@@ -1,9 +1,8 @@
 """A report as CSV: a line per row of the comparison, and a line per class. Numbers have every digit of the report.
 
-Texts stand exactly as they are, so that every program reads back the names that it knows. A spreadsheet, however, runs
-a cell that begins with = + - @ or a control character as a formula, whatever its quotes. With `spreadsheet=True` such
-texts begin with an apostrophe, which makes them text there, and the file with the mark by which a spreadsheet knows
-UTF-8; that is for eyes, not for programs. Numbers are the same in both.
+Texts stand exactly as they are, so that every program reads back the names that it knows. With `spreadsheet=True` those
+that a spreadsheet would run are made harmless (`poise.values.spreadsheet`); that is for eyes, not for programs. Numbers
+are the same in both.
 """
 
 import csv
@@ -12,9 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from poise.results.contents import Contents, Row
-
-# Those of full width are taken for the others by some.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+from poise.values.spreadsheet import MARK, Formulas, harmless
 
 
 def methods_csv(contents: Contents, *, spreadsheet: bool = False) -> str:
@@ -56,10 +53,9 @@ def _named(title: str, found: Mapping[str, Sequence[float | None]]) -> Iterator[
     return ((f"{name} {title}", values) for name, values in found.items() if values)
 
 
-def formulas(contents: Contents) -> int:
-    """How many class names and methods a spreadsheet would run as formulas."""
-    texts = (*contents.classes.names, *(row.method for row in contents.rows))
-    return sum(text.startswith(FORMULA) for text in texts)
+def formulas(contents: Contents) -> Formulas:
+    """The class names and methods that a spreadsheet would run."""
+    return Formulas().plus((*contents.classes.names, *(row.method for row in contents.rows)))
 
 
 def _csv(lines: Sequence[Mapping[str, Any]], spreadsheet: bool) -> str:
@@ -68,11 +64,9 @@ def _csv(lines: Sequence[Mapping[str, Any]], spreadsheet: bool) -> str:
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(_cells(lines[0] if lines else (), spreadsheet))
     writer.writerows(_cells(line.values(), spreadsheet) for line in lines)
-    return ("\ufeff" if spreadsheet else "") + out.getvalue()
+    return (MARK if spreadsheet else "") + out.getvalue()
 
 
 def _cells(values: Iterable[Any], spreadsheet: bool) -> list[Any]:
     found = ["" if value is None else value for value in values]
-    if not spreadsheet:
-        return found
-    return [f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value for value in found]
+    return [harmless(value) for value in found] if spreadsheet else found
