@@ -801,8 +801,10 @@ def test_logits_that_cannot_be_audited_are_refused(tmp_path, change, message):
     assert refusal(read_logits, path) == f"{path}{message}"
 
 
-def test_names_that_are_no_characters_are_refused(tmp_path):
-    names = np.frombuffer(np.array([0x110000, 0x61], np.uint32).tobytes(), dtype="<U1")
+@pytest.mark.parametrize("number", [0x110000, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("order", "<>")
+def test_names_that_are_no_characters_are_refused(tmp_path, number, order):
+    names = np.frombuffer(np.array([number, 0x61], f"{order}u4").tobytes(), dtype=f"{order}U1")
     path = tmp_path / "x.npz"
     np.savez(path, X=np.eye(4, 2, dtype=np.float32), y=[0, 1, 0, 1], class_names=names)
     assert "the array 'class_names' cannot be read" in refusal(read_features, path)

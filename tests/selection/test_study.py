@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import warnings
@@ -370,14 +371,14 @@ def test_a_worker_whose_trials_were_given_away_does_not_disturb(tmp_path: Path) 
             assert [(each.number, each.value) for each in other.finished()] == [(1, 2.0)]
 
 
-@pytest.mark.parametrize("aims", ["[2, 1]", "[]"])
-def test_a_journal_of_a_study_of_other_aims_is_refused(tmp_path: Path, aims: str) -> None:
+@pytest.mark.parametrize("values", ["[0.5,0.5]", "[]"])
+def test_a_trial_with_several_values_or_none_is_refused(tmp_path: Path, values: str) -> None:
     quietly("tau_norm", tmp_path, trials=4)
     journal = tmp_path / "journal.log"
-    text = journal.read_text()
-    assert '"directions":[2]' in text
-    journal.write_text(text.replace('"directions":[2]', f'"directions":{aims}'))
-    with pytest.raises(InputError, match=r"journal\.log cannot be read as the journal of a study"):
+    changed, times = re.subn(r'"values":\[[\d.]+\]', f'"values":{values}', journal.read_text())
+    assert times == 4
+    journal.write_text(changed)
+    with pytest.raises(InputError, match=r"journal\.log"):
         quietly("tau_norm", tmp_path, trials=4)
 
 
