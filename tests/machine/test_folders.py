@@ -256,5 +256,5 @@ def test_a_seal_is_taken_off_and_a_folder_in_its_place_is_refused(tmp_path: Path
         unseal(tmp_path)
         assert not (tmp_path / SEAL).exists()
     (tmp_path / SEAL).mkdir()
-    with pytest.raises(InputError, match="^cannot remove .*SHA256SUMS: "):
+    with pytest.raises(InputError, match=r"^cannot remove .*SHA256SUMS: "):
         unseal(tmp_path)

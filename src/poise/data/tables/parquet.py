@@ -131,13 +131,14 @@ def _unpacked(file: Path, names: Sequence[str]) -> int:
 
         about = pyarrow.parquet.ParquetFile(file).metadata
         groups = [about.row_group(i) for i in range(about.num_row_groups)]
-        rows = 8 * about.num_rows * len(names)
+        rows: int = 8 * about.num_rows * len(names)
         # pyarrow 26 ends the process where a column is looked at whose description is damaged: only where it matters.
-        if (every := sum(group.total_byte_size for group in groups)) <= INFLATED:
-            return int(max(every, rows))
+        every: int = sum(group.total_byte_size for group in groups)
+        if every <= INFLATED:
+            return max(every, rows)
         columns = (group.column(k) for group in groups for k in range(group.num_columns))
-        pages = sum(each.total_uncompressed_size for each in columns if each.path_in_schema.split(".")[0] in names)
-        return int(max(pages, rows))
+        pages: int = sum(each.total_uncompressed_size for each in columns if each.path_in_schema.split(".")[0] in names)
+        return max(pages, rows)
 
     return int(_attempt(file, said))
 
