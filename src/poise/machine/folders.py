@@ -228,6 +228,14 @@ def seal(folder: Path, names: Iterable[str | Path], *, adds: bool = False) -> Pa
     return _write_seal(folder, [_below(folder, name) for name in names], before)
 
 
+def unseal(folder: Path) -> None:
+    """The folder has no seal from now on. Raises: InputError if the disk refuses."""
+    try:
+        (folder / SEAL).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot remove {folder / SEAL}: {reason_of(error)}; {RESTORE}") from error
+
+
 def _write_seal(folder: Path, names: Iterable[str], before: Mapping[str, str]) -> Path:
     """The seal over these files, and over those that are listed `before` and still there, as they were then."""
     inner = {path.relative_to(folder).as_posix() for path in folder.rglob(SEAL) if path.parent != folder}
