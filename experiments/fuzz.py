@@ -7,10 +7,10 @@ types and extreme values of documents; headers, members and declared sizes of ar
 that are pipes, folders, devices or missing. Of the mutants of files with checksums, seven in ten have theirs mended.
 
 An input is right if it is read, or refused by exactly one PoiseError in one line of at most 2,000 characters without
-control characters. Anything else is a finding: another exception, a hang (5 seconds), memory (1 GB above what the
-process had), a flood of warnings, the end of the process. One input in a hundred goes through the command line, which
-has to end with code 0 or 2, and without a traceback. A worker process does the reading; a watchdog starts another one
-in place of one that dies or does not come back.
+control characters. Anything else is a finding: another exception, a hang (20 seconds, or 5 of computing), memory (1 GB
+above what the process had), a flood of warnings, the end of the process. One input in a hundred goes through the
+command line, which has to end with code 0 or 2, and without a traceback. A worker process does the reading; a watchdog
+starts another one in place of one that dies or does not come back.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 COMMANDS = 0.01  # the share of inputs that goes through the command line
-PATIENCE = 20.0  # seconds without a word from the worker
+PATIENCE = 60.0  # seconds without a word from the worker
 STARTING = 180.0  # seconds until it says its first
 
 

@@ -109,7 +109,7 @@ BAD = (
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("fuzzing.verdict.SLOW", 0.2)
+    monkeypatch.setattr("fuzzing.verdict.HANG", 0.2)
     return
 
 

@@ -173,7 +173,7 @@ def test_a_stopped_run_says_so_and_leaves_no_half_result(sent: signal.Signals, c
     *before, last = said.splitlines()
     assert last in ("poise: interrupted", "poise: terminated")
     assert all(line.startswith("note: ") for line in before)
-    assert not list(folder.iterdir())
+    assert not folder.exists()
 
 
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:

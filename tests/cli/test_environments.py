@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hostile_report import sample
+from poise.machine.folders import SEAL
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the devices of Linux")
 
@@ -49,7 +50,7 @@ def closing(*numbers: int) -> Callable[[], None]:
 
 def whole(place: Path) -> bool:
     """Are all files of the report there, and nothing else?"""
-    return sorted(path.name for path in (place / "made").iterdir()) == ["classes.csv", "methods.csv", "report.md"]
+    return sorted(path.name for path in (place / "made").iterdir()) == [SEAL, "classes.csv", "methods.csv", "report.md"]
 
 
 # --- standard streams -------------------------------------------------------------------------------------------------

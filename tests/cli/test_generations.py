@@ -212,9 +212,9 @@ def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_written(poise_: 
     strange = os.fsdecode(b"a\xff")
     Path("photos/ant").rename(f"photos/{strange}")
     for words, said in (
-        (OTHERS["train"], r"the name of class 'a\udcff' is not UTF-8"),
-        (OTHERS["fit images"], r"the name of class 'a\udcff' is not UTF-8"),
-        (OTHERS["extract"], r"the name of class 'a\udcff' is not UTF-8"),
+        (OTHERS["train"], r"photos/a\udcff is not UTF-8; rename it"),
+        (OTHERS["fit images"], r"photos/a\udcff is not UTF-8; rename it"),
+        (OTHERS["extract"], r"photos/a\udcff is not UTF-8; rename it"),
         ((*RESULTS["fit"][:-1], strange), r"the name of a\udcff is not UTF-8"),
         ((*OTHERS["predict"][:-1], f"{strange}.csv"), r"the name of a\udcff.csv is not UTF-8"),
     ):

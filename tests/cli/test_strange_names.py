@@ -108,7 +108,7 @@ def test_a_fault_of_ours_is_one_sentence_that_no_refusal_looks_like(
     ("raised", "code", "begins"),
     [
         (InputError("a.csv is empty"), 2, "poise: a.csv is empty"),
-        (MemoryError(), 2, "poise: the memory of this machine does not do"),
+        (MemoryError(), 2, "poise: there is too little memory; free some, or give fewer rows"),
         (RecursionError("deep"), FAULT, "poise: this is a fault of Poise: RecursionError: deep"),
         (type("PanicException", (BaseException,), {})("rust"), FAULT, "poise: this is a fault of Poise: PanicExc"),
         (OSError(28, "No space left on device", "/x"), 2, "poise: /x: No space left on device"),

@@ -294,10 +294,13 @@ MISTAKES = [
         "other.json names the class 'cot', which the training rows do not have, did you mean 'cat'?",
     ),
     ("fit train.csv --prior words.json", "words.json needs a number for the class 'zebra', got 'many'"),
-    ("fit train.csv --prior listing.json", "listing.json must hold one table {class name: number}"),
+    (
+        "fit train.csv --prior listing.json",
+        "listing.json holds no table of keys and values; write one table {class name: number}",
+    ),
     (
         "fit train.csv --prior broken.json",
-        "broken.json cannot be read as JSON: Expecting value: line 1 column 1 (char 0)",
+        "broken.json is no JSON (Expecting value: line 1 column 1 (char 0)); write one table {class name: number}",
     ),
     (
         "fit train.csv --prior negative.json",

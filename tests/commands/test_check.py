@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 
 import pytest
@@ -223,7 +224,19 @@ def test_a_rebalanced_folder_is_compared_with_its_note(tmp_path):
     path = rebalanced(tmp_path / "m.rebalanced", "model.safetensors")
     assert check_path(path.parent) == ("re-balanced checkpoint", [])
     path.unlink()
-    assert check_path(path.parent)[1] == [f"{path} cannot be read: No such file or directory"]
+    assert check_path(path.parent)[1] == [f"{path} cannot be read: No such file or directory; make it again"]
+
+
+def test_an_exported_head_that_is_a_pipe_or_a_link_to_itself_is_not_waited_for(tmp_path):
+    export_safetensors(load(modelled(tmp_path / "model")), tmp_path / "out")
+    head = tmp_path / "out" / "head.safetensors"
+    head.unlink()
+    os.mkfifo(head)
+    assert check_path(tmp_path / "out")[1] == [f"{head} is a pipe, not a file; make it again"]
+    head.unlink()
+    head.symlink_to(head.name)
+    (found,) = check_path(tmp_path / "out")[1]
+    assert found.startswith(f"{head} cannot be read: ")
 
 
 def test_an_exported_head_is_compared_with_its_note_as_folder_and_as_file(tmp_path):

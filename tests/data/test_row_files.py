@@ -786,6 +786,7 @@ PROBABILITIES = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
         ({"logits": Z[0]}, ": 'logits' must be (N, C) with at least 2 classes, got (3,)"),
         ({"logits": np.full((3, 3), np.inf)}, ": row 0 of 'logits' holds NaN or infinity; drop the row"),
         ({"labels": [0, 1]}, ": 'labels' has 2 labels for 3 rows of logits"),
+        ({"labels": 1}, ": 'labels' has 1 labels for 3 rows of logits"),
         ({"labels": [0, 1, 3]}, ", 'labels', row 2: the label is 3; class numbers are 0 or more and below 3, the "
          "number of classes"),
         ({"labels": ["a", "b", "c"]}, ": 'labels' holds text; add class_names in the order of the columns of logits"),
@@ -798,6 +799,24 @@ def test_logits_that_cannot_be_audited_are_refused(tmp_path, change, message):
     arrays = {name: value for name, value in {**WHOLE, **change}.items() if value is not None}
     path = saved(tmp_path, **arrays)
     assert refusal(read_logits, path) == f"{path}{message}"
+
+
+@pytest.mark.parametrize("number", [0x110000, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("order", "<>")
+def test_names_that_are_no_characters_are_refused(tmp_path, number, order):
+    names = np.frombuffer(np.array([number, 0x61], f"{order}u4").tobytes(), dtype=f"{order}U1")
+    path = tmp_path / "x.npz"
+    np.savez(path, X=np.eye(4, 2, dtype=np.float32), y=[0, 1, 0, 1], class_names=names)
+    assert "the array 'class_names' cannot be read" in refusal(read_features, path)
+
+
+def test_arrays_without_rows_are_refused_for_prediction(tmp_path):
+    path = tmp_path / "x.npy"
+    for shape in ((0,), (0, 4), (0, 3, 4), (3, 0, 4), (3,), ()):
+        np.save(path, np.zeros(shape, np.float32))
+        assert refusal(read_rows, path).startswith(f"{path}: ")
+    np.save(path, np.zeros((2, 3, 4), np.float32))
+    assert read_rows(path).x.shape == (3, 4)
 
 
 def test_log_probabilities_are_logits(tmp_path):

@@ -368,6 +368,13 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
         refused(folder, message)
 
 
+@pytest.mark.parametrize("name", ["00000.safetensors", "manifest.json"])
+def test_a_link_to_itself_is_missing(folder, name):
+    (folder / name).unlink()
+    (folder / name).symlink_to(name)
+    refused(folder, "missing|cannot be read")
+
+
 def test_a_link_to_the_whole_folder_is_fine(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder, target_is_directory=True)
     assert same(load_features(tmp_path / "link"), world())

@@ -26,7 +26,8 @@ from poise.errors import LONGEST, PoiseError, PoiseWarning
 
 Files = Mapping[str, bytes]  # a folder: content by name
 
-SLOW = 5.0  # seconds
+SLOW = 5.0  # seconds of computing
+HANG = 20.0  # seconds that pass, on a busy machine too
 MEMORY = 2**30  # bytes above what the process had
 FLOOD = 20  # warnings of one input
 PLACES = 0.02  # the share of inputs whose file is replaced by what is no file
@@ -123,18 +124,20 @@ def _link(target: str) -> Callable[[Path], None]:
 def judged(kind: Kind, case: Case, folder: Path) -> Verdict:
     """Read the case below `folder`, and judge what happens."""
     laid(case, folder)
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    with warnings.catch_warnings(record=True) as said, _quiet(), bounded(SLOW, MEMORY):
+    began, computed = time.perf_counter(), time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with warnings.catch_warnings(record=True) as said, _quiet(), bounded(HANG, MEMORY):
         warnings.simplefilter("always")
         try:
             verdict = _by_words(case, folder) if case.words else _by_library(kind, folder)
         except BaseException as error:  # a panic of Rust is no Exception
             verdict = _finding(type(error).__name__, error)
-    took, grown = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    took, worked = time.perf_counter() - began, time.process_time() - computed
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     if verdict.outcome == "finding":
         return verdict
-    if took > SLOW:
-        return Verdict("finding", "slow", kind.name, f"{took:.1f} s")
+    if took > HANG or worked > SLOW:
+        return Verdict("finding", "slow", kind.name, f"{took:.1f} s, {worked:.1f} of them computing")
     if grown > MEMORY:
         return Verdict("finding", "memory", kind.name, f"{grown / 1e9:.2f} GB")
     return _of_warnings(said) or verdict

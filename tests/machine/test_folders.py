@@ -20,6 +20,7 @@ from poise.machine.folders import (
     seal,
     sealed,
     sweep,
+    unseal,
 )
 
 OURS = ("head", "figures")  # what the next generation replaces, unless it adds
@@ -246,3 +247,14 @@ def test_what_is_no_file_in_the_place_of_a_sealed_one_is_said_and_not_read(tmp_p
     assert differences(folder) == [
         f"{folder / 'head'} cannot be read: No such file or directory; restore it from a copy"
     ]
+
+
+def test_a_seal_is_taken_off_and_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    seal(tmp_path, ["a"])
+    for _ in range(2):
+        unseal(tmp_path)
+        assert not (tmp_path / SEAL).exists()
+    (tmp_path / SEAL).mkdir()
+    with pytest.raises(InputError, match=r"^cannot remove .*SHA256SUMS: "):
+        unseal(tmp_path)

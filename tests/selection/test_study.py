@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import warnings
@@ -368,6 +369,17 @@ def test_a_worker_whose_trials_were_given_away_does_not_disturb(tmp_path: Path) 
             lost.give({number: (1.0, {})})
             other.give({key: (2.0, {}) for key in again})
             assert [(each.number, each.value) for each in other.finished()] == [(1, 2.0)]
+
+
+@pytest.mark.parametrize("values", ["[0.5,0.5]", "[]"])
+def test_a_trial_with_several_values_or_none_is_refused(tmp_path: Path, values: str) -> None:
+    quietly("tau_norm", tmp_path, trials=4)
+    journal = tmp_path / "journal.log"
+    changed, times = re.subn(r'"values":\[[\d.]+\]', f'"values":{values}', journal.read_text())
+    assert times == 4
+    journal.write_text(changed)
+    with pytest.raises(InputError, match=r"journal\.log"):
+        quietly("tau_norm", tmp_path, trials=4)
 
 
 # --- several ----------------------------------------------------------------------------------------------------------

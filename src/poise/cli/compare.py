@@ -10,7 +10,7 @@ import typer
 from poise.cli import completion
 from poise.cli.inputs import load_inputs
 from poise.cli.options import Folds, HeadFile, Rows, Search, Seed, Train, Voice, out_of
-from poise.cli.shared import answer, command_line, progress_bar, say_estimate, say_plan, writing
+from poise.cli.shared import answer, command_line, progress_bar, say_estimate, say_plan, say_replaced, writing
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
@@ -147,7 +147,7 @@ def compare(
 
     contest.check()
     place = out or Path("runs/compare")
-    with nullcontext(place) if dry_run else writing(place, voice, COMPARISON) as folder:
+    with nullcontext(place) if dry_run else writing(place, COMPARISON) as folder:
         _compare(train, test, rows, head, contest, folder, headroom=headroom, strict=strict, dry=dry_run, voice=voice)
 
 
@@ -178,6 +178,7 @@ def _compare(
         remarks = (*read.assumed, *contest.left_out)
         say_plan(work, foreseen(work, read.problem, read.test), voice, remarks=remarks)
         return
+    say_replaced(folder, "comparison.json", quiet=voice.silent)
     say_estimate(work, read.problem, read.test, quiet=voice.silent)
     with started() as world, progress_bar("training heads", quiet=voice.silent or not world.first) as report:
         problem = replace(read.problem, world=world)

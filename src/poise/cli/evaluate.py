@@ -8,7 +8,7 @@ import typer
 
 from poise.cli.inputs import labelled_rows
 from poise.cli.options import Ignore, ItemColumns, Label, Network, Voice, out_of
-from poise.cli.shared import answer, command_line, progress_bar, writing
+from poise.cli.shared import answer, command_line, progress_bar, say_replaced, writing
 from poise.values.checks import existing
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def evaluate(
 
     refuse_unfitted(existing(model), labelled)
     existing(Path(labelled.rpartition("#")[0] or labelled))
-    with writing(out or Path("runs/evaluate"), voice, RESULT) as folder:
+    with writing(out or Path("runs/evaluate"), RESULT) as folder:
         done = _evaluated(model, labelled, label, ignore, columns, split, broken, network, voice)
         _tell(done, folder, voice)
 
@@ -107,6 +107,7 @@ def _tell(found: "Evaluated", folder: Path, voice: Voice) -> None:
     from poise.report.text import score_tables
 
     data = found.to_dict()
+    say_replaced(folder, RESULT[0], quiet=voice.silent)
     with generation(folder, replaces=RESULT) as stage:
         made = [run_folder.write_json(stage / RESULT[0], data), *write_report(stage, found.contents)]
     answer(

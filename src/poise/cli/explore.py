@@ -13,7 +13,17 @@ from poise.cli.fit_predict import fit
 from poise.cli.images import samples_in
 from poise.cli.inputs import load_inputs
 from poise.cli.options import Goal, HeadFile, ItemColumns, Rows, Seed, Training, Voice, out_of
-from poise.cli.shared import answer, command_line, fit_of, progress_bar, say_estimate, say_written, tell, writing
+from poise.cli.shared import (
+    answer,
+    command_line,
+    fit_of,
+    progress_bar,
+    say_estimate,
+    say_replaced,
+    say_written,
+    tell,
+    writing,
+)
 from poise.values.checks import existing
 
 if TYPE_CHECKING:
@@ -66,7 +76,7 @@ def demo(
         folders = {features: out}
     with ExitStack() as claims:
         for folder in folders.values():
-            claims.enter_context(writing(folder, voice, DEMO))
+            claims.enter_context(writing(folder, DEMO))
         results = {name: _shown(name, title, text, seed, folders[name], voice) for name, title in titles.items()}
     if voice.as_json:
         answer(results if text else results[features], [], voice)
@@ -79,6 +89,7 @@ def _shown(name: str, title: str, text: bool, seed: int, folder: Path, voice: Vo
     from poise.machine.folders import generation, moved
     from poise.report.text import score_tables
 
+    say_replaced(folder, "comparison.json", quiet=voice.silent)
     if not (text or voice.silent):
         _say_demo(name)
     begun = time.perf_counter()
@@ -213,7 +224,7 @@ def audit(
     """Judge saved logits of any repository: groups, calibration, adjustments that need no features, and a verdict."""
     from poise.commands.run_folder import COMPARISON
 
-    with writing(out or Path("runs/audit"), voice, COMPARISON) as folder:
+    with writing(out or Path("runs/audit"), COMPARISON) as folder:
         _audit(logits, budget, seed, folder, voice)
 
 
@@ -253,6 +264,7 @@ def _tell_audit(found: "Audit", name: str, folder: Path, seed: int, voice: Voice
     page = contents_of(
         comparison, found.rows, title=name, more_paths=[found.shown_path()], seed=seed, command=command_line()
     )
+    say_replaced(folder, "audit.json", quiet=voice.silent)
     with generation(folder, replaces=run_folder.COMPARISON) as stage:
         written = run_folder.write(stage, comparison, contents=page, notes=notes)
         written.append(run_folder.write_json(stage / "audit.json", data))

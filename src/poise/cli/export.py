@@ -81,7 +81,7 @@ def export(
         raise InputError(f"{out} is the model itself; choose another folder with --out")
     if (out / MODEL_FILE).exists():
         raise InputError(f"{out} holds a model, which an export would mix with; choose another folder with --out")
-    with writing(out, voice), generation(out, replaces=["hub"] if formats.hub else ()) as stage:
+    with writing(out), generation(out, replaces=["hub"] if formats.hub else ()) as stage:
         job, done = _exported(model, found, out, stage, formats, probe, backbone, voice)
     _tell(job, done, formats, voice)
 

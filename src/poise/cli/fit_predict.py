@@ -105,7 +105,7 @@ def _fit_rows(
     from poise.deployment.model import replaced_in
 
     refuse_mixture(train, out)
-    with writing(out, voice, replaced_in(out)):
+    with writing(out, replaced_in(out)):
         _fit_rows_into(out, train, method, goal, rows, head, seed, voice)
 
 
@@ -122,6 +122,7 @@ def _fit_rows_into(
     if targets.need_rows and read.problem.held_out is None:
         read = read.with_rows_aside(seed)
     problem = read.problem
+    say_replaced(out, "model.json", quiet=voice.silent)
     say_estimate(work_of_fit(problem, method), problem, quiet=voice.silent)
     with progress_bar("fitting", quiet=voice.silent) as report:
         made = deploy(

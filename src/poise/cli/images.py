@@ -13,7 +13,7 @@ import typer
 
 from poise.cli import completion
 from poise.cli.options import Broken, Changes, Goal, ItemColumns, Label, Network, Seed, Training, Voice
-from poise.cli.shared import answer, command_line, progress_bar, tell, writing
+from poise.cli.shared import answer, command_line, progress_bar, say_replaced, tell, writing
 
 if TYPE_CHECKING:
     from poise.commands.config import Config
@@ -94,7 +94,7 @@ def _run(config: "Config", out: Path, *, strict: bool, allow_changed: bool, voic
     from poise.machine.processes import started
 
     keep_freed_memory()
-    with started() as world, writing(out, voice):
+    with started() as world, writing(out):
         if world.first:
             sweep(out)
         splits = stages.prepare(config, strict=strict)
@@ -182,7 +182,7 @@ def extract(
     keep_freed_memory()
     how = Views(random=look.views, flip=look.flip, dtype=look.dtype, batch_size=look.batch_size, seed=look.seed)  # type: ignore[arg-type]
     source = data or run_data(Path(model))
-    with started() as world, writing(out, voice):
+    with started() as world, writing(out):
         if world.first:
             sweep(out)
         stores = extract_splits(
@@ -297,9 +297,10 @@ def fit_images(
     config = load_config(named, said)
     refuse_unsaid(config, named, said)
     keep_freed_memory()
-    with writing(out, voice, RESULT, mark="model.json"):  # a stopped run has none, and goes on
+    with writing(out, RESULT):
         sweep(out)
         splits = prepare(config, strict=training.strict)
+        say_replaced(out, "model.json", quiet=voice.silent)  # a stopped run has none, and goes on
         tell(_begun(path, splits, config, named), voice)
         found = fit_samples(
             config,

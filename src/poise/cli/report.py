@@ -53,7 +53,7 @@ def report(
         raise InputError(f"{source} is no report.json; name the folder of a run, or the report.json in it")
     contents = read(source)
     folder = out or source.parent
-    with writing(folder, voice), generation(folder) as stage:
+    with writing(folder), generation(folder) as stage:
         made = write_formats(stage, contents, wanted, spreadsheet=spreadsheet)
     written = moved(made, stage, folder)
     verdict = contents.verdict

@@ -106,15 +106,13 @@ def say_replaced(place: Path, *results: str, quiet: bool) -> None:
 
 
 @contextmanager
-def writing(
-    out: Path, voice: "Voice", replaces: Sequence[str] = (), *, mark: str = "", together: bool = False
-) -> Iterator[Path]:
+def writing(out: Path, replaces: Sequence[str] = (), *, together: bool = False) -> Iterator[Path]:
     """Within, the folder `out` is for this run alone, or for those that work `together`.
 
-    It is made if there is none, and goes again if nothing is written. That it holds what a new result `replaces` (the
-    `mark` of it) is said. The first of several processes claims it for all.
+    It is made if there is none, and goes again if nothing is written. The first of several processes claims it for all.
 
-    Raises: InputError, before any work is done, if another run writes it, or it cannot be written.
+    Raises: InputError, before any work is done, if another run writes it, it cannot be written, or it is a mounted or
+    the current folder and holds what a new result `replaces`.
     """
     from poise.machine.atomic import writable
     from poise.machine.folders import refuse_unreplaceable
@@ -128,7 +126,6 @@ def writing(
         made = not out.exists()
         writable(out, remedy)
         refuse_unreplaceable(out, replaces)
-        say_replaced(out, *([mark] if mark else replaces), quiet=voice.silent or not replaces)
         try:
             yield out
         finally:

@@ -11,7 +11,7 @@ from poise.cli import completion
 from poise.cli.compare import rule_of
 from poise.cli.inputs import class_prior, load_inputs, refuse_swapped, unlabelled
 from poise.cli.options import Folds, HeadFile, Rows, Search, Seed, Train, Voice, out_of
-from poise.cli.shared import answer, progress_bar, refuse_several_processes, say_estimate, writing
+from poise.cli.shared import answer, progress_bar, refuse_several_processes, say_estimate, say_replaced, writing
 
 if TYPE_CHECKING:
     from poise.cli.inputs import Inputs
@@ -134,7 +134,7 @@ def tune(
         refuse_several_processes("a study", "start the command itself as often as you like")
     folder = tuning.study or out or Path("runs/tune")
     result = MATCHED if tuning.unlabelled else None if tuning.study else "records.jsonl"
-    with writing(folder, voice, [result] if result else (), together=tuning.study is not None):
+    with writing(folder, [result] if result else (), together=tuning.study is not None):
         read = load_inputs(train, rows, head=head, seed=tuning.seed, quiet=voice.silent)
         if tuning.study is not None:
             _studied(read, spec, tuning, folder, voice)
@@ -159,6 +159,7 @@ def _searched(read: "Inputs", method: str, tuning: Tuning, folder: Path, voice: 
 
     grid, how = tuning.grid(Spec.parse(method)), tuning.how(read)
     work = work_of_search(grid, read.problem, select=how["select"], search=tuning.search, folds=tuning.folds)
+    say_replaced(folder, "records.jsonl", quiet=voice.silent)
     say_estimate(work, read.problem, quiet=voice.silent)
     with started() as world, progress_bar("training heads", quiet=voice.silent or not world.first) as report:
         problem = replace(read.problem, world=world)
@@ -234,6 +235,7 @@ def _matched(read: "Inputs", spec: "Spec", tuning: Tuning, file: str, folder: Pa
     said = [f"  {setting}: {value:.5f}" for setting, value in nats.items()]
     lines = ["divergence of the predicted marginal from the prior, in nats:", *said, f"best: {matched.best}"]
     data = {"best": str(matched.best), "divergences": nats}
+    say_replaced(folder, MATCHED, quiet=voice.silent)
     with generation(folder, replaces=[MATCHED]) as stage:
         run_folder.write_json(stage / MATCHED, data)
     answer(data, lines, voice, written=[folder / MATCHED], remarks=read.remarks)

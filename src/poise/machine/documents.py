@@ -100,15 +100,15 @@ def parsed(content: bytes | str, where: object, remedy: str) -> dict[str, Any]:
     return table
 
 
-def parsed_value(content: bytes | str, where: object, remedy: str) -> Any:
-    """The JSON value of a text in UTF-8: an object, a list, a text, a number.
+def parsed_value(content: bytes | str, where: object, remedy: str, *, infinite: bool = False) -> Any:
+    """The JSON value of a text in UTF-8: an object, a list, a text, a number; with `infinite` also Infinity, -Infinity.
 
     Raises: InputError that names `where` and the remedy for what is no JSON, is nested more than `DEEPEST` levels, or
     holds half of a character, which has no UTF-8.
     """
     text = content if isinstance(content, str) else decoded(content, where, remedy)
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_infinite if infinite else _no_constant)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is no JSON ({reason_of(error)}); {remedy}") from None
     if _depth(value) > DEEPEST:
@@ -129,6 +129,10 @@ def _depth(value: Any) -> int:
 
 def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON number")
+
+
+def _infinite(word: str) -> float:
+    return _no_constant(word) if word == "NaN" else float(word)
 
 
 def to_json(data: Any, where: object, layout: JSONEncoder = READABLE) -> str:

@@ -40,11 +40,21 @@ def generation(folder: Path, *, replaces: Collection[str] = ()) -> Iterator[Path
     Raises: InputError where the disk refuses, if another process is writing it, or as `refuse_unreplaceable`.
     """
     try:
-        with replacing_folder(folder, instead_of=replaces) as stage:
+        with replacing_folder(folder, instead_of=replaces) as stage, _named(stage, folder):
             yield stage
             _complete(folder, stage, replaces)
     except OSError as error:
         raise InputError(f"cannot write {folder}: {reason_of(error)}; what it held is as it was") from error
+
+
+@contextmanager
+def _named(stage: Path, folder: Path) -> Iterator[None]:
+    """Within, what is said of files of the stage is said of those that they become."""
+    try:
+        yield
+    except InputError as error:
+        error.args = (str(error).replace(str(stage), str(folder)),)
+        raise
 
 
 def moved(paths: Iterable[Path], stage: Path, folder: Path) -> list[Path]:
@@ -226,6 +236,14 @@ def seal(folder: Path, names: Iterable[str | Path], *, adds: bool = False) -> Pa
     """
     before = sealed(folder) if adds and (folder / SEAL).exists() else {}
     return _write_seal(folder, [_below(folder, name) for name in names], before)
+
+
+def unseal(folder: Path) -> None:
+    """The folder has no seal from now on. Raises: InputError if the disk refuses."""
+    try:
+        (folder / SEAL).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot remove {folder / SEAL}: {reason_of(error)}; {RESTORE}") from error
 
 
 def _write_seal(folder: Path, names: Iterable[str], before: Mapping[str, str]) -> Path:

@@ -23,7 +23,7 @@ from torch import Tensor
 from poise.errors import PoiseWarning
 from poise.heads.solver import with_stage1
 from poise.machine.atomic import write_atomically
-from poise.machine.folders import SEAL, seal
+from poise.machine.folders import seal, unseal
 from poise.machine.progress import Progress, part_of
 from poise.methods import from_spec
 from poise.results.scores import Scores
@@ -114,7 +114,7 @@ def study(
     identity = _identity(spec, problem, ranges, judging)
     remarks: dict[str, None] = {}
     with joined(folder, identity, ranges, first, judging.seed) as worker:
-        (folder / SEAL).unlink(missing_ok=True)  # it is unfinished while somebody works at it
+        unseal(folder)  # it is unfinished while somebody works at it
         while batch := worker.take(total, together):
             if judging.select == "held_out":
                 problem = with_stage1(problem, judging.seed)  # once, not for every batch

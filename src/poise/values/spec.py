@@ -87,7 +87,7 @@ class Spec:
     @classmethod
     def from_json(cls, data: list[dict[str, Any]] | str) -> "Spec":
         """The spec that `to_json` wrote, as objects or as their JSON text. Raises: InputError for anything else."""
-        steps = parsed_value(data, "a method", REMEDY) if isinstance(data, str) else data
+        steps = parsed_value(data, "a method", REMEDY, infinite=True) if isinstance(data, str) else data
         if not isinstance(steps, list | tuple):
             raise InputError(f"a method must be a list of steps, got {steps!r:.80}; {REMEDY}")
         for number, step in enumerate(steps, start=1):

@@ -1,6 +1,7 @@
 """The named arrays in a file, opened without torch: .npz, .safetensors, a single .npy. Pickled objects are refused."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -32,7 +33,7 @@ class Arrays(NamedTuple):
     def get(self, name: str) -> Any:
         """The array of that name. Raises: InputError if it cannot be read or holds objects."""
         try:
-            return self.load(name)
+            return _as_text(self.load(name))
         except Exception as error:  # a damaged file makes the libraries raise whatever comes up
             raise InputError(_unreadable(self.path, error, name)) from None
 
@@ -42,6 +43,15 @@ class Arrays(NamedTuple):
         if len(found) > 1:
             raise InputError(f"{self.path} holds {listed(found)}, which mean the same; keep one of them")
         return found[0] if found else None
+
+
+def _as_text(values: Any) -> Any:
+    """The array itself. Raises: ValueError for text with a number that is no character, as Python finds out late."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "U" and values.size and values.dtype.itemsize:
+        native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+        if (most := int(native.view(np.uint32).max())) > sys.maxunicode:
+            raise ValueError(f"{most} is no character")
+    return values
 
 
 @contextmanager
