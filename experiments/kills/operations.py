@@ -60,6 +60,9 @@ def world_of(verb: Verb, folder: Path, told: Callable[[Tried], object] = lambda 
     work, kept = folder / "work", folder / "kept"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
+    if verb.brings is not None:
+        copy = shutil.copytree if verb.place == "out" else shutil.copyfile
+        copy(folder / "given" / verb.brings, work / verb.place)
     if verb.before is not None:
         told(done(verb.before, work, verb.patch))
     place = work / verb.place
@@ -129,7 +132,7 @@ def _judged(world: World, found: Tree) -> tuple[str, str]:
     if any(shown.get(name) != old[name] for name in notes):
         return "lost", "the user's file is gone"
     for kind, wanted in (("old", old), ("new", new)):
-        if shown == wanted:
+        if shown in (wanted, {name: kind for name, kind in wanted.items() if name != world.verb.note}):
             if kind == "old" and world.verb.before is None:
                 return kind, ""
             said = problem_of(world.verb, world.work)
@@ -147,16 +150,12 @@ def _some(names: list[str]) -> str:
 
 
 def problem_of(verb: Verb, work: Path) -> str:
-    """What `poise check` says against the result; of tables it has nothing to say.
-
-    That a file of the user does not belong to a model is no damage.
-    """
+    """What `poise check` says against the result; of tables it has nothing to say."""
     if verb.place.endswith(".csv") or not verb.checked:
         return ""
     tried = run(["check", verb.place], work)
     said = tried.said.strip().splitlines()[-1] if tried.code else ""
-    said = said.replace(f"{verb.place}/{NOTES} does not belong to the model; move it elsewhere", "")
-    return said.removeprefix("poise: ").strip("; ")
+    return said.removeprefix("poise: ")
 
 
 def _once_more(world: World) -> tuple[str, str]:

@@ -26,9 +26,10 @@ class Verb(NamedTuple):
     """One row of the table.
 
     `before` makes the older result and `command` the newer one; both run in the same folder. `place` is the result
-    below it. `patch` is called in the process of the command. A command that `grows` a folder may leave a part of its
-    result, with which it goes on. Of what is not `checked`, `poise check` has nothing to say; what is `shared` several
-    processes may write together.
+    below it, which begins as a copy of what `brings` names in `given`. `patch` is called in the process of the command.
+    A command that `grows` a folder may leave a part of its result, with which it goes on. Of what is not `checked`,
+    `poise check` has nothing to say; what is `shared` several processes may write together. A result is whole without
+    the file `note`, which is beside it and can be made again from it.
     """
 
     name: str
@@ -39,6 +40,8 @@ class Verb(NamedTuple):
     grows: bool = False
     checked: bool = True
     shared: bool = False
+    brings: str | None = None
+    note: str | None = None
 
 
 def _rows(*words: str) -> list[str]:
@@ -114,6 +117,21 @@ VERBS = (
         [*REBALANCE, "../given/last.safetensors", "--out", "new.safetensors"],
         [*REBALANCE, "../given/other_last.safetensors", "--out", "new.safetensors"],
         "new.safetensors",
+        note="new.rebalanced.json",
+    ),
+    Verb(
+        "rebalance (file, in place)",
+        [*REBALANCE, "own.safetensors", "--out", "own.safetensors", "--overwrite"],
+        None,
+        "own.safetensors",
+        brings="last.safetensors",
+        note="own.rebalanced.json",
+    ),
+    Verb(
+        "rebalance (folder, in place)",
+        [*REBALANCE, "out", "--out", "out", "--overwrite"],
+        None,
+        brings="checkpoint",
     ),
     Verb(
         "rebalance (folder)",

@@ -251,7 +251,7 @@ def test_an_exported_head_is_compared_with_its_note_as_folder_and_as_file(tmp_pa
 # --- sealed folders ---------------------------------------------------------------------------------------------------
 
 
-def test_a_stranger_in_a_sealed_model_is_named_and_its_report_and_backbone_are_none(tmp_path):
+def test_a_users_own_file_in_a_sealed_model_is_no_problem_and_what_was_written_with_it_is_none(tmp_path):
     folder = modelled(tmp_path / "model")
     with generation(folder) as stage:
         (stage / "report.md").write_text("")
@@ -259,7 +259,10 @@ def test_a_stranger_in_a_sealed_model_is_named_and_its_report_and_backbone_are_n
         (stage / "representation" / "x").write_text("")
     assert check_path(folder) == ("model", [])
     (folder / "notes.txt").write_text("mine")
-    assert check_path(folder)[1] == [f"{folder / 'notes.txt'} does not belong to the model; move it elsewhere"]
+    assert check_path(folder) == ("model", [])
+    (folder / "report.md").write_text("changed")
+    (problem,) = check_path(folder)[1]
+    assert problem.startswith(f"{folder / 'report.md'} is not the file that was written")
 
 
 def test_every_file_of_a_sealed_folder_is_named_that_is_missing_or_changed(tmp_path):

@@ -206,8 +206,10 @@ def test_a_pickle_in_the_place_of_the_head_is_never_opened(tmp_path):
     assert not (folder / "canary").exists()
 
 
-def test_strays_are_listed(tmp_path):
+def test_strays_are_listed_where_no_seal_tells_them_from_a_users_own_files(tmp_path):
     (model().save(tmp_path) / ".model.json.x.tmp").write_text("")
+    assert check(tmp_path) == []
+    (tmp_path / "SHA256SUMS").unlink()
     assert [p.replace(str(tmp_path), "FOLDER") for p in check(tmp_path)] == [
         "FOLDER/.model.json.x.tmp does not belong to the model; move it elsewhere"
     ]

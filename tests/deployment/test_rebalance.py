@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from poise.cli import main
+from poise.commands.artefact_check import check_path
 from poise.deployment import checkpoint_copy
 from poise.deployment.checkpoint_copy import default_out, destination, note_path
 from poise.deployment.last_layer import encoded, find_layer, open_checkpoint, read_layer
@@ -477,15 +478,72 @@ def content(path):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "shards"])
-def test_the_same_request_again_changes_nothing_with_or_without_its_note(tmp_path, kind):
+def test_the_same_request_again_changes_nothing_but_writes_a_missing_note_as_it_was(tmp_path, kind):
     path = checkpoint(tmp_path) if kind == "file" else hub(tmp_path, sharded=kind == "shards")
     run(path, out=path, method=SHIFT, overwrite=True)
-    once = content(path)
+    once, note = content(path), note_path(path).read_bytes()
     for _ in range(2):
         again = run(path, out=path, method=SHIFT, overwrite=True)
         assert isinstance(again, Past)
         assert (again.method, content(path)) == (SHIFT, once)
-        note_path(path).unlink(missing_ok=True)  # as if killed before it was written
+        assert note_path(path).read_bytes() == note
+        note_path(path).unlink()  # as if killed before it was written
+
+
+def test_a_file_is_known_without_its_note_and_a_layer_that_was_changed_since_is_told(tmp_path):
+    path = run(checkpoint(tmp_path), method=SHIFT).written[0]
+    note_path(path).unlink()
+    assert check_path(path) == ("re-balanced checkpoint", [])
+    data = bytearray(path.read_bytes())
+    place = open_checkpoint(path).places["head.fc.bias"].begin
+    data[place] ^= 1
+    path.write_bytes(data)
+    (said,) = check_path(path)[1]
+    assert said.startswith(f"head.fc.bias of {path} is not as re-balancing left head.fc: it was changed since; ")
+
+
+@pytest.mark.parametrize("at", ["its own", "another"])
+def test_a_file_is_never_beside_the_note_on_another(tmp_path, monkeypatch, at):
+    path = checkpoint(tmp_path)
+    out = path if at == "its own" else tmp_path / "new.safetensors"
+    run(path, out=tmp_path / "new.safetensors", method=SHIFT)
+    note = note_path(out)
+    note.write_text("on what was there before")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint_copy, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, out=out, method="tau_norm(tau=0.5)", overwrite=True)
+    assert not note.exists()
+    assert check_path(out) == ("re-balanced checkpoint", [])
+
+
+def test_a_file_that_cannot_be_copied_keeps_the_note_of_the_earlier_one(tmp_path, monkeypatch):
+    path = checkpoint(tmp_path)
+    result = run(path, method=SHIFT).written[0]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint_copy, "_copy", full)
+    refusal(lambda: run(path, method="tau_norm(tau=0.5)"))
+    assert note_path(result).is_file()
+
+
+@pytest.mark.parametrize("place", ["out", "in place"])
+def test_a_users_own_file_and_the_seal_outlive_a_folder_that_is_rebalanced_again(tmp_path, place):
+    root = hub(tmp_path)
+    out = root if place == "in place" else tmp_path / "out"
+    run(root, out=out, method=SHIFT, overwrite=True)
+    (out / "mine.txt").write_text("mine")
+    (root / "model.safetensors").unlink()
+    save_file(tensors(), root / "model.safetensors")
+    (out / "gone.json" if place == "out" else root / "more.json").write_text("{}")
+    run(root, out=out, method="tau_norm(tau=0.5)", overwrite=True)
+    assert (out / "mine.txt").read_text() == "mine"
+    assert check_path(out) == ("re-balanced checkpoint", [])
 
 
 @pytest.mark.parametrize(
@@ -582,7 +640,7 @@ def test_the_verb_says_that_there_is_nothing_to_do(world, tmp_path):
     assert " ".join(out.split()) == (  # a line that is too long for a terminal is broken
         f"nothing to do: head.fc of m.safetensors was re-balanced by this same request ({SHIFT})"
     )
-    assert err == "note: m.rebalanced.json is missing; the header of the checkpoint says what was done\n"
+    assert err == "note: m.rebalanced.json was missing and is there again\n"
     assert (tmp_path / "m.safetensors").read_bytes() == once
     assert json.loads(world(*again, "--json")[1])["unchanged"] is True
 

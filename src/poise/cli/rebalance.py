@@ -75,7 +75,7 @@ def rebalance(
     what was done, so that nothing is shifted twice. The settings are chosen on held-out rows; the layer itself is the
     classifier that they start from.
     """
-    from poise.deployment.checkpoint_copy import default_out, destination
+    from poise.deployment.checkpoint_copy import default_out, destination, note_path
     from poise.deployment.last_layer import find_layer, open_checkpoint
     from poise.deployment.past_rebalancing import Past
     from poise.deployment.rebalance import class_names_of, in_order
@@ -85,6 +85,7 @@ def rebalance(
     refuse_several_processes("rebalance", "run it in one")
     checkpoint = open_checkpoint(model)
     target = destination(checkpoint, default_out(model) if out is None else out, overwrite=overwrite)
+    noted = note_path(target).is_file()
     with claimed(target, "choose another place with --out"):
         names = class_names_of(checkpoint, last.class_names)
         read = load_inputs(features, rows, seed=seed)
@@ -106,7 +107,8 @@ def rebalance(
                 progress=report,
             )
         if isinstance(done, Past):
-            _say_done_before(done, found.name, target, voice, read.remarks)
+            remarks = read.remarks if noted else (*read.remarks, f"{note_path(target)} was missing and is there again")
+            _say_done_before(done, found.name, target, voice, remarks)
             return
         answer(
             _data(done, target),
@@ -125,14 +127,10 @@ def _in_order(problem: "Problem", order: Callable[..., "Features"], train: str, 
 
 
 def _say_done_before(past: "Past", layer: str, target: Path, voice: Voice, remarks: Sequence[str]) -> None:
-    """That the checkpoint is the result of this request already, and nothing was written."""
-    from poise.deployment.checkpoint_copy import note_path
-
-    note = note_path(target)
-    lost = () if note.is_file() else (f"{note} is missing; the header of the checkpoint says what was done",)
+    """That the checkpoint is the result of this request already, and stays as it is."""
     said = f"nothing to do: {layer} of {target} was re-balanced by this same request ({past.method})"
     data = {"layer": layer, "method": past.method, "path": str(target), "unchanged": True}
-    answer(data, [said], voice, remarks=(*remarks, *lost))
+    answer(data, [said], voice, remarks=remarks)
 
 
 def _data(done: "Rebalanced", target: Path) -> dict[str, Any]:

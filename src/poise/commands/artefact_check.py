@@ -1,5 +1,6 @@
 """What an artefact on disk is, what is wrong with it, and the one digest that stands for all of it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from poise.data.store import feature_store
 from poise.data.store.manifest import MANIFEST
 from poise.deployment import model
 from poise.deployment.checkpoint_copy import NOTE, REBALANCED, is_as_written, note_path
+from poise.deployment.past_rebalancing import changed_since
 from poise.errors import InputError
 from poise.export.tensors import ABOUT_FILE, EXPORTED
 from poise.machine.atomic import sha256_of
@@ -82,7 +84,7 @@ def _read(path: Path) -> tuple[str, list[str]]:
         return _read_folder(path)
     if path.suffix.lower() != ".safetensors":
         raise InputError(f"{path} is no artefact; check takes folders of models, stores and runs, and head files")
-    return "head", _problem_of(path)
+    return _tensors_of(path)
 
 
 def _read_folder(path: Path) -> tuple[str, list[str]]:
@@ -138,12 +140,16 @@ def _unlike(note: Path, name: str, sha256: str) -> list[str]:
     return []
 
 
-def _problem_of(path: Path) -> list[str]:
+def _tensors_of(path: Path) -> tuple[str, list[str]]:
+    """The same for a file without a note: a checkpoint whose header says what was done to it, or a head."""
+    with suppress(InputError):
+        if (changed := changed_since(path)) is not None:
+            return "re-balanced checkpoint", changed
     try:
         Head.load(path)
     except InputError as error:
-        return [str(error)]
-    return []
+        return "head", [str(error)]
+    return "head", []
 
 
 def _bad_lines(path: Path) -> list[str]:

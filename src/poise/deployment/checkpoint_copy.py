@@ -2,7 +2,7 @@
 
 A copy has every other byte of its original, so names, order, types and shapes of tensors stay as they are; its header
 says in one more entry of the metadata what was done (see `past_rebalancing`). Files are copied in pieces, and a copy
-appears whole or not at all.
+appears whole or not at all: a folder in one step with its note, a file just before its note, never beside another's.
 """
 
 import hashlib
@@ -13,9 +13,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 from poise.deployment.last_layer import PICKLES, Checkpoint, Place
 from poise.errors import InputError, reason_of
-from poise.machine.atomic import replacing, write_atomically
+from poise.machine.atomic import replacing, sha256_of, write_atomically
 from poise.machine.documents import Document, to_json
-from poise.machine.folders import SEAL, replacing_folder, seal
+from poise.machine.folders import SEAL, generation, sealed
+from poise.machine.reading import sentence_for
 from poise.values.fields import TEXT, list_of, table_of, whole
 
 NOTE = "rebalanced.json"
@@ -86,8 +87,22 @@ def write_copy(
     """
     if checkpoint.path.is_dir():
         return _write_folder(checkpoint.path, target, changes, note)
-    _write_note(target, note, [replaced(checkpoint.path, target, changes)])
+    digests = replaced(checkpoint.path, target, changes, note_path(target))
+    _write_note(target, note, [digests])
     return ()
+
+
+def write_note_again(target: Path, note: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> None:
+    """The note on a result that has lost it: what it said, and what the changed files were `before`.
+
+    Raises: InputError if they cannot be read, or the note cannot be written.
+    """
+    digests = []
+    for one in before:
+        made = target / one["file"] if target.is_dir() else target
+        with sentence_for(made, None, REBALANCED.remedy):
+            digests.append((Digest(**one), Digest(made.name, made.stat().st_size, sha256_of(made))))
+    _write_note(target, note, digests)
 
 
 def _write_note(target: Path, note: Mapping[str, Any], digests: list[tuple[Digest, Digest]]) -> None:
@@ -107,24 +122,26 @@ def is_as_written(note: Path) -> bool:
 
 
 def _write_folder(root: Path, target: Path, changes: Sequence[Change], note: Mapping[str, Any]) -> tuple[str, ...]:
-    if target.resolve() == root.resolve():
-        digests = _changed_files(root, target, changes)
-        _write_note(target, note, digests)
-        if (root / SEAL).exists():  # a result that is re-balanced again
-            seal(root, [note_path(root), *{root / place.file for place, _ in changes}], adds=True)
-        return tuple(f"{file} may still hold the old layer; delete it, or convert it anew" for file in _stale(root))
-    try:
-        with replacing_folder(target) as stage:
-            digests = _changed_files(root, stage, changes)
-            for file in _others(root, {place.file for place, _ in changes}):
-                copy = stage / file.relative_to(root)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
-            _write_note(stage, note, digests)
-            seal(stage, [path for path in stage.rglob("*") if path.is_file()])
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {reason_of(error)}; choose another place") from None
-    return tuple(f"{file} was left out of the result: it may hold the old layer" for file in _stale(root))
+    stale = _stale(root)
+    if target.resolve() == root.resolve():  # all other files are in the new folder by a second name
+        with generation(target) as stage:
+            _write_note(stage, note, _changed_files(root, stage, changes))
+        return tuple(f"{file} may still hold the old layer; delete it, or convert it anew" for file in stale)
+    with generation(target, replaces=_written_to(target)) as stage:
+        digests = _changed_files(root, stage, changes)
+        for file in _others(root, {place.file for place, _ in changes}):
+            copy = stage / file.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        _write_note(stage, note, digests)
+    return tuple(f"{file} was left out of the result: it may hold the old layer" for file in stale)
+
+
+def _written_to(target: Path) -> list[str]:
+    """The files of an earlier result; all that are there where it has no seal, which could tell them from others."""
+    if (target / SEAL).exists():
+        return list(sealed(target))
+    return [path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()]
 
 
 def _changed_files(root: Path, target: Path, changes: Sequence[Change]) -> list[tuple[Digest, Digest]]:
@@ -144,10 +161,11 @@ def _others(root: Path, changed: set[Path]) -> list[Path]:
     return sorted(file for file in root.rglob("*") if file.is_file() and file not in left)
 
 
-def replaced(source: Path, target: Path, changes: Sequence[Change]) -> tuple[Digest, Digest]:
+def replaced(source: Path, target: Path, changes: Sequence[Change], note: Path | None = None) -> tuple[Digest, Digest]:
     """Copy `source` to `target` with other bytes in some places; both files are described.
 
-    The copy appears whole or not at all, and may take the place of its source.
+    The copy appears whole or not at all, and may take the place of its source. A `note` on what was there before is
+    deleted when the copy is whole: one without a note still says what was done, one beside a wrong note does not.
 
     Raises: InputError naming the file that cannot be read or written.
     """
@@ -161,6 +179,8 @@ def replaced(source: Path, target: Path, changes: Sequence[Change]) -> tuple[Dig
                 made.write(content)
             _copy(given, made, None, before, after)
             sizes = given.tell(), made.tell()
+            if note is not None:
+                note.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot copy {source} to {target}: {reason_of(error)}") from None
     return Digest(source.name, sizes[0], before.hexdigest()), Digest(target.name, sizes[1], after.hexdigest())

@@ -21,7 +21,7 @@ from poise.decisions.operating_point import OperatingPoint
 from poise.deployment.promise import Promise
 from poise.errors import InputError
 from poise.machine.documents import Document, to_json
-from poise.machine.folders import SEAL, generation, sealed
+from poise.machine.folders import SEAL, generation
 from poise.machine.reading import content_of, lies_in
 from poise.priors import as_prior
 from poise.values.counts import ClassCounts, as_counts
@@ -164,9 +164,10 @@ def check(folder: str | Path) -> list[str]:
         problems = []
     except InputError as error:
         problems = [str(error)]
-    listed = sealed(folder) if (folder / SEAL).exists() else {}
-    known = {HEAD_FILE, MODEL_FILE, SEAL, *REPORT_FILES, *(name.partition("/")[0] for name in listed)}
-    strays = sorted(p.name for p in folder.iterdir() if p.name not in known) if folder.is_dir() else []
+    if not folder.is_dir() or (folder / SEAL).exists():  # whose seal tells what was written from a user's own files
+        return problems
+    known = {HEAD_FILE, MODEL_FILE, *REPORT_FILES}
+    strays = sorted(path.name for path in folder.iterdir() if path.name not in known)
     return [*problems, *(f"{folder / name} does not belong to the model; move it elsewhere" for name in strays)]
 
 

@@ -3,33 +3,43 @@
     __metadata__["poise.rebalanced"] = '{"schema": 1, "layers": {"head.fc": {"method": ..., "request": ..., ...}}}'
 
 It travels with the file under any name. Every file that holds a part of the layer has it, with the digests of that
-layer before and after: it counts only while the layer is as it was left. All other metadata stay.
+layer before and after: it counts only while the layer is as it was left. The note beside a checkpoint can be written
+again from it. All other metadata stay.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from poise.deployment.last_layer import Layer, Place
+from poise.deployment.last_layer import Layer, Place, open_checkpoint
 from poise.errors import InputError
 from poise.machine.atomic import sha256_of
 from poise.machine.documents import COMPACT, check_schema, parsed, to_json
 from poise.machine.reading import sentence_for
-from poise.values.fields import TABLE, TEXT, check_fields
+from poise.values.fields import TABLE, TEXT, check_fields, list_of, table_of, whole
 
 KEY = "poise.rebalanced"
 SCHEMA = 1
 LONGEST = 100_000_000  # bytes of a header that readers of the format accept
 REMEDY = "start from the original checkpoint"
-_KINDS = {"method": TEXT, "asked": TEXT, "request": TEXT, "before": TABLE, "after": TABLE, "files_before": TABLE}
+_KINDS = {
+    "method": TEXT,
+    "asked": TEXT,
+    "request": TEXT,
+    "before": TABLE,
+    "after": TABLE,
+    "files_before": list_of("descriptions of files", table_of(file=TEXT, bytes=whole(0), sha256=TEXT)),
+    "note": TABLE,
+}
 
 
 class Past(NamedTuple):
     """One re-balancing of a layer: the method, what was asked for in words, and the digest of that request.
 
-    `before` and `after` are the SHA-256 of each tensor of the layer, `files_before` those of the files that held them.
+    `before` and `after` are the SHA-256 of each tensor of the layer; `files_before` has the name (`file`), size
+    (`bytes`) and `sha256` of each file that held them, `note` the rest of what the note beside the checkpoint says.
     """
 
     method: str
@@ -37,7 +47,8 @@ class Past(NamedTuple):
     request: str
     before: Mapping[str, str]
     after: Mapping[str, str]
-    files_before: Mapping[str, str]
+    files_before: Sequence[Mapping[str, Any]]
+    note: Mapping[str, Any]
 
 
 def request_digest(request: Mapping[str, Any]) -> str:
@@ -62,13 +73,29 @@ def past_of(layer: Layer) -> Past | None:
     return None
 
 
-def recorded(layer: Layer, changes: Mapping[Place, bytes], method: str, asked: str, request: str) -> Past:
+def changed_since(file: Path) -> list[str] | None:
+    """A sentence for each tensor of a re-balanced layer that is not as it was left; None where nothing was done.
+
+    Raises: InputError if the file, or what its header says of that, cannot be read.
+    """
+    places = open_checkpoint(file).places
+    pasts = _pasts(file)
+    left = [(layer, name, digest) for layer, past in pasts.items() for name, digest in past.after.items()]
+    found = [
+        f"{name} of {file} is not as re-balancing left {layer}: it was changed since; {REMEDY}"
+        for layer, name, digest in left
+        if name in places and _digest(places[name]) != digest
+    ]
+    return found if pasts else None
+
+
+def recorded(layer: Layer, changes: Mapping[Place, bytes], asked: str, request: str, note: Mapping[str, Any]) -> Past:
     """What is about to be done to the layer. Raises: InputError if a file cannot be read."""
     with sentence_for(layer.weight.file.parent, None, REMEDY):
-        files = {file.name: sha256_of(file) for file in _files(layer)}
+        files = [{"file": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in _files(layer)]
     before = {place.name: _digest(place) for place in _tensors(layer)}
     after = {place.name: hashlib.sha256(content).hexdigest() for place, content in changes.items()}
-    return Past(method, asked, request, before, after, files)
+    return Past(note["method"], asked, request, before, after, files, note)
 
 
 def header_with(file: Path, layer: str, past: Past) -> tuple[Place, bytes]:
@@ -78,7 +105,7 @@ def header_with(file: Path, layer: str, past: Past) -> tuple[Place, bytes]:
     """
     header, end = _header(file)
     layers = {name: one._asdict() for name, one in _pasts(file).items()} | {layer: past._asdict()}
-    said = json.dumps({"schema": SCHEMA, "layers": layers}, ensure_ascii=False, sort_keys=True)
+    said = to_json({"layers": dict(sorted(layers.items())), "schema": SCHEMA}, f"{file}: {KEY}", COMPACT)
     metadata = {**(header.get("__metadata__") or {}), KEY: said}
     content = COMPACT.encode({"__metadata__": metadata, **{k: v for k, v in header.items() if k != "__metadata__"}})
     data = content.encode()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from poise.data.tables.labels import INTEGER, Coded, match
 from poise.data.tables.reader_contract import listed
-from poise.deployment.checkpoint_copy import Change, destination, note_path, write_copy
+from poise.deployment.checkpoint_copy import Change, destination, note_path, write_copy, write_note_again
 from poise.deployment.deploy import deploy
 from poise.deployment.last_layer import Checkpoint, Layer, encoded, read_layer
 from poise.deployment.model import Model
@@ -79,8 +79,8 @@ def rebalance(
 
     `problem` holds features that the layer reads, with classes in its order (`in_order`), and held-out rows that did
     not train the checkpoint; its stage-1 head is the layer itself. `method` and `prior` as in `deploy`. With
-    `overwrite` the checkpoint itself may be replaced; where it is the result of the same request already, nothing is
-    written and what was done to it is returned.
+    `overwrite` the checkpoint itself may be replaced; where it is the result of the same request already, nothing but
+    a missing note is written, and what was done to it is returned.
 
     Raises: InputError if there are no held-out rows, the head is no plain layer, the layer was re-balanced before, or
     the result cannot be written.
@@ -113,9 +113,10 @@ def rebalance(
         written=(target,),
         remarks=tuple(remarks),
     )
-    past = recorded(layer, dict(changes), done.model.method, asked, request)
+    note = _note(done)
+    past = recorded(layer, dict(changes), asked, request, note)
     headers = [header_with(file, layer.name, past) for file in sorted({place.file for place, _ in changes})]
-    notes = write_copy(checkpoint, target, [*headers, *changes], _note(done))
+    notes = write_copy(checkpoint, target, [*headers, *changes], note)
     return done._replace(remarks=(*remarks, *notes), written=(target, note_path(target)))
 
 
@@ -134,6 +135,8 @@ def _once(checkpoint: Checkpoint, target: Path, layer: Layer, past: Past, reques
     """What was done to the layer, if that is all that is asked for. Raises: InputError if it is anything else."""
     same = request == past.request
     if same and target.resolve() == checkpoint.path.resolve():
+        if not note_path(target).is_file():  # a file is in its place a moment before its note
+            write_note_again(target, past.note, past.files_before)
         return past
     copy = "copy that file, or " if same else ""
     how = "by the same request" if same else "by another request"
