@@ -21,7 +21,7 @@ import typer
 from page_data import PREPARATIONS
 from poise.cli import app, main
 from poise.commands.config import load_config
-from poise.commands.fit import reads_samples
+from poise.commands.predict import reads_samples
 
 SHELL = {"", "bash", "console", "sh"}
 COMMENT = re.compile(r"<!--\s*(prepare|file|not run|prints)\b:?\s*(.*?)\s*-->")

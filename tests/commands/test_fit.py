@@ -13,15 +13,8 @@ from torch import Tensor
 from image_world import QUICK, SIZES, pictures
 from poise.commands import stages
 from poise.commands.config import Config, load_config
-from poise.commands.fit import (
-    Fitted,
-    compare_heads,
-    fit_samples,
-    predict_items,
-    reads_samples,
-    recipe_for,
-    refuse_unfitted,
-)
+from poise.commands.fit import Fitted, compare_heads, fit_samples, recipe_for
+from poise.commands.predict import predict_items, reads_samples, refuse_unfitted
 from poise.commands.stages import load_problem, prepare
 from poise.data.samples.formats import open_items, open_samples
 from poise.decisions.targets import Targets

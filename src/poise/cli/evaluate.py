@@ -38,7 +38,7 @@ def evaluate(
     The scores are of the model as it stands: nothing is chosen. Rows that it was fitted on are refused, where its
     folder knows them. Every class of the rows has to be one of the model's.
     """
-    from poise.commands.fit import refuse_unfitted
+    from poise.commands.predict import refuse_unfitted
 
     refuse_unfitted(existing(model), labelled)
     existing(Path(labelled.rpartition("#")[0] or labelled))
@@ -59,7 +59,7 @@ def _evaluated(
     voice: Voice,
 ) -> "Evaluated":
     from poise.commands.evaluate import evaluate_items, evaluate_rows, fitted_rows
-    from poise.commands.fit import reads_samples
+    from poise.commands.predict import reads_samples
     from poise.data.store.manifest import MANIFEST
     from poise.deployment.model import load
     from poise.machine.processes import device_of

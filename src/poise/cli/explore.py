@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poise.cli import completion
-from poise.cli.fit_predict import fit
+from poise.cli.fit import fit
 from poise.cli.images import samples_in
 from poise.cli.inputs import load_inputs
 from poise.cli.options import Goal, HeadFile, ItemColumns, Rows, Seed, Training, Voice, out_of

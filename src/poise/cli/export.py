@@ -70,7 +70,7 @@ def export(
     images is exported with its backbone, from pixels to logits. Every file is run and compared with the model; one
     that differs is deleted.
     """
-    from poise.commands.fit import refuse_unfitted
+    from poise.commands.predict import refuse_unfitted
     from poise.deployment.model import MODEL_FILE, load
     from poise.errors import InputError
     from poise.machine.folders import generation
@@ -97,7 +97,7 @@ def _exported(
     voice: Voice,
 ) -> "tuple[_Job, dict[str, _Done]]":
     """Write all files into `stage`, which is to become `out`."""
-    from poise.commands.fit import reads_samples
+    from poise.commands.predict import reads_samples
 
     whole = reads_samples(model) and not formats.head_only
     representation = _representation(model, backbone) if whole and formats.graphs else None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from poise.commands.description import CONFIG, is_described
-from poise.commands.fit import check_run
+from poise.commands.predict import check_run
 from poise.data.store import feature_store
 from poise.data.store.manifest import MANIFEST
 from poise.deployment import model

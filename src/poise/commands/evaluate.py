@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from poise.commands.fit import item_features
+from poise.commands.predict import item_features
 from poise.data.samples.sample_set import Samples
 from poise.data.store.feature_store import load_features
 from poise.data.store.manifest import MANIFEST
@@ -155,7 +155,7 @@ def evaluate_items(
 ) -> Evaluated:
     """The same for labelled images or texts, which the backbone beside the model turns into features.
 
-    Raises: as `evaluate_rows` and `poise.commands.fit.predict_items`.
+    Raises: as `evaluate_rows` and `poise.commands.predict.predict_items`.
     """
     x, rows = item_features(
         folder, samples.items, broken=broken, device=device, workers=workers, trusted=trusted, phase=phase
