@@ -12,7 +12,13 @@ from safetensors.torch import load_file
 from poise.errors import InputError
 from poise.representation.backbones import build
 from poise.representation.extract import feature_rows
-from poise.representation.trained_network import REPRESENTATION, Representation, digests, load_representation
+from poise.representation.trained_network import (
+    REPRESENTATION,
+    Representation,
+    check_representation,
+    digests,
+    load_representation,
+)
 from poise.values.counts import ClassCounts
 from poise.values.head import Head
 from stage1_child import samples
@@ -166,3 +172,13 @@ def test_a_disk_that_is_full_leaves_no_half_file(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match=r"cannot write .*backbone.safetensors \(\d+ bytes\): No space left"):
         represented().save(tmp_path / "r")
     assert not list((tmp_path / "r").iterdir())
+
+
+def test_what_is_said_of_a_name_that_fills_a_page_is_cut(tmp_path: Path) -> None:
+    folder = represented().save(tmp_path / "r")
+    known = json.loads((folder / REPRESENTATION).read_text())["sha256"]
+    edited(folder, sha256={**known, "9" * 5000: "0" * 64})
+    (said,) = check_representation(folder)
+    assert len(said) < 2100
+    assert said.startswith(f"{folder}/999")
+    assert said.endswith("restore the folder from a copy, or train again")

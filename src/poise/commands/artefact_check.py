@@ -11,7 +11,7 @@ from poise.data.store.manifest import MANIFEST
 from poise.deployment import model
 from poise.deployment.checkpoint_copy import NOTE, REBALANCED, is_as_written, note_path
 from poise.deployment.past_rebalancing import changed_since
-from poise.errors import InputError
+from poise.errors import InputError, in_one_line
 from poise.export.tensors import ABOUT_FILE, EXPORTED
 from poise.machine.atomic import sha256_of
 from poise.machine.documents import parsed
@@ -55,9 +55,9 @@ def check_path(path: Path) -> tuple[str, list[str]]:
     Raises: InputError if there is nothing at `path`.
     """
     is_sealed = existing(path).is_dir() and (path / SEAL).exists()
-    if is_sealed and (found := differences(path)):
-        return _kind_of(path), found
-    return _read(path)
+    found = differences(path) if is_sealed else []
+    kind, problems = (_kind_of(path), found) if found else _read(path)
+    return kind, list(map(in_one_line, problems))
 
 
 def _kind_of(path: Path) -> str:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from poise.data.samples.sample_set import Items
-from poise.errors import InputError
+from poise.errors import InputError, in_one_line
 from poise.machine.atomic import sha256_of, write_atomically
 from poise.machine.documents import ESCAPED, Document
 from poise.machine.folders import seal
@@ -185,7 +185,7 @@ def check_representation(folder: str | Path) -> list[str]:
     try:
         body = DOCUMENT.read(root / REPRESENTATION)
         _check_described(root, body)
-        return list(_faults(root, body["sha256"]))
+        return list(map(in_one_line, _faults(root, body["sha256"])))
     except (InputError, OSError) as error:
         return [str(error)]
 
