@@ -227,6 +227,17 @@ def test_a_rebalanced_folder_is_compared_with_its_note(tmp_path):
     assert check_path(path.parent)[1] == [f"{path} cannot be read: No such file or directory; make it again"]
 
 
+@pytest.mark.parametrize("name", ["", ".", "/", ".."])
+def test_an_exported_head_whose_note_names_no_file_is_refused(tmp_path, name):
+    export_safetensors(load(modelled(tmp_path / "model")), tmp_path / "out")
+    (tmp_path / "out" / "SHA256SUMS").unlink(missing_ok=True)
+    note = tmp_path / "out" / "head.json"
+    body = json.loads(note.read_text())
+    note.write_text(json.dumps({**body, "head": {**body["head"], "file": name}}))
+    (said,) = check_path(tmp_path / "out")[1]
+    assert said.endswith("is a folder, not a file; make it again")
+
+
 def test_an_exported_head_that_is_a_pipe_or_a_link_to_itself_is_not_waited_for(tmp_path):
     export_safetensors(load(modelled(tmp_path / "model")), tmp_path / "out")
     head = tmp_path / "out" / "head.safetensors"

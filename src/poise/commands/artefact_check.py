@@ -129,7 +129,7 @@ def _digests(note: Path) -> dict[str, str]:
 
 def _unlike(note: Path, name: str, sha256: str) -> list[str]:
     """What is wrong with a file beside a note."""
-    path = note.with_name(name)
+    path = note.parent / name  # of an empty name the folder, which is no file
     try:
         regular(path, "make it again")
         found = sha256_of(path)
