@@ -584,3 +584,11 @@ def test_the_command_says_that_other_processes_are_still_trying(poise_, tmp_path
 def test_mistakes_on_the_command_line_are_one_sentence(poise_, words: str, message: str) -> None:
     code, out, err = poise_(words)
     assert (code, out, err.splitlines()[-1]) == (2, "", message)
+
+
+def test_a_trial_that_lacks_a_value_is_a_damaged_journal() -> None:
+    spec = Spec("tau_norm")
+    ((_, axis),) = axes(spec)
+    opening = studies.Opening("tau", 0, axis, 0.0)
+    with pytest.raises(InputError, match=r"a trial of the study has no tau: journal\.log is damaged; restore it"):
+        studies._setting(spec, [opening], {"rho": 0.5})

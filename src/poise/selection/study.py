@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poise.errors import PoiseWarning
+from poise.errors import InputError, PoiseWarning
 from poise.heads.solver import with_stage1
 from poise.machine.atomic import write_atomically
 from poise.machine.folders import seal, unseal
@@ -200,7 +200,9 @@ def _first(openings: Sequence[Opening], seed: int) -> list[dict[str, Any]]:
 
 
 def _setting(spec: Spec, openings: Sequence[Opening], params: Mapping[str, Any]) -> Spec:
-    """The spec with the values of a trial in its open parameters."""
+    """The spec with the values of a trial in its open parameters. Raises: InputError for a trial that lacks one."""
+    if missing := [each.name for each in openings if each.name not in params]:
+        raise InputError(f"a trial of the study has no {missing[0]}: journal.log is damaged; restore it from a copy")
     free = [(each.step, each.axis) for each in openings]
     return filled(spec, free, [each.value(params[each.name]) for each in openings])
 
