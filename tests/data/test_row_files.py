@@ -1,6 +1,7 @@
 """Readers: all formats agree bit for bit, and every fault of a file is one sentence that names the place."""
 
 import csv
+import gzip
 import io
 import json
 import pickle
@@ -324,6 +325,32 @@ def test_tabs_are_expected_in_a_tsv(tmp_path):
     assert "its cells seem to be separated by commas, which should be tabs in a .tsv file" in refusal(
         read_features, path
     )
+
+
+def test_a_packed_table_is_the_table(tmp_path):
+    for end, text in ((".csv", GOOD), (".tsv", GOOD.replace(",", "\t"))):
+        plain = read_features(written(tmp_path / f"a{end}", text))
+        packed = tmp_path / f"a{end}.GZ"
+        packed.write_bytes(gzip.compress(text.encode()))
+        found = read_features(packed)
+        assert torch.equal(found.features.x, plain.features.x)
+        assert torch.equal(found.features.y, plain.features.y)
+        assert found.names == plain.names
+        assert torch.equal(read_rows(packed, columns=plain.names).x, plain.features.x[0])
+
+
+def test_a_packed_table_that_is_none_is_one_sentence_with_its_line(tmp_path, monkeypatch):
+    packed = tmp_path / "a.csv.gz"
+    packed.write_bytes(gzip.compress(GOOD.encode())[:-9])
+    assert f"{packed} cannot be read as a .gz file" in refusal(read_features, packed)
+    packed.write_bytes(gzip.compress(b"f0,label\n1,a\n2,\xff\n"))
+    assert f"{packed}, line 3: the text is not UTF-8" in refusal(read_features, packed)
+    packed.write_bytes(gzip.compress(b"f0,label\n" + b"1,a\n" * 1000))
+    monkeypatch.setenv("POISE_MEMORY_LIMIT", "2000")
+    assert f"{packed} unpacks to more than 2000 bytes" in refusal(read_features, packed)
+    unknown = tmp_path / "a.npz.gz"
+    unknown.write_bytes(gzip.compress(b"1"))
+    assert f"cannot read {unknown}" in refusal(read_features, unknown)
 
 
 def test_repeated_rows_are_counted_and_the_first_pair_is_named(tmp_path):

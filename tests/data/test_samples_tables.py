@@ -1,5 +1,6 @@
 """Tables of images and texts: CSV, TSV, Parquet with paths, and Parquet with the images inside."""
 
+import gzip
 import io
 import json
 import os
@@ -51,6 +52,17 @@ def message(path: Path, **options) -> str:
 
 
 # CSV and TSV
+
+
+def test_packed_tables_of_a_folder_are_splits_and_their_paths_start_from_it(tmp_path: Path) -> None:
+    with_images(tmp_path / "images", "a.png", "b.png")
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for split in ("train", "test"):
+        (tables / f"{split}.csv.gz").write_bytes(gzip.compress(b"path,class\na.png,cat\nb.png,bat\n"))
+    found = open_samples(tables, root=tmp_path / "images")
+    assert list(found) == ["train", "test"]
+    assert found["test"].items.describe(0) == str(tmp_path / "images" / "a.png")
 
 
 @pytest.mark.parametrize("column", ["path", "file", "filename", "image", "image_path", "Path"])

@@ -234,6 +234,7 @@ def samples_in(
     Raises: InputError for a folder, list or archive that cannot be used.
     """
     from poise.data.samples.formats import open_samples
+    from poise.data.tables.reader_contract import kind_of
     from poise.errors import InputError
 
     place = Path(path)
@@ -242,7 +243,7 @@ def samples_in(
     if place.suffix.lower() in (".npy", ".safetensors") or ("#" in path and not place.exists()):
         return None
     wanted = {key: value for key, value in asked.items() if value is not None} | _said_of_data(recipe, changes)
-    may_be_features = place.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz") and not place.is_dir()
+    may_be_features = kind_of(place) in (".csv", ".tsv", ".parquet", ".npz") and not place.is_dir()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

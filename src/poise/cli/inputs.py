@@ -247,9 +247,10 @@ def _in_order(rows: "Features", names: Sequence[str], columns: Sequence[str], pa
 def unlabelled(path: str, columns: Sequence[str] | None, ignore: str) -> Any:
     """Rows without labels of FILE or FILE#NAME; tables are read in the order of `columns` if there are any."""
     from poise.data.row_files import read_rows
+    from poise.data.tables.reader_contract import kind_of
 
     file, key = _file_and_key(path)
-    tabular = file.suffix.lower() in (".csv", ".tsv", ".parquet")
+    tabular = kind_of(file) in (".csv", ".tsv", ".parquet")
     wanted = columns if tabular else None
     return _said_once(lambda: read_rows(file, key=key, columns=wanted, ignore=_listed(ignore)))
 

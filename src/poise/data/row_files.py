@@ -60,7 +60,7 @@ def read_features(
     """Labelled features of a file or store folder.
 
     Args:
-        path: a store folder, or a .csv, .tsv, .parquet, .npz, .npy or .safetensors file.
+        path: a store folder, or a .csv, .tsv (or .gz of one), .parquet, .npz, .npy or .safetensors file.
         labels: the labels (N,), or the .npy file that holds them; for files without any.
         label_column: column or array of the labels; by default label, y, target, class or category.
         counts: (C,) rows per class of the training split; by default those in the file, else counted.

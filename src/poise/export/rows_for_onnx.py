@@ -12,7 +12,7 @@ from poise.data.samples.decoding import SUFFIXES, decode
 from poise.data.samples.image_files import middle_square, walk
 from poise.data.tables.by_suffix import TABLES, read_table
 from poise.data.tables.named_arrays import features_in, opened
-from poise.data.tables.reader_contract import Ask
+from poise.data.tables.reader_contract import Ask, kind_of
 from poise.errors import InputError
 from poise.values.fields import TABLE, Kind, one_of, whole
 
@@ -41,7 +41,7 @@ def read_rows(
     Raises: InputError naming the file and what is wrong with it; MissingExtraError for Parquet without pyarrow.
     """
     file = Path(path)
-    wanted = None if columns is None or file.suffix.lower() not in TABLES else tuple(columns)
+    wanted = None if columns is None or kind_of(file) not in TABLES else tuple(columns)
     ask = Ask(key=key, ignore=tuple(ignore), columns=wanted, needs_label=False)
     source = read_table(file, ask, "this model reads rows of features,")
     if source is None:

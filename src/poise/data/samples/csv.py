@@ -8,8 +8,9 @@ import numpy as np
 from poise.data.samples.column_roles import Table, parts_of
 from poise.data.samples.split_parts import Part, Request, ends_in, one_per_split
 from poise.data.tables.delimited import delimited_rows
+from poise.data.tables.reader_contract import DELIMITED
 
-SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (*DELIMITED, *(f"{end}.gz" for end in DELIMITED))
 
 
 def is_delimited(path: Path) -> bool:

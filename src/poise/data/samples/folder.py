@@ -68,7 +68,11 @@ def _labelled(root: Path, request: Request, others: list[str]) -> dict[str, Part
 
 def _hint(root: Path, only: str = "") -> str:
     """What was perhaps meant: a table beside the images, or a folder around the classes, as unpacking leaves it."""
-    if tables := [name for name in level(root, "").others if name.lower().endswith((".csv", ".tsv", ".parquet"))]:
+    if tables := [
+        name
+        for name in level(root, "").others
+        if name.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet"))
+    ]:
         return f"; if {tables[0]} holds the labels, give that file"
     if only and (root / only).is_dir() and (inner := level(root, only).folders):
         return f"; if {listed(inner, most=3)} are the classes, give {root / only}"

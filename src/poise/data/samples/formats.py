@@ -43,7 +43,7 @@ FORMATS: tuple[Format, ...] = (
     Format("idx", "*-images-idx3-ubyte with labels", is_idx, read_idx),
     Format("npz", ".npz with images and labels", is_npz, read_npz),
     Format("parquet", ".parquet with images, paths or texts", is_parquet, read_parquet),
-    Format("csv", ".csv or .tsv with paths or texts", is_delimited, read_delimited),
+    Format("csv", ".csv or .tsv (or .gz of one) with paths or texts", is_delimited, read_delimited),
     Format("list", ".txt with a path and a class number per line", is_list, read_list),
     Format("image", "one image, to be predicted", is_image, read_image),
     Format("folder", "a folder with one folder of images per class", is_folder, read_folder),

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from poise.data.tables.delimited import read_delimited
 from poise.data.tables.parquet import read_parquet
-from poise.data.tables.reader_contract import Ask, Source
+from poise.data.tables.reader_contract import Ask, Source, kind_of
 from poise.errors import InputError
 from poise.machine.reading import regular
 from poise.values.checks import existing
@@ -23,7 +23,7 @@ def read_table(path: Path, ask: Ask, wanted: str) -> Source | None:
     Raises: InputError for what is not there or neither of both, which says what is `wanted`; for a `key` of a table or
     columns of arrays; and as the readers do.
     """
-    kind = existing(path).suffix.lower()
+    kind = kind_of(existing(path))
     regular(path, f"{wanted} a file")
     if kind not in (*TABLES, *ARRAYS):
         raise InputError(f"cannot read {path}: {wanted} {', '.join((*TABLES, *ARRAYS))}")

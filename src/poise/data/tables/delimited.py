@@ -1,19 +1,21 @@
 """Comma- and tab-separated files: UTF-8, one header line, one row per line."""
 
 import csv
+import io
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from poise.data.tables.columns import Roles, check_header, roles, single_precision
-from poise.data.tables.reader_contract import Ask, Source
+from poise.data.tables.reader_contract import Ask, Source, kind_of
 from poise.errors import InputError, reason_of
-from poise.machine.reading import regular
+from poise.machine.reading import regular, unzipped
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(nan|inf)\s*", re.IGNORECASE)
 SAMPLE = 100  # rows that decide which columns hold numbers
@@ -23,7 +25,7 @@ Record = tuple[int, list[str]]
 
 
 def read_delimited(path: Path, ask: Ask) -> Source:
-    """The rows of a .csv (commas) or .tsv (tabs) file; lines are counted from 1 with the header.
+    """The rows of a .csv (commas) or .tsv (tabs) file, perhaps packed as .gz; lines are counted from 1 with the header.
 
     A column is numeric if at least half of its filled cells among the first 100 rows are numbers; all its cells must
     then be. Features are float32; every other column is text.
@@ -41,7 +43,7 @@ def delimited_rows(path: Path) -> tuple[list[str], Iterator[Record]]:
 
     Raises: InputError for a file without header or row, a bad header, and at a line with another number of cells.
     """
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    separator = "\t" if kind_of(path) == ".tsv" else ","
     records = _records(path, separator)
     header = next(records, None)
     if header is None:
@@ -60,7 +62,7 @@ def _records(path: Path, separator: str) -> Iterator[Record]:
     end = 0
     regular(path, "name a file of rows")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(_content(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=separator == ",")
             for cells in reader:
                 if any(cells):
@@ -76,8 +78,12 @@ def _records(path: Path, separator: str) -> Iterator[Record]:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from None
 
 
+def _content(path: Path) -> BinaryIO:
+    return io.BytesIO(unzipped(path, "pack it anew")) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
 def _line_not_utf8(path: Path) -> int:
-    with path.open("rb") as file:
+    with _content(path) as file:
         return next(number for number, line in enumerate(file, start=1) if not _is_utf8(line))
 
 
@@ -95,7 +101,7 @@ def _refuse_header(path: Path, names: Sequence[str], separator: str) -> None:
             if other != separator and other in names[0]:
                 raise InputError(
                     f"{path}, line 1: there is one column, {names[0]!r:.60}; its cells seem to be separated by {word}, "
-                    f"which should be {SEPARATORS[separator]} in a {path.suffix} file"
+                    f"which should be {SEPARATORS[separator]} in a {kind_of(path)} file"
                 )
     # Whole numbers may be names of columns; fractions are values.
     if value := next((name for name in names if NUMBER.fullmatch(name) and not name.isdigit()), None):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # What the labels are called where nobody says so, in lower case: a column of a table or an array of a file.
 LABEL_NAMES = ("y", "labels", "label", "targets", "target", "class", "category")
+DELIMITED = (".csv", ".tsv")  # may be packed as .gz
 ROWS = ("x", "features", "X", "embeddings")  # what the features are called in a file of arrays
 
 
@@ -57,6 +58,16 @@ class Source(NamedTuple):
     def place(self, number: int) -> str:
         """File and row."""
         return f"{self.path}, {self.row(number)}"
+
+
+def kind_of(path: Path) -> str:
+    """The end of a file's name, in lower case, that says how a table is read: packed with gzip, the one before .gz.
+
+    >>> kind_of(Path("birds.CSV.gz")), kind_of(Path("birds.v2.tsv")), kind_of(Path("birds.npz.gz"))
+    ('.csv', '.tsv', '.gz')
+    """
+    inner = path.with_suffix("").suffix.lower() if path.suffix.lower() == ".gz" else ""
+    return inner if inner in DELIMITED else path.suffix.lower()
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
