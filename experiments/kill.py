@@ -7,7 +7,7 @@ Parts: `operations` (every verb that writes, killed at its operations on the dis
 and `moments` (training and extraction, by one process and by two, at random moments); without the option, all of them.
 Each writes its section of experiments/results/kill.md, the others stay as they are. `--every 5` kills at every fifth
 operation only, `--most 20` at so many of them that it is about 20 for each verb, and `--only` takes the verbs with a
-word in their names; then the page is not written.
+word in their names; then the page is not written. Commit nothing meanwhile: runs say of which commit they are.
 """
 
 import argparse
