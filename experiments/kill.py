@@ -1,11 +1,13 @@
 """Commands under kill -9, and two at a time in one folder.
 
-Run: python experiments/kill.py [--part PART] [--only WORD] [--every 1] [--kills 10] [--stops 12] [--free 6] [--seed 0]
+Run: python experiments/kill.py [--part PART] [--only WORD] [--every 1] [--most 0] [--kills 10] [--stops 12] [--free 6]
+    [--seed 0]
 
-Parts: `operations` (every verb that writes, killed at every operation on the disk), `races` (two processes, one folder)
+Parts: `operations` (every verb that writes, killed at its operations on the disk), `races` (two processes, one folder)
 and `moments` (training and extraction, by one process and by two, at random moments); without the option, all of them.
 Each writes its section of experiments/results/kill.md, the others stay as they are. `--every 5` kills at every fifth
-operation only, and `--only` takes the verbs with a word in their names; then the page is not written.
+operation only, `--most 20` at so many of them that it is about 20 for each verb, and `--only` takes the verbs with a
+word in their names; then the page is not written. Commit nothing meanwhile: runs say of which commit they are.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from poise.results.record import versions
 
 RESULT = Path("experiments/results/kill.md")
 TITLES = {
-    "operations": "Kill -9 at every operation on the disk",
+    "operations": "Kill -9 at operations on the disk",
     "races": "Two processes, one folder",
     "moments": "Kill -9 at random moments",
 }
@@ -88,10 +90,11 @@ def prepared(root: Path, verbs: list[Verb]) -> list[operations.World]:
     return worlds
 
 
-def kill_one(world: operations.World, every: int) -> tuple[tuple[object, ...], list[str]]:
+def kill_one(world: operations.World, every: int, most: int) -> tuple[tuple[object, ...], list[str]]:
     """The cells of a verb that was killed, and what was found."""
-    *cells, seconds, finds = operations.killed_everywhere(world, every)
-    return (world.verb.name, *cells, f"{seconds:.0f}"), finds
+    step = max(every, -(-world.operations // most)) if most else every
+    *cells, seconds, finds = operations.killed_everywhere(world, step)
+    return (world.verb.name, step, *cells, f"{seconds:.0f}"), finds
 
 
 def race_one(world: operations.World, stops: int, free: int, seed: int) -> tuple[tuple[object, ...], list[str]]:
@@ -105,13 +108,13 @@ def lines_of(part: str, given: argparse.Namespace, worlds: list[operations.World
     if part == "moments":
         return moments.table(given.kills, given.seed, given.only)
     if part == "operations":
-        return each_verb(operations.HEADS, partial(kill_one, every=given.every), worlds)
+        return each_verb(operations.HEADS, partial(kill_one, every=given.every, most=given.most), worlds)
     work = partial(race_one, stops=given.stops, free=given.free, seed=given.seed)
     return each_verb(races.HEADS, work, [world for world in worlds if not world.verb.shared])
 
 
 ABOUT = {"operations": operations.__doc__, "races": races.__doc__, "moments": moments.__doc__}
-SETTINGS = {"operations": ("every",), "races": ("stops", "free", "seed"), "moments": ("kills", "seed")}
+SETTINGS = {"operations": ("every", "most"), "races": ("stops", "free", "seed"), "moments": ("kills", "seed")}
 
 
 def main() -> None:
@@ -119,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", choices=TITLES, action="append")
     parser.add_argument("--only", default="", help="a word in the names of the verbs")
-    for name, number in {"every": 1, "kills": 10, "stops": 12, "free": 6, "seed": 0}.items():
+    for name, number in {"every": 1, "most": 0, "kills": 10, "stops": 12, "free": 6, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=number)
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,10 @@
-"""Every verb is killed at every operation on the disk: is the old result or the new one there, whole?"""
+"""Every verb is killed at its operations on the disk: is the old result or the new one there, whole?
+
+`operations` is how many a verb does below its folder, `every` at which of them it was killed: 1 at all, 3 at the first,
+the fourth, the seventh and so on. A result is old or new whole if its bytes are, `poise check` says what it says of one
+that nobody killed, and a user's own file beside it is as it was. What goes on with what it finds may leave a part. Then
+the command is run once more: it has to come to the bytes of a run that nobody killed, and leave nothing else.
+"""
 
 import shutil
 import time
@@ -12,6 +18,7 @@ from kills.verbs import Verb
 
 HEADS = (
     "verb",
+    "every",
     "operations",
     "kills",
     "old whole",

@@ -532,6 +532,14 @@ def test_a_file_that_cannot_be_copied_keeps_the_note_of_the_earlier_one(tmp_path
     assert note_path(result).is_file()
 
 
+def test_the_same_request_again_deletes_what_a_killed_run_left_beside_the_folder(tmp_path):
+    root = hub(tmp_path)
+    run(root, out=root, method=SHIFT, overwrite=True)
+    shutil.copytree(root, tmp_path / ".hub.tmp")
+    assert isinstance(run(root, out=root, method=SHIFT, overwrite=True), Past)
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+
+
 @pytest.mark.parametrize("place", ["out", "in place"])
 def test_a_users_own_file_and_the_seal_outlive_a_folder_that_is_rebalanced_again(tmp_path, place):
     root = hub(tmp_path)

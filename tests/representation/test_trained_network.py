@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from poise.errors import InputError
+from poise.machine import folders
 from poise.representation.backbones import build
 from poise.representation.extract import feature_rows
 from poise.representation.trained_network import (
@@ -164,6 +165,16 @@ def test_provenance_that_is_no_json_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "r" / REPRESENTATION).exists()
 
 
+def test_what_is_finished_is_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folders, "_write_seal", killed)
+    with pytest.raises(KeyboardInterrupt):
+        represented().save(tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_disk_that_is_full_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
@@ -171,7 +182,7 @@ def test_a_disk_that_is_full_leaves_no_half_file(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*backbone.safetensors \(\d+ bytes\): No space left"):
         represented().save(tmp_path / "r")
-    assert not list((tmp_path / "r").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_said_of_a_name_that_fills_a_page_is_cut(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from poise.deployment.model import Model
 from poise.deployment.past_rebalancing import REMEDY, Past, header_with, past_of, recorded, request_digest
 from poise.errors import InputError
 from poise.heads.memorised_rows import guessing
+from poise.machine.folders import replacing_folder
 from poise.machine.progress import Progress
 from poise.machine.reading import text_of
 from poise.metrics import evaluate_head
@@ -135,6 +136,9 @@ def _once(checkpoint: Checkpoint, target: Path, layer: Layer, past: Past, reques
     """What was done to the layer, if that is all that is asked for. Raises: InputError if it is anything else."""
     same = request == past.request
     if same and target.resolve() == checkpoint.path.resolve():
+        if target.is_dir():
+            with replacing_folder(target, instead_of=()):  # by nothing: what a killed run left beside it goes
+                pass
         if not note_path(target).is_file():  # a file is in its place a moment before its note
             write_note_again(target, past.note, past.files_before)
         return past

@@ -23,7 +23,7 @@ from poise.data.samples.sample_set import Items
 from poise.errors import InputError, in_one_line
 from poise.machine.atomic import sha256_of, write_atomically
 from poise.machine.documents import ESCAPED, Document
-from poise.machine.folders import seal
+from poise.machine.folders import generation
 from poise.machine.reading import lies_in, regular
 from poise.machine.tensor_files import tensors_of
 from poise.representation.backbones import Backbone, TextBackbone, build_saved, build_text
@@ -57,9 +57,17 @@ class Representation:
         return None if self.seen is None else int(torch.isin(digests(items), self.seen).sum())
 
     def save(self, folder: str | Path) -> Path:
-        """Write the folder. Raises: InputError for options that no file may state, or where the disk refuses."""
+        """Write the folder, in one step with its seal: whoever finds it finished must not have to seal it.
+
+        Raises: InputError for options that no file may state, or where the disk refuses.
+        """
         root = Path(folder)
         check_options(str(root / REPRESENTATION), self.backbone.name, self.options)
+        with generation(root, replaces=(BACKBONE_FILE, SEEN_FILE, HEAD_FILE, REPRESENTATION)) as stage:
+            self._write(stage)
+        return root
+
+    def _write(self, root: Path) -> None:
         source = source_digest(self.backbone.name)
         files = {}
         if isinstance(self.backbone, Backbone):
@@ -87,8 +95,6 @@ class Representation:
             "sha256": {name: sha256(content).hexdigest() for name, content in sorted(files.items())},
         }
         DOCUMENT.write(root / REPRESENTATION, body)
-        seal(root, [*files, REPRESENTATION])
-        return root
 
 
 def load_representation(folder: str | Path, *, trusted: str | None = None) -> Representation:
