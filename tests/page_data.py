@@ -58,9 +58,10 @@ def birds(here: Path) -> None:
 
 
 def photos(here: Path) -> None:
-    """photos/heron, photos/osprey ... with pictures of 32 pixels; more_photos without labels; photos.csv by path."""
+    """photos/heron, photos/osprey ... of 32 pixels; more_photos; checked_photos/heron ...; photos.csv by path."""
     pictures(here / "photos", {"heron": 30, "osprey": 16, "bittern": 8}, side=32)
     pictures(here / "more_photos", {"new": 5}, side=32, seed=3)
+    pictures(here / "checked_photos", {"heron": 3, "osprey": 3, "bittern": 3}, side=32, seed=4)
     files = sorted((here / "photos").rglob("*.png"))
     lines = [f"{path.relative_to(here)},{path.parent.name},site{i % SITES}" for i, path in enumerate(files)]
     (here / "photos.csv").write_text("\n".join(["path,species,site", *lines]) + "\n")

@@ -114,11 +114,12 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(words: list[str], *, debug: bool) -> int:
     remember_words(words)
     try:
-        code = int(app(args=words, prog_name="poise", standalone_mode=False) or 0)
+        code = int(app(args=words or ["--help"], prog_name="poise", standalone_mode=False) or 0)
         sys.stdout.flush()  # what cannot be said is known now, not when the interpreter ends
+        if not words:
+            return 2
         return _interrupted() if code == 130 else code  # typer answers an interrupt with this code, silently
     except USAGE_ERROR as error:
-        # Nothing where the help was shown because there was no word at all.
         said = " ".join(error.format_message().split()).rstrip(".")
         verb = _verb(error)
         meant = MORE_WORDS.get(verb, "") if said.startswith("Got unexpected extra argument") else ""

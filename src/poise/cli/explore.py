@@ -60,7 +60,8 @@ def demo(
         from poise.data.bundled import unpack_photographs
 
         to = out or Path("runs/demo/clothing")
-        source = str(unpack_photographs(to.with_name(f"{to.resolve().name}_photographs")))
+        with writing(to):  # refused before anything is unpacked; fit claims it anew
+            source = str(unpack_photographs(to.with_name(f"{to.resolve().name}_photographs")))
         fit(
             source, out=to, goal=Goal(), rows=Rows(), seed=seed, columns=ItemColumns(), training=Training(), voice=voice
         )

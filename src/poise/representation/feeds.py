@@ -98,6 +98,8 @@ class Streamed(Dataset[Tensor | PoiseError]):
                 if isinstance(batch, PoiseError):
                     raise batch
                 yield batch
+        except (EOFError, ConnectionError) as error:  # of a reader that is killed while it hands over a batch
+            raise RuntimeError(f"DataLoader worker ended while it was heard: {type(error).__name__}") from error
         finally:
             # Now, not when the loader is collected: until then the death of a reader is raised again and again.
             getattr(images, "_shutdown_workers", lambda: None)()
