@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from poise.deployment.last_layer import encoded, find_layer, open_checkpoint, re
 from poise.deployment.past_rebalancing import KEY, Past
 from poise.deployment.rebalance import class_names_of, in_order, rebalance
 from poise.errors import InputError
-from poise.machine import atomic
+from poise.machine import atomic, locks
 from poise.machine.folders import differences
 from poise.values.counts import ClassCounts
 from poise.values.features import Features
@@ -636,6 +637,27 @@ def test_a_damaged_past_is_refused_in_one_sentence(tmp_path, said, words):
     told = refusal(lambda: run(path, method=SHIFT), tmp_path)
     assert told.startswith("FOLDER/m.safetensors: poise.rebalanced")
     assert words in told
+
+
+def test_a_checkpoint_that_another_run_changed_before_this_one_had_its_turn_is_read_anew(world, tmp_path, monkeypatch):
+    again = (*FED, "-m", SHIFT, "--out", "m.safetensors", "--overwrite")
+    before = (tmp_path / "m.safetensors").read_bytes()
+    assert world(*again)[0] == 0
+    once = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "m.safetensors").write_bytes(before)
+    (tmp_path / "m.rebalanced.json").unlink()
+    claimed = locks.claimed
+
+    @contextmanager
+    def late(*given, **more):
+        (tmp_path / "m.safetensors").write_bytes(once)
+        with claimed(*given, **more):
+            yield
+
+    monkeypatch.setattr(locks, "claimed", late)
+    code, out, _ = world(*again)
+    assert (code, "nothing to do" in out) == (0, True)
+    assert (tmp_path / "m.safetensors").read_bytes() == once
 
 
 def test_the_verb_says_that_there_is_nothing_to_do(world, tmp_path):

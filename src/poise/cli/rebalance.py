@@ -87,6 +87,7 @@ def rebalance(
     target = destination(checkpoint, default_out(model) if out is None else out, overwrite=overwrite)
     noted = note_path(target).is_file()
     with claimed(target, "choose another place with --out"):
+        checkpoint = open_checkpoint(model)  # as it is now: another run may have changed it until this one had its turn
         names = class_names_of(checkpoint, last.class_names)
         read = load_inputs(features, rows, seed=seed)
         given = read.problem.train
