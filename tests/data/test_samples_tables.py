@@ -15,8 +15,9 @@ from PIL import Image
 
 from poise.data.samples.decode_all import pixels
 from poise.data.samples.formats import open_items, open_samples
-from poise.data.samples.items import Encoded
+from poise.data.samples.items import Encoded, Pixels
 from poise.data.samples.sample_set import Sentences
+from poise.data.samples.split_parts import Part, assembled
 from poise.errors import InputError, MissingExtraError, PoiseWarning
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -381,3 +382,9 @@ def test_the_real_questions_are_read_as_sentences() -> None:
     assert {name: len(s) for name, s in samples.items()} == {"train": 10003, "test": 3080}
     counts = samples["train"].counts.n
     assert (len(counts), int(counts.max()), int(counts.min())) == (77, 187, 35)
+
+
+def test_labels_that_a_damaged_file_lacks_are_missed(tmp_path):
+    part = Part(Pixels(np.zeros((2, 4, 4, 3), dtype=np.uint8)), np.zeros(0, dtype=np.int64), str)
+    with pytest.raises(InputError, match="0 labels for the 2 samples of the split 'train'; each sample needs one"):
+        assembled(tmp_path, {"train": part}, None)

@@ -29,6 +29,7 @@ from poise.values.features import Features
 from poise.values.head import Head
 from poise.values.problem import Problem
 from poise.values.spec import Spec
+from report_samples import everything
 
 SIZES = (150, 40, 8)
 
@@ -379,3 +380,12 @@ def test_thumbnails_are_small_and_those_of_the_class(tmp_path) -> None:
         assert max(image.size) <= 64
         colour = np.asarray(image.convert("RGB")).reshape(-1, 3).mean(axis=0)
         assert (colour[0] > colour[2]) == (samples.class_names[int(k)] == "red")
+
+
+def test_a_report_with_less_than_no_rows_is_refused(tmp_path):
+    made = everything()
+    counts = (-1, *made.classes.counts[1:])
+    wrong = made.model_copy(update={"classes": made.classes.model_copy(update={"counts": counts})})
+    (tmp_path / "report.json").write_text(wrong.to_json(), encoding="utf-8")
+    with pytest.raises(InputError, match="classes: a number of rows is below 0"):
+        read(tmp_path / "report.json")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fuzzing.formats import mutated
-from poise.errors import LONGEST, PoiseError, PoiseWarning
+from poise.errors import LONGEST, PoiseError, PoiseWarning, printed
 
 Files = Mapping[str, bytes]  # a folder: content by name
 
@@ -179,7 +179,7 @@ def _by_words(case: Case, folder: Path) -> Verdict:
 def _of_sentence(text: str, error: BaseException) -> Verdict:
     if len(text) > LONGEST + 10:
         return _finding("a sentence of many characters", error)
-    if not all(character.isprintable() or character == " " for character in text):
+    if printed(text) != text:
         return _finding("a sentence with control characters", error)
     if any(isinstance(each, MemoryError) or "allocate" in str(each)[:300] for each in _chain(error)):
         return _finding("memory asked for", error)
@@ -197,7 +197,7 @@ def _of_warnings(said: Sequence[warnings.WarningMessage]) -> Verdict | None:
         return Verdict("finding", "a flood of warnings", said[0].filename, f"{len(said)}: {said[0].message!s:.200}")
     for each in said:
         text = str(each.message)
-        if issubclass(each.category, PoiseWarning) and not all(c.isprintable() or c == " " for c in text):
+        if issubclass(each.category, PoiseWarning) and printed(text) != text:
             return Verdict("finding", "a warning with control characters", f"{each.filename}:{each.lineno}", text[:200])
     return None
 

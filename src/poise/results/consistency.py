@@ -15,6 +15,8 @@ def contradictions(contents: "Contents") -> Iterator[str]:
         yield "classes.names: there is no class"
     for name in ("counts", "scored", "groups"):
         yield from _sized(f"classes.{name}", getattr(contents.classes, name), classes)
+    if min((*contents.classes.counts, *contents.classes.scored), default=0) < 0:
+        yield "classes: a number of rows is below 0"
     for i, row in enumerate(contents.rows):
         yield from _row(f"rows.{i}", row, classes)
     for i, head in enumerate(contents.closer):

@@ -134,6 +134,11 @@ def assembled(path: Path, parts: Mapping[str, Part], class_names: tuple[str, ...
     for name, part in parts.items():
         if len(part.items) == 0:
             raise InputError(f"{path}: the split {name!r} is empty; add samples, or remove it")
+        if len(part.labels) != len(part.items):
+            raise InputError(
+                f"{path}: {len(part.labels)} labels for the {len(part.items)} samples of the split {name!r}; each "
+                "sample needs one"
+            )
     if not parts:
         raise InputError(f"{path} holds no sample")
     coded = _coded(path, list(parts.values()), class_names)
