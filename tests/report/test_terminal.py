@@ -17,6 +17,7 @@ from poise import testing
 from poise.commands import run_folder
 from poise.diagnosis.compare import compare
 from poise.errors import InputError
+from poise.machine.atomic import writable
 from poise.methods import short_name
 from poise.report.text.score_tables import LEGEND, to_csv, to_markdown, to_terminal
 from poise.report.text.words import lines
@@ -43,6 +44,8 @@ TUNED = {
 RECIPE = {**BASE, "method": "crt(epochs=2)", "family": "crt(epochs=2)", "role": "recipe", "balanced_accuracy": 0.3}
 RECIPE |= {"tied": None, "recommended": False}
 ROWS = [from_flat(values) for values in (TUNED, RECIPE, BASE)]
+
+REMEDY = "choose another folder with --out"
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +200,7 @@ def test_tables_of_a_real_comparison_agree_with_it(found) -> None:
 
 def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b ü"
-    assert run_folder.prepare(folder) == run_folder.prepare(folder) == folder
+    assert writable(folder, REMEDY) == writable(folder, REMEDY) == folder
     assert list(folder.iterdir()) == []
 
 
@@ -205,10 +208,10 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path: Path
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match=r"^cannot write into .*file.*; choose another folder with --out$"):
-            run_folder.prepare(folder)
+            writable(folder, REMEDY)
     if Path("/proc/version").exists():  # a folder in which nobody can make a file, whatever the permissions say
         with pytest.raises(InputError, match=r"^cannot write into /proc/self"):
-            run_folder.prepare(Path("/proc/self"))
+            writable(Path("/proc/self"), REMEDY)
 
 
 def test_in_80_columns_no_number_and_no_mark_is_cut() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from poise.deployment.model import REPORT_FILES
 from poise.machine import documents
-from poise.machine.atomic import writable, write_atomically
+from poise.machine.atomic import write_atomically
 from poise.report.files import write_report
 from poise.report.text import score_tables
 from poise.results.contents import Contents
@@ -16,11 +16,6 @@ from poise.selection.comparison_result import Comparison
 
 # What a comparison replaces of an earlier result.
 COMPARISON = ("records.jsonl", "summary.csv", "summary.md", "comparison.json", "audit.json", *REPORT_FILES)
-
-
-def prepare(folder: Path) -> Path:
-    """The folder, made if missing. Raises: InputError if it cannot be written, before any work is done."""
-    return writable(folder, "choose another folder with --out")
 
 
 def write(

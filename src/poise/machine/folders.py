@@ -12,14 +12,14 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from poise.errors import InputError, reason_of
 from poise.machine.atomic import beside, sha256_of, write_atomically
-from poise.machine.locks import owned, shut
+from poise.machine.locks import has_no_place_beside, owned, shut
 from poise.machine.reading import content_of, regular
 
 SEAL = "SHA256SUMS"
@@ -141,7 +141,7 @@ def _is_within(stage: Path, folder: Path) -> bool:
 
 def _is_fixed(path: Path) -> bool:
     """Must the folder itself stay? Whoever works in a folder that is replaced is left in a deleted one."""
-    return os.path.ismount(path) or Path.cwd().is_relative_to(path) or not os.access(path.parent, os.W_OK)
+    return has_no_place_beside(path) or Path.cwd().is_relative_to(path)
 
 
 def _take_place(stage: Path, path: Path) -> None:
@@ -322,8 +322,8 @@ def _below(folder: Path, name: str | Path) -> str:
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
-def _files(folder: Path, wanted: Callable[[Path], bool] = Path.is_file) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if wanted(path))
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _line(digest: str, name: str) -> str:

@@ -54,9 +54,14 @@ def claimed(place: Path, remedy: str = "choose another folder", *, together: boo
 
 def _lock_of(path: Path) -> Path:
     """Beside it, so that it stays where it is while a folder is replaced; within what has no other place to share."""
-    if path.is_dir() and (os.path.ismount(path) or not os.access(path.parent, os.W_OK)):
+    if path.is_dir() and has_no_place_beside(path):
         return path / LOCK
     return path.with_name(f".{path.name}{LOCK}")
+
+
+def has_no_place_beside(folder: Path) -> bool:
+    """Is it mounted, or does it lie in a folder where nothing can be written?"""
+    return os.path.ismount(folder) or not os.access(folder.parent, os.W_OK)
 
 
 def _holder(lock: Path) -> str:
